@@ -1,0 +1,14 @@
+DROP TABLE log_answers;
+DROP TABLE log_dedup;
+DROP TABLE log_versions;
+DROP TABLE log_floors;
+DROP TABLE log_entries;
+DROP TABLE log_tenants;
+DROP TABLE log_commits;
+DROP TABLE fleet_readings;
+DROP TABLE fleets;
+DROP TABLE idempotency_keys;
+DROP TABLE outbox;
+DROP TABLE tickets;
+DROP TABLE api_keys;
+DROP TABLE security_state;

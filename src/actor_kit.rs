@@ -1,0 +1,15 @@
+//! What every actor here is built from: a bounded, counted way to send ([`Port`]), a restart that
+//! cannot be forgotten ([`Guarded`]), a liveness question ([`Probe`]), and work that runs once at a
+//! time ([`SingleFlight`]).
+//!
+//! Actors themselves are thin shells; what they do lives in plain structs beside them.
+
+mod guarded;
+mod port;
+mod probe;
+mod single_flight;
+
+pub use guarded::{Guarded, PanicBudget};
+pub use port::{Counted, Port, PortError, PortStats};
+pub use probe::Probe;
+pub use single_flight::SingleFlight;

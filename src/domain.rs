@@ -1,0 +1,17 @@
+//! Value types of the product: parsed once at the edge, trusted afterwards.
+//!
+//! Nothing here is asynchronous, knows a wire format or a database.
+
+mod class;
+mod decimal;
+mod ids;
+mod position;
+mod timestamp;
+mod topic;
+
+pub use class::Class;
+pub use decimal::{Decimal, DecimalError};
+pub use ids::{EntityId, EventName, EventNameError, IdError, TenantId, UserSub};
+pub use position::{Cursor, Epoch, Position, PositionError};
+pub use timestamp::Timestamp;
+pub use topic::{Selector, Topic, TopicError, TopicKind};

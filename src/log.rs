@@ -1,0 +1,23 @@
+//! The event log: one scalar position per tenant, whatever the number of topics.
+//!
+//! Appending: [`EventLog::append`] for publishes, [`EventLog::wake_relay`] after a domain commit. A
+//! single appender gathers everything that waits, commits it in one transaction, and only then shows
+//! it: to the tenant's local window, to the workers, and to the callers.
+//!
+//! Reading: [`TenantLog::recovery`] judges a cursor, [`EventLog::read`] pulls pages from the window or,
+//! further back, from the database.
+
+mod append;
+mod appender;
+mod event_log;
+mod head_file;
+mod recovery;
+mod retention;
+mod tenant_log;
+mod window;
+
+pub use append::{AppendRequest, Appended, Dedup, Idempotency, LogError, NewEvent};
+pub use event_log::{EventLog, LogObserver, LogOptions, Page};
+pub use recovery::Recovery;
+pub use tenant_log::TenantLog;
+pub use window::WindowBudget;

@@ -1,0 +1,142 @@
+use std::time::Duration;
+
+use crate::domain::{Class, EventName, Position, TenantId, Timestamp, Topic};
+use crate::storage::LogRow;
+use crate::wire::{Content, Event, EventParts};
+
+/// An event that somebody wants delivered.
+#[derive(Clone, Debug)]
+pub struct NewEvent {
+    /// The topic to send it on.
+    pub topic: Topic,
+    /// Its name.
+    pub name: EventName,
+    /// How much of its history matters.
+    pub class: Class,
+    /// What a `latest` event is the newest of, and what `version` counts.
+    pub key: Option<String>,
+    /// Refused unless greater than the one stored under (topic, name, key).
+    pub version: Option<i64>,
+    /// How long it is worth sending, from the append on.
+    pub ttl: Option<Duration>,
+    /// Names the event, so that a second publish delivers nothing.
+    pub dedup: Option<Dedup>,
+    /// Compact JSON.
+    pub data: String,
+    /// What viewers without full rights see, where that differs; compact JSON.
+    pub public: Option<String>,
+}
+
+/// A name for one event within a topic, and how long it is remembered.
+#[derive(Clone, Debug)]
+pub struct Dedup {
+    /// The name.
+    pub key: String,
+    /// How long a repetition is recognised.
+    pub window: Duration,
+}
+
+/// Makes a repeated request get the stored answer.
+#[derive(Clone, Debug)]
+pub struct Idempotency {
+    /// Who asks: keys of different principals do not meet.
+    pub principal: String,
+    /// The `Idempotency-Key`.
+    pub key: String,
+    /// Hash of the request's body.
+    pub request_hash: String,
+    /// How long the answer is kept.
+    pub keep: Duration,
+}
+
+/// Groups of events of one tenant; each group is appended whole and in order, or not at all.
+#[derive(Clone, Debug)]
+pub struct AppendRequest {
+    /// Whose log.
+    pub tenant: TenantId,
+    /// One group per event asked for: its entry on each of its topics.
+    pub groups: Vec<Vec<NewEvent>>,
+    /// Set when the request carries an `Idempotency-Key`.
+    pub idempotency: Option<Idempotency>,
+}
+
+/// What became of one group.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Appended {
+    /// It is in the log.
+    At {
+        /// Number of its last entry.
+        seq: u64,
+        /// Whether every entry had been there before.
+        duplicate: bool,
+    },
+    /// A version was not greater than the stored one: nothing was appended.
+    Stale,
+}
+
+/// Why a request was not carried out at all.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum LogError {
+    /// The log cannot take anything now; nothing was appended.
+    #[error("the event log is unavailable: {0}")]
+    Unavailable(String),
+    /// As many publishes wait as may wait.
+    #[error("too many publishes wait for the event log")]
+    Overloaded,
+    /// The same `Idempotency-Key` came with another body before.
+    #[error("the Idempotency-Key was used with another request")]
+    KeyReused,
+    /// A request with the same `Idempotency-Key` is under way.
+    #[error("a request with this Idempotency-Key is in progress")]
+    InProgress,
+}
+
+/// The row of an entry that gets `seq`.
+pub(super) fn to_row(tenant: &TenantId, seq: u64, now: Timestamp, event: &NewEvent) -> LogRow {
+    LogRow {
+        tenant: tenant.as_str().to_owned(),
+        seq: seq as i64,
+        topic: event.topic.as_str().to_owned(),
+        name: event.name.as_str().to_owned(),
+        class: event.class.as_str().to_owned(),
+        key: event.key.clone(),
+        version: event.version,
+        at_us: now.micros(),
+        expires_us: event.ttl.map(|ttl| now.plus(ttl).micros()),
+        bytes: (event.data.len() + event.public.as_ref().map_or(0, String::len) + 128) as i64,
+        data: event.data.clone(),
+        public: event.public.clone(),
+    }
+}
+
+/// The event of a stored row; None when the row is damaged.
+pub(super) fn to_event(epoch: crate::domain::Epoch, row: LogRow) -> Option<Event> {
+    Some(Event::new(EventParts {
+        position: Some(Position { epoch, seq: u64::try_from(row.seq).ok()? }),
+        topic: Topic::parse(&row.topic).ok()?,
+        name: EventName::trusted(&row.name),
+        class: Class::parse(&row.class)?,
+        key: row.key.map(String::into_boxed_str),
+        version: row.version,
+        at: Timestamp::from_micros(row.at_us),
+        expires_at: row.expires_us.map(Timestamp::from_micros),
+        full: Content::new(row.data),
+        public: row.public.map(Content::new),
+    }))
+}
+
+/// The event of a volatile publish: live only.
+pub(super) fn to_volatile(event: NewEvent, now: Timestamp) -> Event {
+    Event::new(EventParts {
+        position: None,
+        topic: event.topic,
+        name: event.name,
+        class: Class::Volatile,
+        key: event.key.map(String::into_boxed_str),
+        version: event.version,
+        at: now,
+        expires_at: event.ttl.map(|ttl| now.plus(ttl)),
+        full: Content::new(event.data),
+        public: event.public.map(Content::new),
+    })
+}

@@ -1,0 +1,506 @@
+//! The single writer of the embedded log.
+//!
+//! ```text
+//! publishes ──┐                      ┌─► windows ─► workers
+//! outbox rows ┴─► one transaction ───┼─► log.head (before anybody sees anything)
+//!                                    └─► answers
+//! ```
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::append::to_row;
+use super::event_log::Shared;
+use super::head_file::{Head, HeadFile};
+use super::recovery::Floors;
+use super::retention::Retention;
+use super::{AppendRequest, Appended, LogError, NewEvent, TenantLog};
+use crate::clock::random_u64;
+use crate::domain::{Class, Epoch, EventName, TenantId, Timestamp, Topic};
+use crate::storage::{LogRow, LogTx, OutboxRow, StoreError, TenantRow};
+use crate::telemetry::crash_point;
+
+/// Requests and outbox rows gathered into one transaction at most.
+const BATCH: usize = 1024;
+/// A commit wakes the relay at most once in this time.
+const RELAY_SPACING: Duration = Duration::from_millis(5);
+/// The outbox is looked at without being woken, for rows that another process committed.
+const RELAY_POLL: Duration = Duration::from_millis(100);
+const TRIM_INTERVAL: Duration = Duration::from_secs(1);
+const TRIM_BATCH: i64 = 2000;
+
+pub(super) enum Job {
+    Append { request: AppendRequest, reply: oneshot::Sender<Result<Vec<Appended>, LogError>> },
+    Open { tenant: TenantId, reply: oneshot::Sender<Result<Arc<TenantLog>, LogError>> },
+    Stop { reply: oneshot::Sender<()> },
+}
+
+pub(super) struct Appender {
+    shared: Arc<Shared>,
+    jobs: mpsc::Receiver<Job>,
+    head_file: HeadFile,
+    instance: String,
+    /// The logs as last committed.
+    tenants: Arc<HashMap<TenantId, TenantRow>>,
+    /// When the oldest entry of a tenant was appended, where known.
+    oldest_at: HashMap<TenantId, i64>,
+    retention: Retention,
+    /// Set when a commit's outcome is unknown: what is stored decides.
+    in_doubt: bool,
+}
+
+/// What one transaction did.
+struct Committed {
+    answers: Vec<Result<Vec<Appended>, LogError>>,
+    rows: Vec<LogRow>,
+    tenants: HashMap<TenantId, TenantRow>,
+    head: Head,
+    relayed: u64,
+    relay_again: bool,
+    dead: u64,
+}
+
+impl Appender {
+    pub fn new(
+        shared: Arc<Shared>,
+        jobs: mpsc::Receiver<Job>,
+        head_file: HeadFile,
+        instance: String,
+        tenants: Vec<TenantRow>,
+    ) -> Self {
+        let retention = shared.options.retention;
+        let tenants = tenants.into_iter().filter_map(|row| Some((TenantId::parse(&row.tenant).ok()?, row))).collect();
+        let tenants = Arc::new(tenants);
+        Appender {
+            shared,
+            jobs,
+            head_file,
+            instance,
+            tenants,
+            oldest_at: HashMap::new(),
+            retention,
+            in_doubt: false,
+        }
+    }
+
+    /// Works until told to stop; what waits by then is still appended.
+    pub async fn run(mut self) {
+        let mut poll = tokio::time::interval(RELAY_POLL);
+        let mut trim = tokio::time::interval(TRIM_INTERVAL);
+        let mut relay_at: Option<tokio::time::Instant> = Some(tokio::time::Instant::now());
+        let mut last_relay = tokio::time::Instant::now() - RELAY_SPACING;
+        loop {
+            let mut jobs = Vec::new();
+            let mut relay = false;
+            tokio::select! {
+                job = self.jobs.recv() => match job {
+                    Some(job) => jobs.push(job),
+                    None => return,
+                },
+                () = self.shared.relay_wake.notified() => {
+                    relay_at.get_or_insert(last_relay + RELAY_SPACING);
+                    continue;
+                }
+                () = sleep_until(relay_at) => relay = true,
+                _ = poll.tick() => {
+                    if self.backlog().await > 0 {
+                        relay_at.get_or_insert(last_relay + RELAY_SPACING);
+                    }
+                    continue;
+                }
+                _ = trim.tick() => {
+                    self.trim().await;
+                    continue;
+                }
+            }
+            relay |= relay_at.is_some_and(|at| at <= tokio::time::Instant::now());
+            while jobs.len() < BATCH && let Ok(job) = self.jobs.try_recv() {
+                jobs.push(job);
+            }
+            let stops = self.serve(jobs, &mut relay).await;
+            if relay {
+                last_relay = tokio::time::Instant::now();
+                relay_at = None;
+            }
+            for stop in stops {
+                while self.backlog().await > 0 && self.commit(Vec::new(), true).await.is_ok() {}
+                let _ = stop.send(());
+                return;
+            }
+        }
+    }
+
+    /// Carries out a batch; `relay` stays set when no outbox row is left waiting.
+    async fn serve(&mut self, jobs: Vec<Job>, relay: &mut bool) -> Vec<oneshot::Sender<()>> {
+        let (mut requests, mut replies, mut stops) = (Vec::new(), Vec::new(), Vec::new());
+        for job in jobs {
+            match job {
+                Job::Append { request, reply } => {
+                    requests.push(request);
+                    replies.push(reply);
+                }
+                Job::Open { tenant, reply } => {
+                    // an answer nobody waits for any more is no loss
+                    let _ = reply.send(self.open(tenant).await);
+                }
+                Job::Stop { reply } => stops.push(reply),
+            }
+        }
+        if requests.is_empty() && !*relay {
+            return stops;
+        }
+        match self.commit(requests, *relay).await {
+            Ok((answers, relay_again)) => {
+                replies.into_iter().zip(answers).for_each(|(reply, answer)| drop(reply.send(answer)));
+                if relay_again {
+                    self.shared.relay_wake.notify_one();
+                }
+            }
+            Err(error) => {
+                let error = LogError::Unavailable(error.to_string());
+                replies.into_iter().for_each(|reply| drop(reply.send(Err(error.clone()))));
+            }
+        }
+        stops
+    }
+
+    /// A tenant's log, made on first use.
+    async fn open(&mut self, tenant: TenantId) -> Result<Arc<TenantLog>, LogError> {
+        if let Some(log) = self.shared.tenant(&tenant) {
+            return Ok(log);
+        }
+        let row = new_tenant(&tenant);
+        let stored = row.clone();
+        let saved = self.shared.database.log_transaction(move |tx| tx.save_tenant(&stored)).await;
+        saved.map_err(|error| LogError::Unavailable(error.to_string()))?;
+        Ok(self.adopt(&tenant, row))
+    }
+
+    /// Makes a stored tenant known to the process.
+    fn adopt(&mut self, tenant: &TenantId, row: TenantRow) -> Arc<TenantLog> {
+        let epoch: Epoch = row.epoch.parse().unwrap_or(Epoch::new(0));
+        let log = TenantLog::new(tenant.clone(), epoch, row.head as u64, Floors::default());
+        let log = self.shared.insert(log);
+        Arc::make_mut(&mut self.tenants).insert(tenant.clone(), row);
+        log
+    }
+
+    /// One transaction with everything that waits, then its effects; answers in the order of requests.
+    async fn commit(
+        &mut self,
+        requests: Vec<AppendRequest>,
+        relay: bool,
+    ) -> Result<(Vec<Result<Vec<Appended>, LogError>>, bool), StoreError> {
+        if self.in_doubt {
+            self.settle().await?;
+        }
+        if relay {
+            crash_point("relay.before_append");
+        }
+        let started = Instant::now();
+        let mut batch = Batch {
+            stored: self.tenants.clone(),
+            changed: HashMap::new(),
+            rows: Vec::new(),
+            now: self.shared.clock.steady(),
+            max_message_bytes: self.shared.options.max_message_bytes,
+        };
+        let relay_limit = if relay { self.shared.options.relay_batch as i64 } else { 0 };
+        let outcome = self.shared.database.log_transaction(move |tx| batch.carry_out(tx, &requests, relay_limit)).await;
+        let committed = match outcome {
+            Ok(committed) => committed,
+            Err(error) => {
+                self.in_doubt = true;
+                self.shared.metrics.log_refused("unavailable");
+                tracing::error!(%error, "the event log could not be written");
+                return Err(error);
+            }
+        };
+        self.shared.metrics.log_committed(started.elapsed().as_secs_f64());
+        crash_point("append.after_commit");
+        let relay_again = committed.relay_again;
+        let answers = self.show(committed);
+        Ok((answers, relay_again))
+    }
+
+    /// Writes the head file, then shows committed events to windows and workers.
+    fn show(&mut self, committed: Committed) -> Vec<Result<Vec<Appended>, LogError>> {
+        if let Err(error) = self.head_file.write(&committed.head) {
+            tracing::warn!(%error, "log.head could not be written; a restored backup may go unnoticed");
+        }
+        let mut by_tenant: HashMap<String, Vec<LogRow>> = HashMap::new();
+        for row in committed.rows {
+            by_tenant.entry(row.tenant.clone()).or_default().push(row);
+        }
+        for (tenant, row) in committed.tenants {
+            if self.shared.tenant(&tenant).is_none() {
+                // opened by this very transaction: the window begins before its first event
+                let first = by_tenant.get(tenant.as_str()).and_then(|rows| rows.first()).map_or(row.head, |first| first.seq - 1);
+                self.adopt(&tenant, TenantRow { head: first, ..row.clone() });
+            }
+            Arc::make_mut(&mut self.tenants).insert(tenant.clone(), row);
+            if let (Some(log), Some(rows)) = (self.shared.tenant(&tenant), by_tenant.remove(tenant.as_str())) {
+                self.shared.show(&log, rows);
+            }
+        }
+        self.shared.metrics.outbox_published(committed.relayed);
+        for _ in 0..committed.dead {
+            self.shared.metrics.outbox_dead();
+        }
+        committed.answers
+    }
+
+    /// After a commit of unknown outcome: shows what it stored after all.
+    async fn settle(&mut self) -> Result<(), StoreError> {
+        let known: Vec<(String, i64)> = self.tenants.values().map(|row| (row.tenant.clone(), row.head)).collect();
+        let (tenants, rows, commit) = self
+            .shared
+            .database
+            .log_transaction(move |tx| {
+                let tenants = tx.tenants()?;
+                let mut rows = Vec::new();
+                for row in &tenants {
+                    let head = known.iter().find(|(tenant, _)| *tenant == row.tenant).map_or(0, |(_, head)| *head);
+                    if row.head > head {
+                        rows.extend(tx.entries_after(&row.tenant, head, i64::MAX)?);
+                    }
+                }
+                Ok((tenants, rows, tx.commit()?))
+            })
+            .await?;
+        let number = commit.map_or(0, |(_, number)| number);
+        let tenants = tenants.into_iter().filter_map(|row| Some((TenantId::parse(&row.tenant).ok()?, row))).collect();
+        let head = Head { instance: self.instance.clone(), number };
+        let (answers, relay_again, relayed, dead) = (Vec::new(), false, 0, 0);
+        self.show(Committed { answers, rows, tenants, head, relayed, relay_again, dead });
+        self.in_doubt = false;
+        Ok(())
+    }
+
+    /// Outbox rows waiting; also tells the metrics.
+    async fn backlog(&self) -> i64 {
+        let database = self.shared.database.clone();
+        let backlog = async { crate::read!(database, |conn, q| Ok::<_, StoreError>(q::outbox::backlog(conn).await?)) };
+        let Ok((waiting, oldest)) = backlog.await else { return 0 };
+        // rows are stamped by the wall clock of the node that wrote them
+        let lag = oldest.map_or(0, |oldest| (self.shared.clock.now().micros() - oldest).max(0));
+        self.shared.metrics.outbox(waiting, lag as f64 / 1e6);
+        waiting
+    }
+
+    /// Removes what retention no longer keeps, oldest first.
+    async fn trim(&mut self) {
+        let now = self.shared.clock.steady();
+        let earliest = now.minus(self.retention.age).micros();
+        let due = self.tenants.iter().filter(|(tenant, row)| {
+            let over = (row.head - row.trimmed) as u64 > self.retention.count || row.bytes as u64 > self.retention.bytes;
+            let aged = row.head > row.trimmed && self.oldest_at.get(*tenant).is_none_or(|at| *at < earliest);
+            over || aged
+        });
+        let due: Vec<TenantId> = due.map(|(tenant, _)| tenant.clone()).collect();
+        for tenant in due {
+            if let Err(error) = self.trim_tenant(&tenant, now).await {
+                tracing::warn!(%error, %tenant, "the event log could not be trimmed");
+            }
+        }
+        self.shared.shrink_windows(now);
+        if let Err(error) = self.shared.database.log_transaction(move |tx| tx.forget_expired(now.micros())).await {
+            tracing::debug!(%error, "expired answers could not be forgotten");
+        }
+    }
+
+    async fn trim_tenant(&mut self, tenant: &TenantId, now: Timestamp) -> Result<(), StoreError> {
+        let (Some(row), Some(log)) = (self.tenants.get(tenant).cloned(), self.shared.tenant(tenant)) else {
+            return Ok(());
+        };
+        let (name, after) = (row.tenant.clone(), row.trimmed);
+        let oldest = self.shared.database.log_transaction(move |tx| tx.oldest(&name, after, TRIM_BATCH)).await?;
+        let Some(trim) = self.retention.plan(&row, &oldest, now) else {
+            self.oldest_at.insert(tenant.clone(), oldest.first().map_or(i64::MAX, |first| first.at_us));
+            return Ok(());
+        };
+        self.oldest_at.remove(tenant);
+        // floors rise first: a reader that finds the events gone also finds why
+        let global = log.raise_floors(&trim.floors, self.shared.options.max_trim_floors);
+        let mut next = row;
+        next.trimmed = trim.up_to;
+        next.bytes -= trim.bytes;
+        next.global_floor = global.map_or(next.global_floor, |floor| next.global_floor.max(floor as i64));
+        let floors: Vec<(String, i64)> =
+            trim.floors.iter().map(|(topic, floor)| (topic.as_str().to_owned(), *floor as i64)).collect();
+        let (stored, up_to) = (next.clone(), trim.up_to);
+        let work = move |tx: &mut LogTx<'_>| {
+            tx.trim(&stored.tenant, up_to, &floors)?;
+            if global.is_some() {
+                tx.drop_floors(&stored.tenant, stored.global_floor)?;
+            }
+            tx.save_tenant(&stored)
+        };
+        self.shared.database.log_transaction(work).await?;
+        log.trimmed(trim.up_to as u64);
+        Arc::make_mut(&mut self.tenants).insert(tenant.clone(), next);
+        self.shared.metrics.log_trimmed(trim.count);
+        Ok(())
+    }
+}
+
+async fn sleep_until(at: Option<tokio::time::Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn new_tenant(tenant: &TenantId) -> TenantRow {
+    TenantRow {
+        tenant: tenant.as_str().to_owned(),
+        epoch: Epoch::new(random_u64()).to_string(),
+        head: 0,
+        trimmed: 0,
+        bytes: 0,
+        global_floor: 0,
+    }
+}
+
+/// One transaction's work, on the blocking thread.
+struct Batch {
+    /// The logs as last committed.
+    stored: Arc<HashMap<TenantId, TenantRow>>,
+    /// Those this transaction appends to.
+    changed: HashMap<TenantId, TenantRow>,
+    rows: Vec<LogRow>,
+    now: Timestamp,
+    max_message_bytes: usize,
+}
+
+impl Batch {
+    fn carry_out(&mut self, tx: &mut LogTx<'_>, requests: &[AppendRequest], relay: i64) -> Result<Committed, StoreError> {
+        let (relayed, dead, relay_again) = self.relay(tx, relay)?;
+        let mut answers = Vec::with_capacity(requests.len());
+        for request in requests {
+            answers.push(self.answer(tx, request)?);
+        }
+        tx.insert_entries(&self.rows)?;
+        for row in self.changed.values() {
+            tx.save_tenant(row)?;
+        }
+        let (instance, number) = tx.advance_commit()?;
+        let head = Head { instance, number };
+        let (rows, tenants) = (std::mem::take(&mut self.rows), std::mem::take(&mut self.changed));
+        Ok(Committed { answers, rows, tenants, head, relayed, relay_again, dead })
+    }
+
+    /// Appends waiting outbox rows and marks them, in the order of their commits.
+    fn relay(&mut self, tx: &mut LogTx<'_>, limit: i64) -> Result<(u64, u64, bool), StoreError> {
+        if limit == 0 {
+            return Ok((0, 0, false));
+        }
+        let waiting = tx.outbox(limit)?;
+        let mut published = Vec::with_capacity(waiting.len());
+        let mut dead = 0;
+        for row in &waiting {
+            match self.relayed(tx, row)? {
+                Ok(()) => published.push(row.id),
+                Err(reason) => {
+                    tracing::error!(outbox_id = row.id, reason, "an outbox row can never be published");
+                    tx.mark_dead(row.id, reason)?;
+                    dead += 1;
+                }
+            }
+        }
+        tx.mark_published(&published)?;
+        Ok((published.len() as u64, dead, waiting.len() as i64 == limit))
+    }
+
+    /// A row is published, or counts as published because a newer version is in the log; or why it never can be.
+    fn relayed(&mut self, tx: &mut LogTx<'_>, row: &OutboxRow) -> Result<Result<(), &'static str>, StoreError> {
+        let Ok(tenant) = TenantId::parse(&row.tenant) else { return Ok(Err("malformed tenant")) };
+        let Ok(topic) = Topic::parse(&row.topic) else { return Ok(Err("malformed topic")) };
+        let Some(class) = Class::parse(&row.class) else { return Ok(Err("malformed class")) };
+        let fits = row.data.len() <= self.max_message_bytes;
+        let event = NewEvent {
+            topic,
+            name: EventName::trusted(if fits { &row.name } else { "reset" }),
+            class: if fits { class } else { Class::Durable },
+            key: row.key.clone(),
+            version: row.version.filter(|_| fits),
+            ttl: None,
+            dedup: None,
+            data: if fits { row.data.clone() } else { "{\"reason\":\"event_too_large\"}".to_owned() },
+            public: row.public.clone().filter(|_| fits),
+        };
+        self.append_group(tx, &tenant, &[event])?;
+        Ok(if fits { Ok(()) } else { Err("larger than log.max_message_bytes") })
+    }
+
+    fn answer(&mut self, tx: &mut LogTx<'_>, request: &AppendRequest) -> Result<Result<Vec<Appended>, LogError>, StoreError> {
+        let tenant = request.tenant.as_str();
+        if let Some(own) = &request.idempotency
+            && let Some((hash, answer)) = tx.answer(tenant, &own.principal, &own.key, self.now.micros())?
+        {
+            let stored = serde_json::from_str(&answer).map_err(|error| StoreError::Unexpected(error.to_string()))?;
+            return Ok(if hash == own.request_hash { Ok(stored) } else { Err(LogError::KeyReused) });
+        }
+        let mut outcomes = Vec::with_capacity(request.groups.len());
+        for group in &request.groups {
+            outcomes.push(self.append_group(tx, &request.tenant, group)?);
+        }
+        if let Some(own) = &request.idempotency {
+            let answer = serde_json::to_string(&outcomes).expect("outcomes are plain data");
+            let until = self.now.plus(own.keep).micros();
+            tx.save_answer((tenant, &own.principal, &own.key), &own.request_hash, &answer, until)?;
+        }
+        Ok(Ok(outcomes))
+    }
+
+    /// All entries of a group get the next numbers, or none does.
+    fn append_group(&mut self, tx: &mut LogTx<'_>, tenant: &TenantId, group: &[NewEvent]) -> Result<Appended, StoreError> {
+        let head = self.log_of(tenant).head;
+        let mut rows = Vec::with_capacity(group.len());
+        for event in group {
+            if let Some(dedup) = &event.dedup
+                && tx.is_duplicate(tenant.as_str(), event.topic.as_str(), &dedup.key, self.now.micros())?
+            {
+                continue;
+            }
+            let row = to_row(tenant, (head + 1) as u64 + rows.len() as u64, self.now, event);
+            if let Some(version) = event.version
+                && tx.version(&row)?.is_some_and(|stored| stored >= version)
+            {
+                return Ok(Appended::Stale);
+            }
+            rows.push((row, event));
+        }
+        let duplicate = rows.is_empty() && !group.is_empty();
+        for (row, event) in rows {
+            self.take(tx, tenant, row, event)?;
+        }
+        let seq = self.log_of(tenant).head as u64;
+        Ok(Appended::At { seq, duplicate })
+    }
+
+    /// The log of a tenant as this transaction leaves it.
+    fn log_of(&mut self, tenant: &TenantId) -> &mut TenantRow {
+        let stored = &self.stored;
+        let found = || stored.get(tenant).cloned().unwrap_or_else(|| new_tenant(tenant));
+        self.changed.entry(tenant.clone()).or_insert_with(found)
+    }
+
+    fn take(&mut self, tx: &mut LogTx<'_>, tenant: &TenantId, row: LogRow, event: &NewEvent) -> Result<(), StoreError> {
+        if let Some(version) = event.version {
+            tx.save_version(&row, version)?;
+        }
+        if let Some(dedup) = &event.dedup {
+            let until = self.now.plus(dedup.window).micros();
+            tx.save_dedup(tenant.as_str(), event.topic.as_str(), &dedup.key, until)?;
+        }
+        let own = self.log_of(tenant);
+        own.head = row.seq;
+        own.bytes += row.bytes;
+        self.rows.push(row);
+        Ok(())
+    }
+}

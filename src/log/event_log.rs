@@ -1,0 +1,397 @@
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, mpsc, oneshot};
+
+use super::append::{to_event, to_volatile};
+use super::appender::{Appender, Job};
+use super::head_file::{Head, HeadFile, is_restored};
+use super::recovery::Floors;
+use super::retention::Retention;
+use super::tenant_log::WindowRead;
+use super::{AppendRequest, Appended, LogError, NewEvent, TenantLog, WindowBudget};
+use crate::clock::{Clock, random_u64};
+use crate::domain::{Class, Selector, TenantId, Timestamp, Topic};
+use crate::settings::Settings;
+use crate::storage::{Database, LogRow, LogTx, StoreError, TenantRow};
+use crate::telemetry::Metrics;
+use crate::wire::Event;
+
+/// Entries of the database that one page of a replay looks at, at most.
+const SPAN: u64 = 4096;
+/// Rows read at once when a cold window is filled.
+const WARM_PAGE: i64 = 500;
+
+/// Told of what the log has taken; called from the appender, so it must not block.
+pub trait LogObserver: Send + Sync {
+    /// A tenant's log has a new head.
+    fn advanced(&self, log: &Arc<TenantLog>);
+    /// An event to deliver now or never.
+    fn volatile(&self, log: &Arc<TenantLog>, event: Arc<Event>);
+}
+
+/// Limits of the log.
+#[derive(Clone, Copy, Debug)]
+pub struct LogOptions {
+    pub(super) retention: Retention,
+    pub(super) max_trim_floors: usize,
+    pub(super) window: WindowBudget,
+    pub(super) window_total_bytes: usize,
+    pub(super) max_message_bytes: usize,
+    pub(super) append_queue: usize,
+    pub(super) relay_batch: usize,
+}
+
+impl From<&Settings> for LogOptions {
+    fn from(settings: &Settings) -> Self {
+        let log = &settings.log;
+        LogOptions {
+            retention: Retention {
+                count: log.retention_count,
+                bytes: log.retention_bytes,
+                age: Duration::from_secs(log.retention_s),
+            },
+            max_trim_floors: log.max_trim_floors,
+            window: WindowBudget { count: log.window_count, bytes: log.window_bytes, seconds: log.window_s },
+            window_total_bytes: log.window_total_bytes,
+            max_message_bytes: log.max_message_bytes,
+            append_queue: log.append_queue,
+            relay_batch: log.relay_batch,
+        }
+    }
+}
+
+/// Part of a replay.
+#[derive(Debug)]
+pub enum Page {
+    /// The next events of the selected topics.
+    Events {
+        /// In order, none expired.
+        events: Vec<Arc<Event>>,
+        /// Everything up to this number has been looked at.
+        scanned_to: u64,
+    },
+    /// Events of the selected topics were trimmed before they could be read.
+    Evicted,
+}
+
+pub(super) struct Shared {
+    pub database: Database,
+    pub clock: Clock,
+    pub metrics: Arc<Metrics>,
+    pub options: LogOptions,
+    pub relay_wake: Notify,
+    tenants: RwLock<HashMap<TenantId, Arc<TenantLog>>>,
+    observer: Arc<dyn LogObserver>,
+}
+
+impl Shared {
+    pub fn tenant(&self, tenant: &TenantId) -> Option<Arc<TenantLog>> {
+        self.tenants.read().expect("no panic while held").get(tenant).cloned()
+    }
+
+    pub fn insert(&self, log: TenantLog) -> Arc<TenantLog> {
+        let log = Arc::new(log);
+        self.tenants.write().expect("no panic while held").insert(log.tenant().clone(), log.clone());
+        log
+    }
+
+    fn all(&self) -> Vec<Arc<TenantLog>> {
+        self.tenants.read().expect("no panic while held").values().cloned().collect()
+    }
+
+    /// Makes committed rows visible to this process.
+    pub fn show(&self, log: &Arc<TenantLog>, rows: Vec<LogRow>) {
+        for class in [Class::Durable, Class::Latest] {
+            let count = rows.iter().filter(|row| row.class == class.as_str()).count();
+            self.metrics.published(class.as_str(), count as u64);
+        }
+        let epoch = log.head().epoch;
+        let events: Vec<Event> = rows.into_iter().filter_map(|row| to_event(epoch, row)).collect();
+        log.push(events, &self.options.window, self.clock.steady());
+        self.metrics.log_head(log.tenant().as_str(), log.head().seq);
+        self.keep_total();
+        self.observer.advanced(log);
+    }
+
+    pub fn shrink_windows(&self, now: Timestamp) {
+        for log in self.all() {
+            log.shrink(&self.options.window, now);
+        }
+    }
+
+    /// Takes from the largest window while all together exceed their budget.
+    fn keep_total(&self) {
+        let all = self.all();
+        while all.iter().map(|log| log.window_bytes()).sum::<usize>() > self.options.window_total_bytes {
+            let Some(largest) = all.iter().max_by_key(|log| log.window_bytes()) else { return };
+            largest.give_back(64);
+        }
+    }
+}
+
+/// A shared handle to the event log of every tenant.
+#[derive(Clone)]
+pub struct EventLog {
+    shared: Arc<Shared>,
+    jobs: mpsc::Sender<Job>,
+    in_flight: Arc<Mutex<HashSet<String>>>,
+}
+
+impl EventLog {
+    /// Loads what is stored and starts the appender; must run on the storage runtime.
+    ///
+    /// A database that was restored from a backup, or `new_epoch`, starts every log afresh.
+    pub async fn start(
+        database: Database,
+        (data_dir, new_epoch): (&Path, bool),
+        (clock, metrics): (Clock, Arc<Metrics>),
+        options: LogOptions,
+        observer: Arc<dyn LogObserver>,
+    ) -> Result<Self, StoreError> {
+        let file_error = |error: std::io::Error| StoreError::Unavailable(format!("log.head: {error}"));
+        let mut head_file = HeadFile::open(data_dir).map_err(file_error)?;
+        let file_head = head_file.read().map_err(file_error)?;
+        let loaded = database.log_transaction(move |tx| load(tx, file_head.as_ref(), new_epoch)).await?;
+        head_file.write(&loaded.head).map_err(file_error)?;
+        let relay_wake = Notify::new();
+        let shared =
+            Arc::new(Shared { database, clock, metrics, options, relay_wake, tenants: RwLock::default(), observer });
+        for (row, floors) in &loaded.tenants {
+            let (Ok(tenant), Ok(epoch)) = (TenantId::parse(&row.tenant), row.epoch.parse()) else {
+                return Err(StoreError::Unexpected(format!("log of tenant {:?}", row.tenant)));
+            };
+            let by_topic = floors.iter().filter_map(|(topic, floor)| Some((Topic::parse(topic).ok()?, *floor as u64)));
+            let floors = Floors::new(row.global_floor as u64, by_topic.collect());
+            shared.insert(TenantLog::new(tenant, epoch, row.head as u64, floors));
+        }
+        let (jobs, receiver) = mpsc::channel(options.append_queue);
+        let tenants = loaded.tenants.into_iter().map(|(row, _)| row).collect();
+        let appender = Appender::new(shared.clone(), receiver, head_file, loaded.head.instance, tenants);
+        Handle::current().spawn(appender.run());
+        let log = EventLog { shared, jobs, in_flight: Arc::default() };
+        log.report_windows();
+        Ok(log)
+    }
+
+    fn report_windows(&self) {
+        let shared = Arc::downgrade(&self.shared);
+        self.shared.metrics.add_reading(Box::new(move |metrics| {
+            let Some(shared) = shared.upgrade() else { return };
+            let sizes = shared.all().iter().map(|log| log.window_size()).fold((0, 0), |sum, own| (sum.0 + own.0, sum.1 + own.1));
+            metrics.window(sizes.0, sizes.1);
+        }));
+    }
+
+    /// The clock that events are stamped and expire by.
+    pub fn clock(&self) -> Clock {
+        self.shared.clock
+    }
+
+    /// A tenant's log, made on first use.
+    pub async fn open(&self, tenant: &TenantId) -> Result<Arc<TenantLog>, LogError> {
+        if let Some(log) = self.shared.tenant(tenant) {
+            return Ok(log);
+        }
+        self.ask(|reply| Job::Open { tenant: tenant.clone(), reply }).await?
+    }
+
+    /// Appends; nothing is delivered, and nothing answered, before it is committed.
+    ///
+    /// May be abandoned at any await: what was handed over is carried out all the same.
+    pub async fn append(&self, request: AppendRequest) -> Result<Vec<Appended>, LogError> {
+        let _in_flight = match &request.idempotency {
+            Some(own) => Some(self.enter(format!("{}\n{}\n{}", request.tenant, own.principal, own.key))?),
+            None => None,
+        };
+        self.ask(|reply| Job::Append { request, reply }).await?
+    }
+
+    /// Delivers to the sessions of this moment; never fails and never waits.
+    pub async fn publish_volatile(&self, tenant: &TenantId, event: NewEvent) -> Result<(), LogError> {
+        let log = self.open(tenant).await?;
+        self.shared.metrics.published(Class::Volatile.as_str(), 1);
+        self.shared.observer.volatile(&log, Arc::new(to_volatile(event, self.shared.clock.steady())));
+        Ok(())
+    }
+
+    /// A domain transaction has committed outbox rows.
+    pub fn wake_relay(&self) {
+        self.shared.relay_wake.notify_one();
+    }
+
+    /// Appends what waits, outbox rows included, and ends the appender.
+    pub async fn stop(&self) {
+        // an appender that is gone has nothing left to do
+        let _ = self.ask(|reply| Job::Stop { reply }).await;
+    }
+
+    /// The events of the selected topics after `after`, up to `limit` of them.
+    pub async fn read(
+        &self,
+        log: &Arc<TenantLog>,
+        selectors: &Arc<[Selector]>,
+        after: u64,
+        limit: usize,
+    ) -> Result<Page, LogError> {
+        let before = match log.select(selectors, after, limit) {
+            WindowRead::Older { .. } => match self.warm(log).await {
+                Ok(()) => log.select(selectors, after, limit),
+                Err(error) => return Err(LogError::Unavailable(error.to_string())),
+            },
+            read => read,
+        };
+        match before {
+            WindowRead::Evicted => Ok(Page::Evicted),
+            WindowRead::Events { events, scanned_to } => {
+                Ok(Page::Events { events: self.unexpired(events), scanned_to })
+            }
+            WindowRead::Older { before } => {
+                let span = (after, before.min(after + SPAN));
+                let page = self.read_store(log, selectors, span, limit).await;
+                page.map_err(|error| LogError::Unavailable(error.to_string()))
+            }
+        }
+    }
+
+    async fn read_store(
+        &self,
+        log: &Arc<TenantLog>,
+        selectors: &Arc<[Selector]>,
+        (after, up_to): (u64, u64),
+        limit: usize,
+    ) -> Result<Page, StoreError> {
+        self.shared.metrics.log_store_read();
+        let rows = self.rows_between(log.tenant(), selectors, (after, up_to), limit).await?;
+        let scanned_to = if rows.len() == limit { rows.last().map_or(up_to, |row| row.seq as u64) } else { up_to };
+        // trimming raises the floors first, so looking afterwards misses nothing that went meanwhile
+        if matches!(log.select(selectors, after, 0), WindowRead::Evicted) {
+            return Ok(Page::Evicted);
+        }
+        let epoch = log.head().epoch;
+        let events = rows.into_iter().filter_map(|row| to_event(epoch, row).map(Arc::new));
+        let selected = events.filter(|event| selectors.iter().any(|selector| selector.matches(event.topic())));
+        Ok(Page::Events { events: self.unexpired(selected.collect()), scanned_to })
+    }
+
+    async fn rows_between(
+        &self,
+        tenant: &TenantId,
+        selectors: &[Selector],
+        (after, up_to): (u64, u64),
+        limit: usize,
+    ) -> Result<Vec<LogRow>, StoreError> {
+        let exact = selectors.iter().map(|selector| match selector {
+            Selector::Topic(topic) => Some(topic.as_str().to_owned()),
+            Selector::Prefix { .. } => None,
+        });
+        let topics: Option<Vec<String>> = exact.collect();
+        let (tenant, span, limit) = (tenant.as_str().to_owned(), (after as i64, up_to as i64), limit as i64);
+        self.shared
+            .database
+            .run(move |db| async move {
+                crate::read!(db, |conn, q| Ok(match &topics {
+                    Some(topics) => q::log::by_topics(conn, &tenant, topics, span, limit).await?,
+                    None => q::log::of_all_topics(conn, &tenant, span, limit).await?,
+                }))
+            })
+            .await
+    }
+
+    /// Fills a cold window once, however many ask for it.
+    async fn warm(&self, log: &Arc<TenantLog>) -> Result<(), StoreError> {
+        let mut warm = log.warm.lock().await;
+        let (mut held, budget) = (log.window_size(), self.shared.options.window);
+        while !*warm && held.0 < budget.count && held.1 < budget.bytes {
+            let before = log.head().seq - held.0 as u64;
+            let (tenant, up_to) = (log.tenant().as_str().to_owned(), before as i64);
+            let read = move |db: Database| async move {
+                crate::read!(db, |conn, q| Ok(q::log::newest(conn, &tenant, up_to, WARM_PAGE).await?))
+            };
+            let mut rows = self.shared.database.run(read).await?;
+            rows.reverse();
+            let epoch = log.head().epoch;
+            let count = rows.len() as i64;
+            log.extend_back(rows.into_iter().filter_map(|row| to_event(epoch, row)).collect());
+            held = log.window_size();
+            if count < WARM_PAGE {
+                break;
+            }
+        }
+        *warm = true;
+        Ok(())
+    }
+
+    fn unexpired(&self, mut events: Vec<Arc<Event>>) -> Vec<Arc<Event>> {
+        let now = self.shared.clock.steady();
+        let before = events.len();
+        events.retain(|event| !event.is_expired(now));
+        if events.len() < before {
+            self.shared.metrics.dropped("expired").inc_by((before - events.len()) as u64);
+        }
+        events
+    }
+
+    fn enter(&self, key: String) -> Result<InFlight, LogError> {
+        let entered = self.in_flight.lock().expect("no panic while held").insert(key.clone());
+        match entered {
+            true => Ok(InFlight { keys: self.in_flight.clone(), key }),
+            false => Err(LogError::InProgress),
+        }
+    }
+
+    async fn ask<T>(&self, job: impl FnOnce(oneshot::Sender<T>) -> Job) -> Result<T, LogError> {
+        let (reply, answer) = oneshot::channel();
+        self.jobs.try_send(job(reply)).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => {
+                self.shared.metrics.log_refused("overloaded");
+                LogError::Overloaded
+            }
+            mpsc::error::TrySendError::Closed(_) => LogError::Unavailable("the log has stopped".into()),
+        })?;
+        answer.await.map_err(|_| LogError::Unavailable("the log has stopped".into()))
+    }
+}
+
+/// An `Idempotency-Key` whose request is under way.
+struct InFlight {
+    keys: Arc<Mutex<HashSet<String>>>,
+    key: String,
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.keys.lock().expect("no panic while held").remove(&self.key);
+    }
+}
+
+struct Loaded {
+    head: Head,
+    tenants: Vec<(TenantRow, HashMap<String, i64>)>,
+}
+
+fn load(tx: &mut LogTx<'_>, file: Option<&Head>, new_epoch: bool) -> Result<Loaded, StoreError> {
+    let stored = tx.commit()?.map(|(instance, number)| Head { instance, number });
+    let restored = stored.as_ref().is_some_and(|stored| is_restored(stored, file));
+    if restored {
+        tracing::warn!("the database is older than log.head: a restored backup; every log starts a new epoch");
+    }
+    let head = match stored {
+        Some(stored) if !restored && !new_epoch => stored,
+        _ => {
+            tx.forget_everything()?;
+            let head = Head { instance: format!("{:016x}", random_u64()), number: 0 };
+            tx.create_commit(&head.instance)?;
+            head
+        }
+    };
+    let mut tenants = Vec::new();
+    for row in tx.tenants()? {
+        let floors = tx.floors(&row.tenant)?;
+        tenants.push((row, floors));
+    }
+    Ok(Loaded { head, tenants })
+}

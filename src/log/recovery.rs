@@ -1,0 +1,163 @@
+use std::collections::HashMap;
+
+use crate::domain::{Cursor, Epoch, Selector, Topic};
+use crate::wire::RecoveryFailure;
+
+/// What a cursor leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recovery {
+    /// No cursor was given: live from the head.
+    Fresh,
+    /// The cursor is the head: nothing was missed.
+    Current,
+    /// Everything after this number has to be replayed.
+    Replay {
+        /// The cursor's number.
+        after: u64,
+    },
+    /// The client has to reload its state, and is live from the head.
+    Failed(RecoveryFailure),
+}
+
+impl Recovery {
+    /// The `recovered` of the `ready` frame.
+    pub fn recovered(self) -> Option<bool> {
+        match self {
+            Recovery::Fresh => None,
+            Recovery::Current | Recovery::Replay { .. } => Some(true),
+            Recovery::Failed(_) => Some(false),
+        }
+    }
+
+    /// The `reason` of the `ready` frame.
+    pub fn reason(self) -> Option<RecoveryFailure> {
+        match self {
+            Recovery::Failed(reason) => Some(reason),
+            _ => None,
+        }
+    }
+
+    /// The word counted in metrics.
+    pub fn outcome(self) -> &'static str {
+        match self {
+            Recovery::Fresh => "fresh",
+            Recovery::Current => "current",
+            Recovery::Replay { .. } => "replayed",
+            Recovery::Failed(reason) => reason.as_str(),
+        }
+    }
+}
+
+/// Up to where each topic has been trimmed; only trimming of own topics makes a cursor unusable.
+#[derive(Debug, Default)]
+pub(super) struct Floors {
+    by_topic: HashMap<Topic, u64>,
+    global: u64,
+}
+
+impl Floors {
+    pub fn new(global: u64, by_topic: HashMap<Topic, u64>) -> Self {
+        Floors { by_topic, global }
+    }
+
+    /// Number of the newest event of the selected topics that may have been trimmed.
+    pub fn of(&self, selectors: &[Selector]) -> u64 {
+        let own = selectors.iter().map(|selector| match selector {
+            Selector::Topic(topic) => self.by_topic.get(topic).copied().unwrap_or(0),
+            Selector::Prefix { .. } => {
+                let matching = self.by_topic.iter().filter(|(topic, _)| selector.matches(topic));
+                matching.map(|(_, floor)| *floor).max().unwrap_or(0)
+            }
+        });
+        own.max().unwrap_or(0).max(self.global)
+    }
+
+    /// Raises the floors of topics whose events go.
+    pub fn raise(&mut self, floors: &[(Topic, u64)]) {
+        for (topic, floor) in floors {
+            let own = self.by_topic.entry(topic.clone()).or_default();
+            *own = (*own).max(*floor);
+        }
+    }
+
+    /// When more than `limit` topics have a floor, the lower half share the global one; returns it.
+    pub fn overflow(&mut self, limit: usize) -> Option<u64> {
+        if self.by_topic.len() <= limit {
+            return None;
+        }
+        let mut floors: Vec<u64> = self.by_topic.values().copied().collect();
+        let middle = floors.len() / 2;
+        self.global = self.global.max(*floors.select_nth_unstable(middle).1);
+        self.by_topic.retain(|_, floor| *floor > self.global);
+        Some(self.global)
+    }
+}
+
+/// Judges a cursor against a log that reaches from its floors to its head.
+pub(super) fn judge(
+    cursor: Option<Cursor>,
+    (epoch, head): (Epoch, u64),
+    floors: &Floors,
+    selectors: &[Selector],
+) -> Recovery {
+    let position = match cursor {
+        None => return Recovery::Fresh,
+        Some(Cursor::Unreadable) => return Recovery::Failed(RecoveryFailure::Invalid),
+        Some(Cursor::At(position)) => position,
+    };
+    if position.epoch != epoch {
+        Recovery::Failed(RecoveryFailure::EpochChanged)
+    } else if position.seq > head {
+        Recovery::Failed(RecoveryFailure::Ahead)
+    } else if floors.of(selectors) > position.seq {
+        Recovery::Failed(RecoveryFailure::Evicted)
+    } else if position.seq == head {
+        Recovery::Current
+    } else {
+        Recovery::Replay { after: position.seq }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Position;
+
+    fn topic(id: &str) -> Topic {
+        Topic::parse(&format!("topic:{id}")).unwrap()
+    }
+
+    fn selectors(ids: &[&str]) -> Vec<Selector> {
+        ids.iter().map(|id| Selector::parse(&format!("topic:{id}")).unwrap()).collect()
+    }
+
+    #[test]
+    fn every_cursor_has_one_outcome() {
+        let mut floors = Floors::default();
+        floors.raise(&[(topic("a"), 40)]);
+        let epoch = Epoch::new(1);
+        let at = |epoch, seq| Some(Cursor::At(Position { epoch, seq }));
+        let judged = |cursor, ids: &[&str]| judge(cursor, (epoch, 100), &floors, &selectors(ids));
+        assert_eq!(judged(None, &["a"]), Recovery::Fresh);
+        assert_eq!(judged(Some(Cursor::Unreadable), &["a"]), Recovery::Failed(RecoveryFailure::Invalid));
+        assert_eq!(judged(at(Epoch::new(2), 50), &["a"]), Recovery::Failed(RecoveryFailure::EpochChanged));
+        assert_eq!(judged(at(epoch, 101), &["a"]), Recovery::Failed(RecoveryFailure::Ahead));
+        assert_eq!(judged(at(epoch, 100), &["a"]), Recovery::Current);
+        assert_eq!(judged(at(epoch, 40), &["a"]), Recovery::Replay { after: 40 });
+        assert_eq!(judged(at(epoch, 39), &["a", "b"]), Recovery::Failed(RecoveryFailure::Evicted));
+        assert_eq!(judged(at(epoch, 0), &["b"]), Recovery::Replay { after: 0 });
+        assert_eq!(judged(at(epoch, 39), &["*"]), Recovery::Failed(RecoveryFailure::Evicted));
+    }
+
+    #[test]
+    fn too_many_floors_become_one_that_is_never_too_low() {
+        let mut floors = Floors::default();
+        floors.raise(&(0..10).map(|n| (topic(&format!("t{n}")), 10 + n)).collect::<Vec<_>>());
+        assert_eq!(floors.overflow(10), None);
+        floors.raise(&[(topic("t10"), 20)]);
+        assert_eq!(floors.overflow(10), Some(15));
+        assert_eq!(floors.of(&selectors(&["t3"])), 15);
+        assert_eq!(floors.of(&selectors(&["never-trimmed"])), 15);
+        assert_eq!(floors.of(&selectors(&["t10"])), 20);
+    }
+}

@@ -1,0 +1,151 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use super::recovery::{Floors, Recovery, judge};
+use super::window::{Window, WindowBudget};
+use crate::domain::{Cursor, Epoch, Position, Selector, TenantId, Timestamp, Topic};
+use crate::wire::Event;
+
+/// A tenant's log as this process sees it: its head, its floors, and the newest events.
+///
+/// Shared by all threads; every lock is held for a moment and never across an await.
+#[derive(Debug)]
+pub struct TenantLog {
+    tenant: TenantId,
+    epoch: Epoch,
+    state: Mutex<State>,
+    window_bytes: AtomicUsize,
+    /// Held while the window is filled from the database; true once that was done.
+    pub(super) warm: tokio::sync::Mutex<bool>,
+}
+
+#[derive(Debug)]
+struct State {
+    window: Window,
+    floors: Floors,
+}
+
+/// What the window can say about a read.
+pub(super) enum WindowRead {
+    /// Events of the selected topics may have been trimmed.
+    Evicted,
+    /// These match; everything up to `scanned_to` has been looked at.
+    Events { events: Vec<Arc<Event>>, scanned_to: u64 },
+    /// The read starts before the window, whose first event follows `before`.
+    Older { before: u64 },
+}
+
+impl TenantLog {
+    pub(super) fn new(tenant: TenantId, epoch: Epoch, head: u64, floors: Floors) -> Self {
+        TenantLog {
+            tenant,
+            epoch,
+            state: Mutex::new(State { window: Window::at(head), floors }),
+            window_bytes: AtomicUsize::new(0),
+            warm: tokio::sync::Mutex::new(false),
+        }
+    }
+
+    /// Whose log this is.
+    pub fn tenant(&self) -> &TenantId {
+        &self.tenant
+    }
+
+    /// The position of the newest event.
+    pub fn head(&self) -> Position {
+        self.position(self.state().window.head())
+    }
+
+    /// The position with number `seq` in this run of the log.
+    pub fn position(&self, seq: u64) -> Position {
+        Position { epoch: self.epoch, seq }
+    }
+
+    /// What a cursor leads to for a connection with these topics, with the head it was judged against.
+    pub fn recovery(&self, cursor: Option<Cursor>, selectors: &[Selector]) -> (Recovery, Position) {
+        let state = self.state();
+        let head = state.window.head();
+        (judge(cursor, (self.epoch, head), &state.floors, selectors), self.position(head))
+    }
+
+    /// Every event after `seq`, at most `limit`; None when the window no longer reaches back that far.
+    pub fn after(&self, seq: u64, limit: usize) -> Option<Vec<Arc<Event>>> {
+        let state = self.state();
+        state.window.covers(seq).then(|| state.window.after(seq, limit))
+    }
+
+    pub(super) fn select(&self, selectors: &[Selector], after: u64, limit: usize) -> WindowRead {
+        let state = self.state();
+        if state.floors.of(selectors) > after {
+            return WindowRead::Evicted;
+        }
+        if !state.window.covers(after) {
+            return WindowRead::Older { before: state.window.head() - state.window.len() as u64 };
+        }
+        let events = state.window.select(selectors, after, limit);
+        let full = events.len() == limit;
+        let scanned_to = events.last().filter(|_| full).map_or(state.window.head(), |event| event.seq());
+        WindowRead::Events { events, scanned_to }
+    }
+
+    /// Shows committed events; returns the sizes of the window afterwards.
+    pub(super) fn push(&self, events: Vec<Event>, budget: &WindowBudget, now: Timestamp) {
+        let mut state = self.state();
+        for event in events {
+            state.window.push(Arc::new(event));
+        }
+        state.window.shrink(budget, now);
+        self.measure(&state);
+    }
+
+    pub(super) fn extend_back(&self, older: Vec<Event>) {
+        let mut state = self.state();
+        state.window.extend_back(older.into_iter().map(Arc::new).collect());
+        self.measure(&state);
+    }
+
+    pub(super) fn shrink(&self, budget: &WindowBudget, now: Timestamp) {
+        let mut state = self.state();
+        state.window.shrink(budget, now);
+        self.measure(&state);
+    }
+
+    /// Gives up to `count` of the oldest events back.
+    pub(super) fn give_back(&self, count: usize) {
+        let mut state = self.state();
+        for _ in 0..count {
+            state.window.pop();
+        }
+        self.measure(&state);
+    }
+
+    /// Raises floors before their events go, so that no reader misses that they went.
+    pub(super) fn raise_floors(&self, floors: &[(Topic, u64)], limit: usize) -> Option<u64> {
+        let mut state = self.state();
+        state.floors.raise(floors);
+        state.floors.overflow(limit)
+    }
+
+    pub(super) fn trimmed(&self, up_to: u64) {
+        let mut state = self.state();
+        state.window.drop_up_to(up_to);
+        self.measure(&state);
+    }
+
+    /// Events and bytes in the window.
+    pub(super) fn window_size(&self) -> (usize, usize) {
+        (self.state().window.len(), self.window_bytes())
+    }
+
+    pub(super) fn window_bytes(&self) -> usize {
+        self.window_bytes.load(Ordering::Relaxed)
+    }
+
+    fn measure(&self, state: &State) {
+        self.window_bytes.store(state.window.bytes(), Ordering::Relaxed);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no panic while the log is held")
+    }
+}

@@ -1,0 +1,211 @@
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use crate::domain::{Selector, Timestamp, Topic};
+use crate::wire::Event;
+
+/// How much of a tenant's log is kept in memory.
+#[derive(Clone, Copy, Debug)]
+pub struct WindowBudget {
+    /// Most events.
+    pub count: usize,
+    /// Most bytes, frames included.
+    pub bytes: usize,
+    /// Longest time, seconds.
+    pub seconds: u64,
+}
+
+/// The newest events of one tenant, without holes, indexed by topic.
+#[derive(Debug, Default)]
+pub(super) struct Window {
+    events: VecDeque<Arc<Event>>,
+    by_topic: HashMap<Topic, VecDeque<u64>>,
+    /// Number of the event before the first one here.
+    before: u64,
+    bytes: usize,
+}
+
+impl Window {
+    /// An empty window whose next event is `head + 1`.
+    pub fn at(head: u64) -> Self {
+        Window { before: head, ..Window::default() }
+    }
+
+    /// Number of the newest event.
+    pub fn head(&self) -> u64 {
+        self.before + self.events.len() as u64
+    }
+
+    /// Whether everything after `seq` is here.
+    pub fn covers(&self, seq: u64) -> bool {
+        seq >= self.before
+    }
+
+    /// Events held.
+    pub fn len(&self) -> usize {
+        self.events.len()
+    }
+
+    /// Bytes held.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Adds the next event.
+    ///
+    /// # Panics
+    /// When it is not the next one: a hole must never be shown.
+    pub fn push(&mut self, event: Arc<Event>) {
+        assert_eq!(event.seq(), self.head() + 1, "events enter the window in order");
+        self.bytes += event.weight();
+        self.by_topic.entry(event.topic().clone()).or_default().push_back(event.seq());
+        self.events.push_back(event);
+    }
+
+    /// Puts older events in front of those here; `older` ends right before the first one.
+    pub fn extend_back(&mut self, older: Vec<Arc<Event>>) {
+        for event in older.into_iter().rev() {
+            if event.seq() != self.before {
+                return;
+            }
+            self.bytes += event.weight();
+            self.by_topic.entry(event.topic().clone()).or_default().push_front(event.seq());
+            self.before -= 1;
+            self.events.push_front(event);
+        }
+    }
+
+    /// Removes the oldest events beyond the budget or older than it allows; returns how many.
+    pub fn shrink(&mut self, budget: &WindowBudget, now: Timestamp) -> usize {
+        let oldest = now.minus(std::time::Duration::from_secs(budget.seconds));
+        let mut removed = 0;
+        while let Some(first) = self.events.front() {
+            let within = self.events.len() <= budget.count && self.bytes <= budget.bytes;
+            if within && first.parts().at >= oldest {
+                break;
+            }
+            self.pop();
+            removed += 1;
+        }
+        removed
+    }
+
+    /// Removes everything up to `seq`.
+    pub fn drop_up_to(&mut self, seq: u64) {
+        while self.before < seq && self.pop() {}
+        self.before = self.before.max(seq);
+    }
+
+    /// Removes the oldest event.
+    pub fn pop(&mut self) -> bool {
+        let Some(event) = self.events.pop_front() else { return false };
+        self.before += 1;
+        self.bytes -= event.weight();
+        if let Some(seqs) = self.by_topic.get_mut(event.topic()) {
+            seqs.pop_front();
+            if seqs.is_empty() {
+                self.by_topic.remove(event.topic());
+            }
+        }
+        true
+    }
+
+    /// The event with number `seq`.
+    pub fn get(&self, seq: u64) -> Option<&Arc<Event>> {
+        let index = seq.checked_sub(self.before + 1)?;
+        self.events.get(usize::try_from(index).ok()?)
+    }
+
+    /// Every event after `seq`, oldest first, at most `limit`.
+    pub fn after(&self, seq: u64, limit: usize) -> Vec<Arc<Event>> {
+        let skip = seq.saturating_sub(self.before) as usize;
+        self.events.iter().skip(skip).take(limit).cloned().collect()
+    }
+
+    /// The events after `seq` that any selector matches, oldest first, at most `limit`.
+    pub fn select(&self, selectors: &[Selector], seq: u64, limit: usize) -> Vec<Arc<Event>> {
+        let mut found: Vec<u64> = Vec::new();
+        for selector in selectors {
+            match selector {
+                Selector::Topic(topic) => {
+                    if let Some(seqs) = self.by_topic.get(topic) {
+                        let start = seqs.partition_point(|own| *own <= seq);
+                        found.extend(seqs.iter().skip(start).take(limit));
+                    }
+                }
+                Selector::Prefix { .. } => {
+                    let later = self.events.iter().skip(seq.saturating_sub(self.before) as usize);
+                    let matching = later.filter(|event| selector.matches(event.topic()));
+                    found.extend(matching.take(limit).map(|event| event.seq()));
+                }
+            }
+        }
+        found.sort_unstable();
+        found.dedup();
+        found.truncate(limit);
+        found.into_iter().filter_map(|seq| self.get(seq).cloned()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{Class, Epoch, EventName, Position};
+    use crate::wire::{Content, EventParts};
+    use proptest::prelude::*;
+
+    fn event(seq: u64, topic: u8) -> Arc<Event> {
+        Arc::new(Event::new(EventParts {
+            position: Some(Position { epoch: Epoch::new(1), seq }),
+            topic: Topic::parse(&format!("topic:t{topic}")).unwrap(),
+            name: EventName::trusted("tick"),
+            class: Class::Durable,
+            key: None,
+            version: None,
+            at: Timestamp::from_micros(seq as i64),
+            expires_at: None,
+            full: Content::new("{}"),
+            public: None,
+        }))
+    }
+
+    proptest! {
+        #[test]
+        fn selecting_equals_filtering_whatever_was_evicted(
+            topics in prop::collection::vec(0u8..5, 0..80),
+            evict in 0usize..80,
+            wanted in prop::collection::btree_set(0u8..5, 0..5),
+            prefix: bool,
+            after in 0u64..90,
+            limit in 1usize..20,
+        ) {
+            let mut window = Window::at(10);
+            for (index, topic) in topics.iter().enumerate() {
+                window.push(event(11 + index as u64, *topic));
+            }
+            for _ in 0..evict { window.pop(); }
+            let mut selectors: Vec<_> =
+                wanted.iter().map(|topic| Selector::parse(&format!("topic:t{topic}")).unwrap()).collect();
+            if prefix { selectors.push(Selector::parse("topic:t1*").unwrap()); }
+            let expected: Vec<u64> = topics.iter().enumerate()
+                .map(|(index, topic)| (11 + index as u64, *topic))
+                .filter(|(seq, topic)| *seq > window.before.max(after) && (wanted.contains(topic) || (prefix && *topic == 1)))
+                .map(|(seq, _)| seq).take(limit).collect();
+            let selected: Vec<u64> = window.select(&selectors, after, limit).iter().map(|event| event.seq()).collect();
+            prop_assert_eq!(selected, expected);
+            prop_assert_eq!(window.head(), 10 + topics.len() as u64);
+        }
+
+        #[test]
+        fn filling_from_behind_gives_the_same_window(topics in prop::collection::vec(0u8..5, 1..40), cut in 0usize..40) {
+            let events: Vec<_> = topics.iter().enumerate().map(|(index, topic)| event(1 + index as u64, *topic)).collect();
+            let cut = cut.min(events.len());
+            let mut window = Window::at(cut as u64);
+            events[cut..].iter().for_each(|event| window.push(event.clone()));
+            window.extend_back(events[..cut].to_vec());
+            let all: Vec<u64> = window.after(0, usize::MAX).iter().map(|event| event.seq()).collect();
+            prop_assert_eq!(all, (1..=events.len() as u64).collect::<Vec<_>>());
+            prop_assert_eq!(window.bytes(), events.iter().map(|event| event.weight()).sum::<usize>());
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! Options: `config/default.toml` (compiled in) → file → environment → flags, then validated as a whole.
+
+mod load;
+mod validate;
+
+use serde::{Deserialize, Serialize};
+
+pub use load::{DEFAULTS, Overrides, SettingsError, load};
+pub use validate::Warning;
+
+/// Everything that can be set; `config/default.toml` says what each option means, its unit and range.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config/default.toml is the documentation; a test compares the two")]
+pub struct Settings {
+    pub server: Server,
+    pub storage: Storage,
+    pub log: Log,
+    pub sessions: Sessions,
+    pub auth: Auth,
+    pub cors: Cors,
+    pub idempotency: Idempotency,
+    pub fleets: Fleets,
+    pub drain: Drain,
+    pub logging: Logging,
+    pub metrics: Metrics,
+}
+
+macro_rules! section {
+    ($name:ident { $($field:ident: $type:ty),+ $(,)? }) => {
+        #[doc = concat!("Section of the same name in `config/default.toml`.")]
+        #[derive(Clone, Debug, Serialize, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        #[expect(missing_docs, reason = "config/default.toml is the documentation; a test compares the two")]
+        pub struct $name {
+            $(pub $field: $type),+
+        }
+    };
+}
+
+section!(Server {
+    bind: String,
+    server_id: String,
+    workers: usize,
+    backlog: u32,
+    max_connections_per_worker: usize,
+    request_head_timeout_ms: u64,
+    request_body_timeout_ms: u64,
+    max_body_bytes: usize,
+    keep_alive_ms: u64,
+    stall_timeout_ms: u64,
+});
+section!(Storage {
+    data_dir: String,
+    database_url: String,
+    read_connections: usize,
+    wait_ms: u64,
+    max_database_bytes: u64,
+});
+section!(Log {
+    retention_count: u64,
+    retention_s: u64,
+    retention_bytes: u64,
+    max_trim_floors: usize,
+    peak_rate_per_s: u64,
+    window_count: usize,
+    window_bytes: usize,
+    window_s: u64,
+    window_total_bytes: usize,
+    max_event_bytes: usize,
+    max_message_bytes: usize,
+    append_queue: usize,
+    relay_batch: usize,
+});
+section!(Sessions {
+    max_topics: usize,
+    heartbeat_ms: u64,
+    queue_bytes: usize,
+    queue_items: usize,
+    max_age_s: u64,
+    retry_ms: u64,
+    ready_timeout_ms: u64,
+    sweep_ms: u64,
+});
+section!(Auth { ticket_first_use_s: u64, ticket_lifetime_s: u64, revocation_poll_ms: u64 });
+section!(Cors { allowed_origins: Vec<String> });
+section!(Idempotency { publish_s: u64, command_s: u64, dedup_window_ms: u64 });
+section!(Fleets { grade_bounds: Vec<String>, history: usize });
+section!(Drain { announce_ms: u64, window_s: u64, retry_spread_ms: u64 });
+section!(Logging { level: String, format: String });
+section!(Metrics { bind: String });
+
+impl Settings {
+    /// The compiled-in defaults.
+    pub fn defaults() -> Self {
+        toml::from_str(DEFAULTS).expect("config/default.toml fits the settings")
+    }
+
+    /// The options as TOML with secrets masked, for `check-config`.
+    pub fn masked(&self) -> String {
+        let mut shown = self.clone();
+        shown.storage.database_url = mask_url(&self.storage.database_url);
+        toml::to_string(&shown).expect("settings are plain data")
+    }
+}
+
+/// `scheme://user:***@host/…`
+fn mask_url(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let Some((credentials, host)) = rest.rsplit_once('@') else { return url.to_owned() };
+    let user = credentials.split(':').next().unwrap_or_default();
+    format!("{scheme}://{user}:***@{host}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_in_a_url_is_masked() {
+        assert_eq!(mask_url("postgres://u:p@ss@h:5432/db"), "postgres://u:***@h:5432/db");
+        assert_eq!(mask_url(""), "");
+    }
+
+    #[test]
+    fn every_option_is_documented_above_its_default() {
+        let mut previous = "";
+        for line in DEFAULTS.lines() {
+            let is_option = !line.starts_with('#') && line.contains(" = ");
+            assert!(!is_option || previous.starts_with('#'), "no comment above: {line}");
+            previous = line;
+        }
+    }
+}

@@ -1,0 +1,188 @@
+use std::path::PathBuf;
+
+use toml::{Table, Value};
+
+use super::Settings;
+use super::validate::{Warning, validate};
+
+/// `config/default.toml`, compiled in.
+pub const DEFAULTS: &str = include_str!("../../config/default.toml");
+
+/// What the command line adds on top of files and environment.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    /// A configuration file instead of `config/{BONGSU_ENV}.toml`.
+    pub file: Option<PathBuf>,
+    /// `(section.key, value)` pairs that win over everything else.
+    pub values: Vec<(&'static str, String)>,
+}
+
+/// Why there are no settings; the message names the key.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// A file that cannot be read or is no TOML.
+    #[error("configuration file {}: {problem}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A key that does not exist.
+    #[error("configuration: unknown key `{key}`{}", suggestion.as_ref().map_or(String::new(), |near| format!(", did you mean `{near}`?")))]
+    UnknownKey {
+        /// The key as given.
+        key: String,
+        /// The nearest key that exists.
+        suggestion: Option<String>,
+    },
+    /// A value of the wrong type or outside its range, or two that contradict each other.
+    #[error("configuration: {key} {problem}")]
+    Invalid {
+        /// `section.key`
+        key: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+/// Variables of other systems that are also read, below `BONGSU__…`.
+const ALIASES: &[(&str, &str)] = &[
+    ("DATABASE_URL", "storage.database_url"),
+    ("SERVER_ID", "server.server_id"),
+    ("MAX_WORKERS", "server.workers"),
+    ("LOG_LEVEL", "logging.level"),
+    ("ALLOWED_ORIGINS", "cors.allowed_origins"),
+    ("CORS_ORIGINS", "cors.allowed_origins"),
+];
+
+const ENVIRONMENT_PREFIX: &str = "BONGSU__";
+
+/// Reads all layers and validates the whole; returns the settings and what is risky about them.
+pub fn load(overrides: &Overrides) -> Result<(Settings, Vec<Warning>), SettingsError> {
+    let mut layers = Layers(DEFAULTS.parse().expect("config/default.toml is TOML"));
+    layers.add_file(overrides)?;
+    for (variable, key) in ALIASES {
+        if let Ok(value) = std::env::var(variable) {
+            layers.set(key, &value)?;
+        }
+    }
+    let mut own: Vec<_> = std::env::vars()
+        .filter_map(|(name, value)| Some((name.strip_prefix(ENVIRONMENT_PREFIX)?.to_owned(), value)))
+        .collect();
+    own.sort();
+    for (name, value) in own {
+        layers.set(&name.to_lowercase().replacen("__", ".", 1), &value)?;
+    }
+    for (key, value) in &overrides.values {
+        layers.set(key, value)?;
+    }
+    let settings: Settings = layers
+        .0
+        .try_into()
+        .map_err(|error: toml::de::Error| invalid("value", error.message()))?;
+    let warnings = validate(&settings)?;
+    Ok((settings, warnings))
+}
+
+fn invalid(key: &str, problem: impl Into<String>) -> SettingsError {
+    SettingsError::Invalid { key: key.to_owned(), problem: problem.into() }
+}
+
+/// The options so far: two levels, sections and keys, always complete.
+struct Layers(Table);
+
+impl Layers {
+    fn add_file(&mut self, overrides: &Overrides) -> Result<(), SettingsError> {
+        let named = overrides.file.clone();
+        let path = match (&named, std::env::var("BONGSU_ENV")) {
+            (Some(path), _) => path.clone(),
+            (None, Ok(name)) => PathBuf::from(format!("config/{name}.toml")),
+            (None, Err(_)) => return Ok(()),
+        };
+        let problem = |problem: String| SettingsError::File { path: path.clone(), problem };
+        let text = std::fs::read_to_string(&path).map_err(|error| problem(error.to_string()))?;
+        let file: Table = text.parse().map_err(|error: toml::de::Error| problem(error.to_string()))?;
+        for (section, options) in file {
+            let Value::Table(options) = options else {
+                return Err(self.unknown(&section));
+            };
+            for (key, value) in options {
+                let key = format!("{section}.{key}");
+                *self.slot(&key)? = value;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets a key from text, read as the type that the key has.
+    fn set(&mut self, key: &str, text: &str) -> Result<(), SettingsError> {
+        let slot = self.slot(key)?;
+        let value = match slot {
+            Value::String(_) => Some(Value::String(text.to_owned())),
+            Value::Integer(_) => text.trim().parse().ok().map(Value::Integer),
+            Value::Boolean(_) => text.trim().parse().ok().map(Value::Boolean),
+            Value::Float(_) => text.trim().parse().ok().map(Value::Float),
+            Value::Array(_) => {
+                let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+                Some(Value::Array(items.map(|item| Value::String(item.to_owned())).collect()))
+            }
+            _ => None,
+        };
+        let kind = slot.type_str();
+        *slot = value.ok_or_else(|| invalid(key, format!("must be of type {kind}")))?;
+        Ok(())
+    }
+
+    fn slot(&mut self, key: &str) -> Result<&mut Value, SettingsError> {
+        let unknown = self.unknown(key);
+        let found = key
+            .split_once('.')
+            .and_then(|(section, option)| self.0.get_mut(section)?.as_table_mut()?.get_mut(option));
+        found.ok_or(unknown)
+    }
+
+    fn unknown(&self, key: &str) -> SettingsError {
+        let known = self.0.iter().flat_map(|(section, options)| {
+            let options = options.as_table().into_iter().flat_map(|options| options.keys());
+            options.map(move |option| format!("{section}.{option}"))
+        });
+        let nearest = known.map(|known| (strsim::jaro_winkler(&known, key), known)).max_by(|a, b| a.0.total_cmp(&b.0));
+        let suggestion = nearest.filter(|(likeness, _)| *likeness > 0.8).map(|(_, known)| known);
+        SettingsError::UnknownKey { key: key.to_owned(), suggestion }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_file(text: &str) -> Result<(Settings, Vec<Warning>), SettingsError> {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("bongsu.toml");
+        std::fs::write(&file, text).unwrap();
+        load(&Overrides { file: Some(file), values: vec![("server.bind", "127.0.0.1:0".into())] })
+    }
+
+    #[test]
+    fn a_file_wins_over_the_defaults_and_a_flag_over_the_file() {
+        let (settings, _) = with_file("[server]\nbind = \"127.0.0.1:1\"\nbacklog = 512").unwrap();
+        assert_eq!((settings.server.bind.as_str(), settings.server.backlog), ("127.0.0.1:0", 512));
+    }
+
+    #[test]
+    fn an_unknown_key_is_an_error_with_a_suggestion() {
+        let error = with_file("[server]\nbacklogs = 1").unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "configuration: unknown key `server.backlogs`, did you mean `server.backlog`?"
+        );
+    }
+
+    #[test]
+    fn wrong_types_and_ranges_name_the_key() {
+        assert!(with_file("[server]\nbacklog = 1").unwrap_err().to_string().contains("server.backlog"));
+        assert!(with_file("[server]\nbacklog = \"x\"").unwrap_err().to_string().contains("invalid type"));
+        assert!(with_file("not toml").unwrap_err().to_string().contains("bongsu.toml"));
+    }
+}

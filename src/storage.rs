@@ -1,0 +1,83 @@
+//! Rows: the database, its connections and every query.
+//!
+//! Two backends, SQLite and PostgreSQL, share one schema and one query file per table
+//! (`queries/*.rs`, compiled once per backend). All of it runs on the storage runtime: a database
+//! future dropped on an actix thread panics (SQLite) and a connection opened there stalls with it
+//! (PostgreSQL). Callers reach it through [`Database::run`], which hands the work over and waits.
+//!
+//! Query functions take a connection, never the pool; they return [`Rows`](StoreError) of plain values.
+
+mod database;
+mod error;
+mod log_store;
+pub mod postgres;
+mod records;
+mod runtime;
+mod schema;
+pub mod sqlite;
+
+pub use database::{Database, DatabaseOptions, ServeLock};
+pub use error::StoreError;
+pub use log_store::{LogTx, OldestRow, TenantRow};
+pub use records::{ApiKeyRow, FleetRow, IdempotencyRow, LogRow, OutboxRow, ReadingRow, TicketRow};
+pub use runtime::StorageRuntime;
+
+#[doc(hidden)]
+pub mod backends {
+    //! The query modules by backend, for [`read!`](crate::read) and [`write!`](crate::write_tx).
+    pub use super::database::Backend;
+    pub use super::postgres;
+    pub use super::sqlite;
+    pub use diesel_async::AsyncConnection;
+}
+
+/// Runs queries on a reading connection: `read!(db, |conn, q| q::fleets::find(conn, …).await)`.
+///
+/// `q` is the query module of the backend in use; the body is compiled for both.
+#[macro_export]
+macro_rules! read {
+    ($db:expr, |$conn:ident, $q:ident| $body:expr) => {
+        match $db.backend() {
+            $crate::storage::backends::Backend::Sqlite(own) => {
+                use $crate::storage::backends::sqlite as $q;
+                let mut checked_out = own.reader().await?;
+                let $conn = &mut *checked_out;
+                $body
+            }
+            $crate::storage::backends::Backend::Postgres(own) => {
+                use $crate::storage::backends::postgres as $q;
+                let mut checked_out = own.connection().await?;
+                let $conn = &mut *checked_out;
+                $body
+            }
+        }
+    };
+}
+
+/// Runs queries in one writing transaction, committed when the body returns `Ok`.
+///
+/// On SQLite the transaction excludes every other writer from its start; on PostgreSQL rows are
+/// locked by the queries that say so.
+#[macro_export]
+macro_rules! write_tx {
+    ($db:expr, |$conn:ident, $q:ident| $body:expr) => {
+        match $db.backend() {
+            $crate::storage::backends::Backend::Sqlite(own) => {
+                use $crate::storage::backends::sqlite as $q;
+                let mut checked_out = own.writer().await?;
+                checked_out
+                    .immediate_transaction(async |$conn| -> Result<_, $crate::storage::StoreError> { $body })
+                    .await
+            }
+            $crate::storage::backends::Backend::Postgres(own) => {
+                use $crate::storage::backends::postgres as $q;
+                let mut checked_out = own.connection().await?;
+                $crate::storage::backends::AsyncConnection::transaction(
+                    &mut *checked_out,
+                    async |$conn| -> Result<_, $crate::storage::StoreError> { $body },
+                )
+                .await
+            }
+        }
+    };
+}

@@ -1,0 +1,227 @@
+use std::fs::File;
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use diesel_async::pooled_connection::deadpool::{Object, Pool};
+use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod};
+use diesel_async::{AsyncConnection, AsyncMigrationHarness, AsyncPgConnection, SimpleAsyncConnection};
+use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
+use futures_util::FutureExt;
+use tokio::runtime::Handle;
+
+use super::StoreError;
+use super::sqlite::Conn as SqliteConn;
+
+const SQLITE_MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
+const POSTGRES_MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/postgres");
+
+/// The harness blocks inside, which a thread of a multi-thread runtime may; it is made for each
+/// backend's connection type by name, because diesel's bounds do not generalise.
+macro_rules! run_migrations {
+    ($connection:expr, $source:expr) => {{
+        let mut harness = AsyncMigrationHarness::new($connection);
+        let ran = harness.run_pending_migrations($source).map_err(unavailable)?;
+        ran.iter().map(|version| version.to_string()).collect::<Vec<_>>()
+    }};
+}
+
+/// Where the database is and how it is reached.
+#[derive(Clone, Debug)]
+pub struct DatabaseOptions {
+    /// `postgres://…`, or empty for SQLite in `data_dir`.
+    pub url: String,
+    /// Directory of the embedded database.
+    pub data_dir: PathBuf,
+    /// Connections for reading (SQLite) or for all (PostgreSQL).
+    pub connections: usize,
+    /// How long to wait for a connection or a lock.
+    pub wait: Duration,
+    /// Largest size of the embedded database in bytes; 0 for no bound.
+    pub max_bytes: u64,
+}
+
+/// The connections of one backend.
+#[derive(Debug)]
+pub enum Backend {
+    /// Embedded.
+    Sqlite(Sqlite),
+    /// One server.
+    Postgres(Postgres),
+}
+
+/// SQLite: one writer, several readers.
+pub struct Sqlite {
+    write: Pool<SqliteConn>,
+    read: Pool<SqliteConn>,
+}
+
+/// PostgreSQL.
+pub struct Postgres {
+    pool: Pool<AsyncPgConnection>,
+}
+
+impl std::fmt::Debug for Sqlite {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("Sqlite")
+    }
+}
+
+impl std::fmt::Debug for Postgres {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("Postgres")
+    }
+}
+
+impl Sqlite {
+    /// A connection that sees every committed write.
+    pub async fn reader(&self) -> Result<Object<SqliteConn>, StoreError> {
+        self.read.get().await.map_err(unavailable)
+    }
+
+    /// The one connection that writes.
+    pub async fn writer(&self) -> Result<Object<SqliteConn>, StoreError> {
+        self.write.get().await.map_err(unavailable)
+    }
+}
+
+impl Postgres {
+    /// Any connection.
+    pub async fn connection(&self) -> Result<Object<AsyncPgConnection>, StoreError> {
+        self.pool.get().await.map_err(unavailable)
+    }
+}
+
+fn unavailable(error: impl std::fmt::Display) -> StoreError {
+    StoreError::Unavailable(error.to_string())
+}
+
+/// A shared handle to the database.
+#[derive(Clone, Debug)]
+pub struct Database {
+    backend: Arc<Backend>,
+    runtime: Handle,
+}
+
+impl Database {
+    /// Opens (and for SQLite creates) the database; must run on the storage runtime.
+    pub async fn open(options: &DatabaseOptions, runtime: Handle) -> Result<Self, StoreError> {
+        let backend = match options.url.is_empty() {
+            true => Backend::Sqlite(open_sqlite(options).await?),
+            false => Backend::Postgres(open_postgres(options)?),
+        };
+        Ok(Database { backend: Arc::new(backend), runtime })
+    }
+
+    /// The backend, for [`read!`](crate::read) and [`write_tx!`](crate::write_tx).
+    pub fn backend(&self) -> &Backend {
+        &self.backend
+    }
+
+    /// Runs `work` on the storage runtime and waits for it; a caller that goes away leaves it running.
+    pub async fn run<T, W, F>(&self, work: W) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        W: FnOnce(Database) -> F,
+        F: Future<Output = Result<T, StoreError>> + Send + 'static,
+    {
+        let task = self.runtime.spawn(work(self.clone()));
+        task.await.unwrap_or_else(|error| Err(StoreError::Unexpected(error.to_string())))
+    }
+
+    /// Brings the schema up to date; returns the names of the migrations that ran.
+    pub async fn migrate(&self) -> Result<Vec<String>, StoreError> {
+        match self.backend() {
+            Backend::Sqlite(own) => Ok(run_migrations!(own.writer().await?, SQLITE_MIGRATIONS)),
+            Backend::Postgres(own) => {
+                let mut lock = own.connection().await?;
+                // serialises nodes that start together; held until this connection unlocks it
+                lock.batch_execute("SELECT pg_advisory_lock(7163508)").await?;
+                let migrating = own.connection().await?;
+                let ran = (|| Ok(run_migrations!(migrating, POSTGRES_MIGRATIONS)))();
+                lock.batch_execute("SELECT pg_advisory_unlock(7163508)").await?;
+                ran
+            }
+        }
+    }
+}
+
+async fn open_sqlite(options: &DatabaseOptions) -> Result<Sqlite, StoreError> {
+    std::fs::create_dir_all(&options.data_dir)
+        .map_err(|error| unavailable(format!("{}: {error}", options.data_dir.display())))?;
+    let path = options.data_dir.join("bongsu.db");
+    let pool = |size: usize| {
+        let url = path.to_string_lossy().into_owned();
+        let manager = AsyncDieselConnectionManager::new_with_config(url, sqlite_config(options));
+        Pool::builder(manager)
+            .max_size(size)
+            .wait_timeout(Some(options.wait))
+            .create_timeout(Some(options.wait))
+            .runtime(deadpool::Runtime::Tokio1)
+            .build()
+            .map_err(unavailable)
+    };
+    let own = Sqlite { write: pool(1)?, read: pool(options.connections)? };
+    drop(own.writer().await?);
+    Ok(own)
+}
+
+fn sqlite_config(options: &DatabaseOptions) -> ManagerConfig<SqliteConn> {
+    let max_pages = if options.max_bytes == 0 { 0xffff_fffe } else { (options.max_bytes / 4096).max(1) };
+    let pragmas = format!(
+        "PRAGMA busy_timeout={}; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;
+         PRAGMA page_size=4096; PRAGMA max_page_count={max_pages};",
+        options.wait.as_millis()
+    );
+    let mut config = ManagerConfig::default();
+    config.recycling_method = RecyclingMethod::Fast;
+    config.custom_setup = Box::new(move |url| {
+        let (url, pragmas) = (url.to_owned(), pragmas.clone());
+        async move {
+            let mut connection = SqliteConn::establish(&url).await?;
+            connection.batch_execute(&pragmas).await.map_err(diesel::ConnectionError::CouldntSetupConfiguration)?;
+            Ok(connection)
+        }
+        .boxed()
+    });
+    config
+}
+
+fn open_postgres(options: &DatabaseOptions) -> Result<Postgres, StoreError> {
+    let mut config = ManagerConfig::default();
+    config.recycling_method = RecyclingMethod::Fast;
+    let manager = AsyncDieselConnectionManager::new_with_config(options.url.clone(), config);
+    let pool = Pool::builder(manager)
+        .max_size(options.connections.max(2))
+        .wait_timeout(Some(options.wait))
+        .create_timeout(Some(options.wait))
+        .runtime(deadpool::Runtime::Tokio1)
+        .build()
+        .map_err(unavailable)?;
+    Ok(Postgres { pool })
+}
+
+/// Held by the one process that serves an embedded database.
+#[derive(Debug)]
+pub struct ServeLock {
+    _file: File,
+}
+
+impl ServeLock {
+    /// Takes the lock of a data directory, or says that another process has it.
+    pub fn take(data_dir: &Path) -> Result<Self, StoreError> {
+        let path = data_dir.join("serve.lock");
+        let shown = path.display();
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .map_err(|error| unavailable(format!("{shown}: {error}")))?;
+        match file.try_lock() {
+            Ok(()) => Ok(ServeLock { _file: file }),
+            Err(_) => Err(unavailable(format!("another process serves this data directory ({shown} is locked)"))),
+        }
+    }
+}

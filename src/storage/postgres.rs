@@ -1,0 +1,13 @@
+//! The queries on PostgreSQL.
+
+/// A connection of this backend.
+pub type Conn = diesel_async::AsyncPgConnection;
+
+/// Locks the rows that a query selects until the transaction ends.
+macro_rules! lock {
+    ($query:expr) => {
+        $query.for_update()
+    };
+}
+
+include!("queries.rs");

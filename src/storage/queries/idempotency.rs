@@ -1,0 +1,39 @@
+use diesel::prelude::{ExpressionMethods, OptionalExtension, QueryDsl, QueryResult, SelectableHelper};
+use diesel_async::RunQueryDsl;
+
+use crate::storage::IdempotencyRow;
+use crate::storage::schema::idempotency_keys;
+
+/// The stored answer under a key, unless it has expired.
+pub async fn find(
+    conn: &mut Conn,
+    tenant: &str,
+    principal: &str,
+    key: &str,
+    now_us: i64,
+) -> QueryResult<Option<IdempotencyRow>> {
+    idempotency_keys::table
+        .find((tenant, principal, key))
+        .filter(idempotency_keys::expires_us.gt(now_us))
+        .select(IdempotencyRow::as_select())
+        .first(conn)
+        .await
+        .optional()
+}
+
+/// Stores an answer in the transaction of the command it answers; forgets a few that have expired.
+pub async fn store(conn: &mut Conn, row: &IdempotencyRow, now_us: i64) -> QueryResult<()> {
+    let own = idempotency_keys::table.find((&row.tenant, &row.principal, &row.key));
+    diesel::delete(own).execute(conn).await?;
+    let expired: Vec<(String, String, String)> = idempotency_keys::table
+        .filter(idempotency_keys::expires_us.le(now_us))
+        .select((idempotency_keys::tenant, idempotency_keys::principal, idempotency_keys::key))
+        .limit(10)
+        .load(conn)
+        .await?;
+    for (tenant, principal, key) in expired {
+        diesel::delete(idempotency_keys::table.find((tenant, principal, key))).execute(conn).await?;
+    }
+    diesel::insert_into(idempotency_keys::table).values(row.clone()).execute(conn).await?;
+    Ok(())
+}

@@ -1,0 +1,28 @@
+use diesel::prelude::{ExpressionMethods, OptionalExtension, QueryDsl, QueryResult, SelectableHelper};
+use diesel_async::RunQueryDsl;
+
+use crate::storage::TicketRow;
+use crate::storage::schema::tickets;
+
+/// Stores a new ticket and forgets a few that have expired.
+pub async fn insert(conn: &mut Conn, row: &TicketRow, now_us: i64) -> QueryResult<()> {
+    let expired: Vec<String> =
+        tickets::table.filter(tickets::expires_us.lt(now_us)).select(tickets::ticket_id).limit(20).load(conn).await?;
+    diesel::delete(tickets::table.filter(tickets::ticket_id.eq_any(expired))).execute(conn).await?;
+    diesel::insert_into(tickets::table).values(row.clone()).execute(conn).await?;
+    Ok(())
+}
+
+/// Looks a ticket up by its hash.
+pub async fn find(conn: &mut Conn, hash: &str) -> QueryResult<Option<TicketRow>> {
+    tickets::table.filter(tickets::hash.eq(hash)).select(TicketRow::as_select()).first(conn).await.optional()
+}
+
+/// Notes the first use of a ticket.
+pub async fn mark_used(conn: &mut Conn, ticket_id: &str, now_us: i64) -> QueryResult<()> {
+    diesel::update(tickets::table.find(ticket_id).filter(tickets::first_used_us.is_null()))
+        .set(tickets::first_used_us.eq(now_us))
+        .execute(conn)
+        .await?;
+    Ok(())
+}

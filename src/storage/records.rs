@@ -1,0 +1,113 @@
+//! Rows as plain values, the same for both backends.
+
+use diesel::prelude::*;
+
+use super::schema;
+
+/// An API key; only its hash is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Queryable, Selectable, Insertable)]
+#[diesel(table_name = schema::api_keys)]
+#[expect(missing_docs, reason = "the migrations describe the columns")]
+pub struct ApiKeyRow {
+    pub key_id: String,
+    pub hash: String,
+    pub tenant: String,
+    pub scopes: String,
+    pub sub: Option<String>,
+    pub development: bool,
+    pub created_us: i64,
+    pub revoked_us: Option<i64>,
+}
+
+/// A ticket; only its hash is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Queryable, Selectable, Insertable)]
+#[diesel(table_name = schema::tickets)]
+#[expect(missing_docs, reason = "the migrations describe the columns")]
+pub struct TicketRow {
+    pub ticket_id: String,
+    pub hash: String,
+    pub tenant: String,
+    pub key_id: String,
+    pub path: Option<String>,
+    pub topics: Option<String>,
+    pub first_use_by_us: i64,
+    pub first_used_us: Option<i64>,
+    pub expires_us: i64,
+}
+
+/// An event that waits for the log.
+#[derive(Clone, Debug, PartialEq, Eq, Queryable, Selectable, Insertable)]
+#[diesel(table_name = schema::outbox)]
+#[expect(missing_docs, reason = "the migrations describe the columns")]
+pub struct OutboxRow {
+    #[diesel(skip_insertion)]
+    pub id: i64,
+    pub tenant: String,
+    pub topic: String,
+    pub name: String,
+    pub class: String,
+    pub key: Option<String>,
+    pub version: Option<i64>,
+    pub data: String,
+    pub public: Option<String>,
+    pub created_us: i64,
+}
+
+/// The stored answer to a command.
+#[derive(Clone, Debug, PartialEq, Eq, Queryable, Selectable, Insertable)]
+#[diesel(table_name = schema::idempotency_keys)]
+#[expect(missing_docs, reason = "the migrations describe the columns")]
+pub struct IdempotencyRow {
+    pub tenant: String,
+    pub principal: String,
+    pub key: String,
+    pub request_hash: String,
+    pub answer: String,
+    pub expires_us: i64,
+}
+
+/// A fleet's present state.
+#[derive(Clone, Debug, PartialEq, Eq, Queryable, Selectable, Insertable, AsChangeset)]
+#[diesel(table_name = schema::fleets)]
+#[expect(missing_docs, reason = "the migrations describe the columns")]
+pub struct FleetRow {
+    pub tenant: String,
+    pub fleet_id: String,
+    pub ei: i64,
+    pub grade: String,
+    pub measured_us: i64,
+    pub updated_us: i64,
+    pub version: i64,
+}
+
+/// One reading of a fleet.
+#[derive(Clone, Debug, PartialEq, Eq, Queryable, Selectable, Insertable)]
+#[diesel(table_name = schema::fleet_readings)]
+#[expect(missing_docs, reason = "the migrations describe the columns")]
+pub struct ReadingRow {
+    pub tenant: String,
+    pub fleet_id: String,
+    pub version: i64,
+    pub ei: i64,
+    pub grade: String,
+    pub measured_us: i64,
+}
+
+/// An entry of the event log.
+#[derive(Clone, Debug, PartialEq, Eq, Queryable, Selectable, Insertable)]
+#[diesel(table_name = schema::log_entries)]
+#[expect(missing_docs, reason = "the migrations describe the columns")]
+pub struct LogRow {
+    pub tenant: String,
+    pub seq: i64,
+    pub topic: String,
+    pub name: String,
+    pub class: String,
+    pub key: Option<String>,
+    pub version: Option<i64>,
+    pub at_us: i64,
+    pub expires_us: Option<i64>,
+    pub bytes: i64,
+    pub data: String,
+    pub public: Option<String>,
+}

@@ -1,0 +1,160 @@
+//! The tables, in the subset of SQL types that SQLite and PostgreSQL share.
+
+diesel::table! {
+    security_state (id) {
+        id -> BigInt,
+        generation -> BigInt,
+    }
+}
+
+diesel::table! {
+    api_keys (key_id) {
+        key_id -> Text,
+        hash -> Text,
+        tenant -> Text,
+        scopes -> Text,
+        sub -> Nullable<Text>,
+        development -> Bool,
+        created_us -> BigInt,
+        revoked_us -> Nullable<BigInt>,
+    }
+}
+
+diesel::table! {
+    tickets (ticket_id) {
+        ticket_id -> Text,
+        hash -> Text,
+        tenant -> Text,
+        key_id -> Text,
+        path -> Nullable<Text>,
+        topics -> Nullable<Text>,
+        first_use_by_us -> BigInt,
+        first_used_us -> Nullable<BigInt>,
+        expires_us -> BigInt,
+    }
+}
+
+diesel::table! {
+    outbox (id) {
+        id -> BigInt,
+        tenant -> Text,
+        topic -> Text,
+        name -> Text,
+        class -> Text,
+        key -> Nullable<Text>,
+        version -> Nullable<BigInt>,
+        data -> Text,
+        public -> Nullable<Text>,
+        created_us -> BigInt,
+        dead_reason -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
+    idempotency_keys (tenant, principal, key) {
+        tenant -> Text,
+        principal -> Text,
+        key -> Text,
+        request_hash -> Text,
+        answer -> Text,
+        expires_us -> BigInt,
+    }
+}
+
+diesel::table! {
+    fleets (tenant, fleet_id) {
+        tenant -> Text,
+        fleet_id -> Text,
+        ei -> BigInt,
+        grade -> Text,
+        measured_us -> BigInt,
+        updated_us -> BigInt,
+        version -> BigInt,
+    }
+}
+
+diesel::table! {
+    fleet_readings (tenant, fleet_id, version) {
+        tenant -> Text,
+        fleet_id -> Text,
+        version -> BigInt,
+        ei -> BigInt,
+        grade -> Text,
+        measured_us -> BigInt,
+    }
+}
+
+diesel::table! {
+    log_commits (id) {
+        id -> BigInt,
+        instance -> Text,
+        number -> BigInt,
+    }
+}
+
+diesel::table! {
+    log_tenants (tenant) {
+        tenant -> Text,
+        epoch -> Text,
+        head -> BigInt,
+        trimmed -> BigInt,
+        bytes -> BigInt,
+        global_floor -> BigInt,
+    }
+}
+
+diesel::table! {
+    log_entries (tenant, seq) {
+        tenant -> Text,
+        seq -> BigInt,
+        topic -> Text,
+        name -> Text,
+        class -> Text,
+        key -> Nullable<Text>,
+        version -> Nullable<BigInt>,
+        at_us -> BigInt,
+        expires_us -> Nullable<BigInt>,
+        bytes -> BigInt,
+        data -> Text,
+        public -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
+    log_floors (tenant, topic) {
+        tenant -> Text,
+        topic -> Text,
+        floor -> BigInt,
+    }
+}
+
+diesel::table! {
+    log_versions (tenant, topic, name, key) {
+        tenant -> Text,
+        topic -> Text,
+        name -> Text,
+        key -> Text,
+        version -> BigInt,
+        seq -> BigInt,
+    }
+}
+
+diesel::table! {
+    log_dedup (tenant, topic, dedup_key) {
+        tenant -> Text,
+        topic -> Text,
+        dedup_key -> Text,
+        until_us -> BigInt,
+    }
+}
+
+diesel::table! {
+    log_answers (tenant, principal, key) {
+        tenant -> Text,
+        principal -> Text,
+        key -> Text,
+        request_hash -> Text,
+        answer -> Text,
+        until_us -> BigInt,
+    }
+}

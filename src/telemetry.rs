@@ -1,0 +1,16 @@
+//! What the process tells about itself: metrics and log lines.
+
+mod logging;
+mod metrics;
+
+pub use logging::{LogLevel, init_logging};
+pub use metrics::{Metrics, Reading};
+
+/// Ends the process on the spot, as a power cut would, when `BONGSU_CRASH_AT` names this point.
+///
+/// For fault tests; a release build has no such points.
+pub fn crash_point(name: &str) {
+    if cfg!(debug_assertions) && std::env::var_os("BONGSU_CRASH_AT").is_some_and(|wanted| wanted == name) {
+        std::process::abort();
+    }
+}

@@ -1,0 +1,296 @@
+//! Every metric of an engine, in one place; `docs/metrics.md` says what each means when it moves.
+
+use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+/// A function that brings gauges up to date when they are read.
+pub type Reading = Box<dyn Fn(&Metrics) + Send>;
+
+type GaugeF64 = Gauge<f64, AtomicU64>;
+
+macro_rules! labels {
+    ($name:ident { $($field:ident: $type:ty),+ }) => {
+        #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+        struct $name { $($field: $type),+ }
+    };
+}
+
+labels!(Reason { reason: &'static str });
+labels!(Outcome { outcome: &'static str });
+labels!(ClassLabel { class: &'static str });
+labels!(Transport { transport: &'static str });
+labels!(Close { transport: &'static str, code: u16, reason: &'static str });
+labels!(Connections { transport: &'static str, tenant: String });
+labels!(Tenant { tenant: String });
+labels!(Actor { actor: &'static str });
+labels!(Route { route: String, method: String, status: u16 });
+
+/// The metrics of one engine; engines in one process do not share them.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    readings: Mutex<Vec<ReadingSlot>>,
+    connections: Family<Connections, Gauge>,
+    connects: Family<Transport, Counter>,
+    closes: Family<Close, Counter>,
+    published: Family<ClassLabel, Counter>,
+    delivered: Counter,
+    dropped: Family<Reason, Counter>,
+    delivery_seconds: Histogram,
+    recoveries: Family<Outcome, Counter>,
+    replayed: Counter,
+    log_head: Family<Tenant, Gauge>,
+    log_commits: Counter,
+    log_commit_seconds: Histogram,
+    log_refused: Family<Reason, Counter>,
+    log_trimmed: Counter,
+    log_store_reads: Counter,
+    window_events: Gauge,
+    window_bytes: Gauge,
+    outbox_waiting: Gauge,
+    outbox_lag_seconds: GaugeF64,
+    outbox_published: Counter,
+    outbox_dead: Counter,
+    mailbox_waiting: Family<Actor, Gauge>,
+    mailbox_refused: Family<Actor, Counter>,
+    actor_panics: Counter,
+    http_seconds: Family<Route, Histogram, fn() -> Histogram>,
+    auth_failures: Family<Reason, Counter>,
+    store_errors: Counter,
+    process_resident_bytes: Gauge,
+    process_cpu_seconds: GaugeF64,
+    process_open_fds: Gauge,
+}
+
+struct ReadingSlot(Reading);
+
+impl std::fmt::Debug for ReadingSlot {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("Reading")
+    }
+}
+
+fn latency() -> Histogram {
+    Histogram::new(exponential_buckets(0.000_1, 2.5, 14))
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("bongsu");
+        macro_rules! register {
+            ($name:literal, $help:literal, $metric:expr) => {{
+                let metric = $metric;
+                registry.register($name, $help, metric.clone());
+                metric
+            }};
+        }
+        Metrics {
+            connections: register!("connections", "Open connections", Family::default()),
+            connects: register!("connects", "Connections opened", Family::default()),
+            closes: register!("closes", "Connections closed, by close code; 0 is a client that left", Family::default()),
+            published: register!("events_published", "Events accepted", Family::default()),
+            delivered: register!("events_delivered", "Frames handed to a socket", Counter::default()),
+            dropped: register!("events_dropped", "Frames not handed to a socket", Family::default()),
+            delivery_seconds: register!("delivery_seconds", "Event accepted to frame handed to its socket", latency()),
+            recoveries: register!("recoveries", "Connections by what their cursor led to", Family::default()),
+            replayed: register!("events_replayed", "Events replayed to reconnecting clients", Counter::default()),
+            log_head: register!("log_head", "Number of the newest event of a tenant's log", Family::default()),
+            log_commits: register!("log_commits", "Transactions of the log", Counter::default()),
+            log_commit_seconds: register!("log_commit_seconds", "Duration of a log transaction", latency()),
+            log_refused: register!("log_refused", "Appends refused", Family::default()),
+            log_trimmed: register!("log_trimmed", "Events trimmed from the log", Counter::default()),
+            log_store_reads: register!("log_store_reads", "Pages read from the database for a replay", Counter::default()),
+            window_events: register!("window_events", "Events in the local windows", Gauge::default()),
+            window_bytes: register!("window_bytes", "Bytes in the local windows", Gauge::default()),
+            outbox_waiting: register!("outbox_waiting", "Outbox rows that wait for the log", Gauge::default()),
+            outbox_lag_seconds: register!("outbox_lag_seconds", "Age of the oldest waiting outbox row", GaugeF64::default()),
+            outbox_published: register!("outbox_published", "Outbox rows appended to the log", Counter::default()),
+            outbox_dead: register!("outbox_dead", "Outbox rows that the log refused for good", Counter::default()),
+            mailbox_waiting: register!("mailbox_waiting", "Messages waiting for actors", Family::default()),
+            mailbox_refused: register!("mailbox_refused", "Messages refused by full mailboxes", Family::default()),
+            actor_panics: register!("actor_panics", "Panics caught in actors", Counter::default()),
+            http_seconds: register!("http_request_seconds", "HTTP requests, to their response head", Family::new_with_constructor(latency as fn() -> Histogram)),
+            auth_failures: register!("auth_failures", "Requests refused for their credentials", Family::default()),
+            store_errors: register!("store_errors", "Requests answered 503 because of the database", Counter::default()),
+            process_resident_bytes: register!("process_resident_bytes", "Memory of the process", Gauge::default()),
+            process_cpu_seconds: register!("process_cpu_seconds", "Processor time of the process", GaugeF64::default()),
+            process_open_fds: register!("process_open_fds", "Open file descriptors of the process", Gauge::default()),
+            readings: Mutex::default(),
+            registry,
+        }
+    }
+}
+
+impl Metrics {
+    /// Adds a function that is called before the metrics are read.
+    pub fn add_reading(&self, reading: Reading) {
+        self.readings.lock().expect("no panic while held").push(ReadingSlot(reading));
+    }
+
+    /// The metrics in the OpenMetrics text format.
+    pub fn render(&self) -> String {
+        self.read_process();
+        for reading in self.readings.lock().expect("no panic while held").iter() {
+            (reading.0)(self);
+        }
+        let mut text = String::new();
+        encode(&mut text, &self.registry).expect("a String takes any text");
+        text
+    }
+
+    fn read_process(&self) {
+        let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+        let pages: i64 = statm.split(' ').nth(1).and_then(|text| text.parse().ok()).unwrap_or(0);
+        self.process_resident_bytes.set(pages * 4096);
+        let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+        let after_name = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+        let ticks: f64 = after_name.split(' ').skip(11).take(2).filter_map(|text| text.parse::<f64>().ok()).sum();
+        self.process_cpu_seconds.set(ticks / 100.0);
+        let descriptors = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
+        self.process_open_fds.set(i64::try_from(descriptors).unwrap_or(i64::MAX));
+    }
+
+    /// A connection opened.
+    pub fn connected(&self, transport: &'static str, tenant: &str) {
+        self.connects.get_or_create(&Transport { transport }).inc();
+        self.connections.get_or_create(&Connections { transport, tenant: tenant.to_owned() }).inc();
+    }
+
+    /// A connection ended; `close` is what it was told, None when the client left by itself.
+    pub fn closed(&self, transport: &'static str, tenant: &str, close: Option<(u16, &'static str)>) {
+        let (code, reason) = close.unwrap_or((0, "client_left"));
+        self.closes.get_or_create(&Close { transport, code, reason }).inc();
+        self.connections.get_or_create(&Connections { transport, tenant: tenant.to_owned() }).dec();
+    }
+
+    /// Events accepted for delivery.
+    pub fn published(&self, class: &'static str, count: u64) {
+        self.published.get_or_create(&ClassLabel { class }).inc_by(count);
+    }
+
+    /// A handle to count delivered frames with.
+    pub fn delivered(&self) -> Counter {
+        self.delivered.clone()
+    }
+
+    /// A handle to time deliveries with.
+    pub fn delivery_seconds(&self) -> Histogram {
+        self.delivery_seconds.clone()
+    }
+
+    /// A handle to count frames dropped for one reason.
+    pub fn dropped(&self, reason: &'static str) -> Counter {
+        self.dropped.get_or_create_owned(&Reason { reason })
+    }
+
+    /// A connection's cursor led to `outcome`.
+    pub fn recovered(&self, outcome: &'static str) {
+        self.recoveries.get_or_create(&Outcome { outcome }).inc();
+    }
+
+    /// Events replayed.
+    pub fn replayed(&self, count: u64) {
+        self.replayed.inc_by(count);
+    }
+
+    /// A tenant's log has a new head.
+    pub fn log_head(&self, tenant: &str, head: u64) {
+        let head = i64::try_from(head).unwrap_or(i64::MAX);
+        self.log_head.get_or_create(&Tenant { tenant: tenant.to_owned() }).set(head);
+    }
+
+    /// A log transaction took this many seconds.
+    pub fn log_committed(&self, seconds: f64) {
+        self.log_commits.inc();
+        self.log_commit_seconds.observe(seconds);
+    }
+
+    /// An append was refused.
+    pub fn log_refused(&self, reason: &'static str) {
+        self.log_refused.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// Events left the log.
+    pub fn log_trimmed(&self, count: u64) {
+        self.log_trimmed.inc_by(count);
+    }
+
+    /// A page of a replay came from the database.
+    pub fn log_store_read(&self) {
+        self.log_store_reads.inc();
+    }
+
+    /// Sizes of the local windows.
+    pub fn window(&self, events: usize, bytes: usize) {
+        self.window_events.set(events as i64);
+        self.window_bytes.set(bytes as i64);
+    }
+
+    /// How the outbox stands.
+    pub fn outbox(&self, waiting: i64, lag_seconds: f64) {
+        self.outbox_waiting.set(waiting);
+        self.outbox_lag_seconds.set(lag_seconds);
+    }
+
+    /// Outbox rows were appended.
+    pub fn outbox_published(&self, count: u64) {
+        self.outbox_published.inc_by(count);
+    }
+
+    /// An outbox row went dead.
+    pub fn outbox_dead(&self) {
+        self.outbox_dead.inc();
+    }
+
+    /// How the mailboxes of one kind of actor stand.
+    pub fn mailbox(&self, actor: &'static str, waiting: usize, refused: usize) {
+        self.mailbox_waiting.get_or_create(&Actor { actor }).set(waiting as i64);
+        let counted = self.mailbox_refused.get_or_create_owned(&Actor { actor });
+        counted.inc_by((refused as u64).saturating_sub(counted.get()));
+    }
+
+    /// An actor panicked and was rebuilt.
+    pub fn actor_panicked(&self) {
+        self.actor_panics.inc();
+    }
+
+    /// A request was answered.
+    pub fn http_answered(&self, route: &str, method: &str, status: u16, seconds: f64) {
+        let labels = Route { route: route.to_owned(), method: method.to_owned(), status };
+        self.http_seconds.get_or_create(&labels).observe(seconds);
+    }
+
+    /// A request was refused for its credentials.
+    pub fn auth_failed(&self, reason: &'static str) {
+        self.auth_failures.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// A request failed because of the database.
+    pub fn store_failed(&self) {
+        self.store_errors.inc();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_render_with_their_help() {
+        let metrics = Metrics::default();
+        metrics.connected("sse", "acme");
+        metrics.dropped("expired").inc();
+        let text = metrics.render();
+        assert!(text.contains("bongsu_connections{transport=\"sse\",tenant=\"acme\"} 1"), "{text}");
+        assert!(text.contains("bongsu_events_dropped_total{reason=\"expired\"} 1"), "{text}");
+        assert!(text.contains("# HELP bongsu_process_resident_bytes"));
+    }
+}

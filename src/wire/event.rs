@@ -1,0 +1,181 @@
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::sse;
+use crate::domain::{Class, EventName, Position, Timestamp, Topic};
+
+/// The shape in which a transport writes an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// SSE whose `data` is the whole event object (`/v2/realtime/stream`).
+    SseObject,
+    /// SSE whose `data` is the event's data alone (all other SSE endpoints).
+    SseData,
+}
+
+const FORMATS: usize = 2;
+
+/// Which variant of an event a viewer may see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Audience {
+    /// Everything.
+    Full,
+    /// What everybody may see.
+    Public,
+}
+
+/// One variant of an event's data with its frames, each encoded at most once and then shared.
+#[derive(Debug)]
+pub struct Content {
+    data: Box<str>,
+    with_id: [OnceLock<Bytes>; FORMATS],
+    without_id: [OnceLock<Bytes>; FORMATS],
+}
+
+impl Content {
+    /// `data` is compact JSON: one line.
+    pub fn new(data: impl Into<Box<str>>) -> Self {
+        let data = data.into();
+        debug_assert!(!data.contains(['\r', '\n']));
+        Content { data, with_id: Default::default(), without_id: Default::default() }
+    }
+
+    /// The data as compact JSON.
+    pub fn data(&self) -> &str {
+        &self.data
+    }
+}
+
+/// What an [`Event`] is made of.
+#[derive(Debug)]
+pub struct EventParts {
+    /// Its place in the tenant's log; none for events that are never logged.
+    pub position: Option<Position>,
+    /// The topic it is sent on.
+    pub topic: Topic,
+    /// Its name.
+    pub name: EventName,
+    /// How much of its history matters.
+    pub class: Class,
+    /// What a `latest` event is the newest of, within topic and name.
+    pub key: Option<Box<str>>,
+    /// Version of the entity it tells about.
+    pub version: Option<i64>,
+    /// When it was appended, on the log's clock.
+    pub at: Timestamp,
+    /// When it stops being worth sending, on the log's clock.
+    pub expires_at: Option<Timestamp>,
+    /// What full viewers see.
+    pub full: Content,
+    /// What everybody else sees, where that differs.
+    pub public: Option<Content>,
+}
+
+/// An event on its way to clients; shared by all sessions of the process.
+#[derive(Debug)]
+pub struct Event {
+    parts: EventParts,
+    accepted: Instant,
+}
+
+impl Event {
+    /// An event accepted just now.
+    pub fn new(parts: EventParts) -> Self {
+        Event { parts, accepted: Instant::now() }
+    }
+
+    /// What it is made of.
+    pub fn parts(&self) -> &EventParts {
+        &self.parts
+    }
+
+    /// Its place in the log, if it has one.
+    pub fn position(&self) -> Option<Position> {
+        self.parts.position
+    }
+
+    /// The number of its place in the log; 0 for events that are never logged.
+    pub fn seq(&self) -> u64 {
+        self.parts.position.map_or(0, |position| position.seq)
+    }
+
+    /// The topic it is sent on.
+    pub fn topic(&self) -> &Topic {
+        &self.parts.topic
+    }
+
+    /// How much of its history matters.
+    pub fn class(&self) -> Class {
+        self.parts.class
+    }
+
+    /// Time since this process accepted or loaded it.
+    pub fn age(&self) -> Duration {
+        self.accepted.elapsed()
+    }
+
+    /// Whether its time to live has run out.
+    pub fn is_expired(&self, now: Timestamp) -> bool {
+        self.parts.expires_at.is_some_and(|at| at <= now)
+    }
+
+    /// Whether `other` is a newer value of the same thing.
+    pub fn is_conflated_by(&self, other: &Event) -> bool {
+        let (own, new) = (&self.parts, &other.parts);
+        own.class == Class::Latest
+            && new.class == Class::Latest
+            && own.key == new.key
+            && own.name == new.name
+            && own.topic == new.topic
+    }
+
+    /// Bytes that keeping this event costs, its shared frames included.
+    pub fn weight(&self) -> usize {
+        let parts = &self.parts;
+        let data = parts.full.data.len() + parts.public.as_ref().map_or(0, |public| public.data.len());
+        3 * data + parts.topic.as_str().len() + parts.name.as_str().len() + 512
+    }
+
+    /// The encoded frame, with the event's position as id.
+    pub fn frame(&self, format: Format, audience: Audience) -> Bytes {
+        let content = self.content(audience);
+        content.with_id[format as usize].get_or_init(|| self.encode(format, content, true)).clone()
+    }
+
+    /// The encoded frame without id: a conflated value sent in its predecessor's place.
+    pub fn frame_without_id(&self, format: Format, audience: Audience) -> Bytes {
+        let content = self.content(audience);
+        content.without_id[format as usize].get_or_init(|| self.encode(format, content, false)).clone()
+    }
+
+    fn content(&self, audience: Audience) -> &Content {
+        match audience {
+            Audience::Full => &self.parts.full,
+            Audience::Public => self.parts.public.as_ref().unwrap_or(&self.parts.full),
+        }
+    }
+
+    fn encode(&self, format: Format, content: &Content, with_id: bool) -> Bytes {
+        let id = self.parts.position.filter(|_| with_id);
+        let name = self.parts.name.as_str();
+        match format {
+            Format::SseObject => sse::event_frame(name, id, &self.object(&content.data, id)),
+            Format::SseData => sse::event_frame(name, id, &content.data),
+        }
+    }
+
+    /// The event object: `{"event","topic","id"?,"ts","data"}`.
+    fn object(&self, data: &str, id: Option<Position>) -> String {
+        let parts = &self.parts;
+        let id = id.map_or(String::new(), |id| format!("\"id\":\"{id}\","));
+        // event names and topics hold no character that JSON would have to escape
+        format!(
+            "{{\"event\":\"{}\",\"topic\":\"{}\",{id}\"ts\":\"{}\",\"data\":{data}}}",
+            parts.name.as_str(),
+            parts.topic,
+            parts.at
+        )
+    }
+}

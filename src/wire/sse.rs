@@ -1,0 +1,166 @@
+//! Server-sent events (WHATWG HTML, "Server-sent events"): frames out, and the reader that `tail` uses.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{CloseCode, Ready};
+use crate::domain::{Position, Timestamp};
+
+/// `event`, `id` and `data`, each on one line; none of them can hold a line break.
+pub(super) fn event_frame(name: &str, id: Option<Position>, data: &str) -> Bytes {
+    debug_assert!(!name.contains(['\r', '\n']) && !data.contains(['\r', '\n']));
+    let mut frame = String::with_capacity(name.len() + data.len() + 64);
+    let _ = write!(frame, "event: {name}\n");
+    if let Some(id) = id {
+        let _ = write!(frame, "id: {id}\n");
+    }
+    let _ = write!(frame, "data: {data}\n\n");
+    frame.into()
+}
+
+/// The first bytes of a stream: how long to wait before reconnecting, and a comment.
+pub fn retry_frame(retry: Duration) -> Bytes {
+    format!("retry: {}\n: bongsu\n\n", retry.as_millis()).into()
+}
+
+/// The `ready` event; its id is the resume point.
+pub fn ready_frame(ready: &Ready) -> Bytes {
+    let data = serde_json::to_string(ready).expect("a ready frame is plain data");
+    event_frame("ready", Some(ready.position), &data)
+}
+
+/// Marks the end of a replay: the past is complete.
+pub fn position_frame(position: Position) -> Bytes {
+    event_frame("position", Some(position), &format!("{{\"position\":\"{position}\"}}"))
+}
+
+/// The periodic sign of life, which also moves a quiet client's cursor.
+pub fn heartbeat_frame(position: Position, now: Timestamp) -> Bytes {
+    event_frame("heartbeat", Some(position), &format!("{{\"type\":\"heartbeat\",\"timestamp\":\"{now}\"}}"))
+}
+
+/// The last event of a stream, and the delay for EventSource's own reconnect.
+pub fn close_frame(code: CloseCode, retry: Duration) -> Bytes {
+    let retry_ms = retry.as_millis();
+    let (number, reason, reconnect) = (code.code(), code.reason(), code.reconnect());
+    let data = format!(
+        "{{\"code\":{number},\"reason\":\"{reason}\",\"reconnect\":{reconnect},\"retry_ms\":{retry_ms}}}"
+    );
+    format!("retry: {retry_ms}\nevent: close\ndata: {data}\n\n").into()
+}
+
+/// One event as a reader of a stream sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SseMessage {
+    /// The event's name; `message` when the stream gave none.
+    pub event: String,
+    /// The last id seen on the stream, if any.
+    pub id: Option<String>,
+    /// The data lines, joined by line feeds.
+    pub data: String,
+    /// A new reconnection delay that came with it, milliseconds.
+    pub retry_ms: Option<u64>,
+}
+
+/// Reads a stream piece by piece, however it was cut.
+#[derive(Debug, Default)]
+pub struct SseDecoder {
+    buffer: Vec<u8>,
+    current: SseMessage,
+    has_data: bool,
+}
+
+impl SseDecoder {
+    /// Takes the next piece and returns the messages that it completed.
+    pub fn feed(&mut self, piece: &[u8]) -> Vec<SseMessage> {
+        self.buffer.extend_from_slice(piece);
+        let mut messages = Vec::new();
+        let mut start = 0;
+        while let Some(length) = self.buffer[start..].iter().position(|byte| *byte == b'\n') {
+            let line = String::from_utf8_lossy(&self.buffer[start..start + length]).into_owned();
+            start += length + 1;
+            messages.extend(self.line(line.trim_end_matches('\r')));
+        }
+        self.buffer.drain(..start);
+        messages
+    }
+
+    fn line(&mut self, line: &str) -> Option<SseMessage> {
+        if line.is_empty() {
+            return self.dispatch();
+        }
+        let (field, value) = line.split_once(':').unwrap_or((line, ""));
+        let value = value.strip_prefix(' ').unwrap_or(value);
+        match field {
+            "event" => self.current.event = value.to_owned(),
+            "id" => self.current.id = Some(value.to_owned()),
+            "retry" => self.current.retry_ms = value.parse().ok(),
+            "data" => {
+                if self.has_data {
+                    self.current.data.push('\n');
+                }
+                self.current.data.push_str(value);
+                self.has_data = true;
+            }
+            _ => {}
+        }
+        None
+    }
+
+    fn dispatch(&mut self) -> Option<SseMessage> {
+        let next = SseMessage { id: self.current.id.clone(), ..SseMessage::default() };
+        if !std::mem::take(&mut self.has_data) {
+            self.current.event.clear();
+            return None;
+        }
+        let mut message = std::mem::replace(&mut self.current, next);
+        if message.event.is_empty() {
+            message.event = "message".to_owned();
+        }
+        Some(message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Epoch;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_close_tells_both_the_event_source_and_the_application() {
+        let frame = close_frame(CloseCode::Draining, Duration::from_millis(250));
+        let text = std::str::from_utf8(&frame).unwrap();
+        assert_eq!(
+            text,
+            "retry: 250\nevent: close\ndata: {\"code\":3000,\"reason\":\"draining\",\"reconnect\":true,\"retry_ms\":250}\n\n"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn a_stream_reads_the_same_however_it_is_cut(cuts in prop::collection::vec(1usize..40, 1..60)) {
+            let position = Position { epoch: Epoch::new(7), seq: 3 };
+            let mut bytes = retry_frame(Duration::from_secs(1)).to_vec();
+            bytes.extend_from_slice(&event_frame("tick", Some(position), "{\"ü\":1}"));
+            bytes.extend_from_slice(b"data: two\r\ndata: lines\r\n\r\n");
+            let whole = SseDecoder::default().feed(&bytes);
+            prop_assert_eq!(whole.len(), 2);
+            prop_assert_eq!(&whole[0].event, "tick");
+            prop_assert_eq!(&whole[1].data, "two\nlines");
+            prop_assert_eq!(whole[1].id.as_deref(), Some("0000000000000007-3"));
+            let mut decoder = SseDecoder::default();
+            let mut pieces = Vec::new();
+            let mut rest = &bytes[..];
+            for cut in cuts.into_iter().cycle() {
+                let (piece, tail) = rest.split_at(cut.min(rest.len()));
+                pieces.extend(decoder.feed(piece));
+                rest = tail;
+                if rest.is_empty() { break }
+            }
+            prop_assert_eq!(pieces, whole);
+        }
+    }
+}
