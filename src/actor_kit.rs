@@ -1,15 +1,17 @@
 //! What every actor here is built from: a bounded, counted way to send ([`Port`]), a restart that
 //! cannot be forgotten ([`Guarded`]), a liveness question ([`Probe`]), and work that runs once at a
-//! time ([`SingleFlight`]).
+//! time ([`SingleFlight`], by key [`InFlightKeys`]).
 //!
 //! Actors themselves are thin shells; what they do lives in plain structs beside them.
 
 mod guarded;
+mod in_flight;
 mod port;
 mod probe;
 mod single_flight;
 
 pub use guarded::{Guarded, PanicBudget};
+pub use in_flight::{InFlight, InFlightKeys};
 pub use port::{Counted, Port, PortError, PortStats};
 pub use probe::Probe;
 pub use single_flight::SingleFlight;

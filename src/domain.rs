@@ -6,6 +6,7 @@ mod class;
 mod decimal;
 mod ids;
 mod position;
+mod refusal;
 mod timestamp;
 mod topic;
 
@@ -13,5 +14,6 @@ pub use class::Class;
 pub use decimal::{Decimal, DecimalError};
 pub use ids::{EntityId, EventName, EventNameError, IdError, TenantId, UserSub};
 pub use position::{Cursor, Epoch, Position, PositionError};
+pub use refusal::{Refusal, RefusalKind};
 pub use timestamp::Timestamp;
 pub use topic::{Selector, Topic, TopicError, TopicKind};

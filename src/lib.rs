@@ -1,9 +1,18 @@
 //! Bongsu: an actor-model realtime engine. See the README for what it does and `docs/` for how.
 
 pub mod actor_kit;
+pub mod bench;
+pub mod cli;
 pub mod clock;
 pub mod domain;
+pub mod engine;
+pub mod fleets;
+pub mod http;
+pub mod identity;
 pub mod log;
+pub mod publishing;
+pub mod rooms;
+pub mod sessions;
 pub mod settings;
 pub mod storage;
 pub mod telemetry;

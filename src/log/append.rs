@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use crate::domain::{Class, EventName, Position, TenantId, Timestamp, Topic};
+use crate::domain::{Class, EventName, Position, Refusal, RefusalKind, TenantId, Timestamp, Topic};
 use crate::storage::LogRow;
 use crate::wire::{Content, Event, EventParts};
 
@@ -139,4 +139,18 @@ pub(super) fn to_volatile(event: NewEvent, now: Timestamp) -> Event {
         full: Content::new(event.data),
         public: event.public.map(Content::new),
     })
+}
+
+impl From<LogError> for Refusal {
+    fn from(error: LogError) -> Self {
+        let detail = error.to_string();
+        match error {
+            LogError::Unavailable(_) => {
+                Refusal::new(RefusalKind::Unavailable, "log_unavailable", "the event log is unavailable, try again")
+            }
+            LogError::Overloaded => Refusal::new(RefusalKind::Unavailable, "overloaded", detail),
+            LogError::KeyReused => Refusal::new(RefusalKind::Invalid, "idempotency_key_reused", detail),
+            LogError::InProgress => Refusal::new(RefusalKind::Conflict, "idempotency_key_in_progress", detail),
+        }
+    }
 }

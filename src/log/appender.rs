@@ -460,10 +460,13 @@ impl Batch {
     fn append_group(&mut self, tx: &mut LogTx<'_>, tenant: &TenantId, group: &[NewEvent]) -> Result<Appended, StoreError> {
         let head = self.log_of(tenant).head;
         let mut rows = Vec::with_capacity(group.len());
+        let mut named_before = None;
         for event in group {
-            if let Some(dedup) = &event.dedup
-                && tx.is_duplicate(tenant.as_str(), event.topic.as_str(), &dedup.key, self.now.micros())?
+            let named = event.dedup.as_ref().map(|dedup| dedup.key.as_str());
+            if let Some(key) = named
+                && let Some(seq) = tx.duplicate_of(tenant.as_str(), event.topic.as_str(), key, self.now.micros())?
             {
+                named_before = named_before.max(Some(seq));
                 continue;
             }
             let row = to_row(tenant, (head + 1) as u64 + rows.len() as u64, self.now, event);
@@ -474,12 +477,13 @@ impl Batch {
             }
             rows.push((row, event));
         }
-        let duplicate = rows.is_empty() && !group.is_empty();
+        if let (true, Some(seq)) = (rows.is_empty(), named_before) {
+            return Ok(Appended::At { seq: seq as u64, duplicate: true });
+        }
         for (row, event) in rows {
             self.take(tx, tenant, row, event)?;
         }
-        let seq = self.log_of(tenant).head as u64;
-        Ok(Appended::At { seq, duplicate })
+        Ok(Appended::At { seq: self.log_of(tenant).head as u64, duplicate: false })
     }
 
     /// The log of a tenant as this transaction leaves it.
@@ -495,7 +499,7 @@ impl Batch {
         }
         if let Some(dedup) = &event.dedup {
             let until = self.now.plus(dedup.window).micros();
-            tx.save_dedup(tenant.as_str(), event.topic.as_str(), &dedup.key, until)?;
+            tx.save_dedup(&row, &dedup.key, until)?;
         }
         let own = self.log_of(tenant);
         own.head = row.seq;

@@ -1,6 +1,6 @@
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -13,6 +13,7 @@ use super::recovery::Floors;
 use super::retention::Retention;
 use super::tenant_log::WindowRead;
 use super::{AppendRequest, Appended, LogError, NewEvent, TenantLog, WindowBudget};
+use crate::actor_kit::InFlightKeys;
 use crate::clock::{Clock, random_u64};
 use crate::domain::{Class, Selector, TenantId, Timestamp, Topic};
 use crate::settings::Settings;
@@ -138,7 +139,7 @@ impl Shared {
 pub struct EventLog {
     shared: Arc<Shared>,
     jobs: mpsc::Sender<Job>,
-    in_flight: Arc<Mutex<HashSet<String>>>,
+    in_flight: InFlightKeys,
 }
 
 impl EventLog {
@@ -172,7 +173,7 @@ impl EventLog {
         let tenants = loaded.tenants.into_iter().map(|(row, _)| row).collect();
         let appender = Appender::new(shared.clone(), receiver, head_file, loaded.head.instance, tenants);
         Handle::current().spawn(appender.run());
-        let log = EventLog { shared, jobs, in_flight: Arc::default() };
+        let log = EventLog { shared, jobs, in_flight: InFlightKeys::default() };
         log.report_windows();
         Ok(log)
     }
@@ -204,7 +205,10 @@ impl EventLog {
     /// May be abandoned at any await: what was handed over is carried out all the same.
     pub async fn append(&self, request: AppendRequest) -> Result<Vec<Appended>, LogError> {
         let _in_flight = match &request.idempotency {
-            Some(own) => Some(self.enter(format!("{}\n{}\n{}", request.tenant, own.principal, own.key))?),
+            Some(own) => {
+                let key = format!("{}\n{}\n{}", request.tenant, own.principal, own.key);
+                Some(self.in_flight.enter(key).ok_or(LogError::InProgress)?)
+            }
             None => None,
         };
         self.ask(|reply| Job::Append { request, reply }).await?
@@ -216,6 +220,11 @@ impl EventLog {
         self.shared.metrics.published(Class::Volatile.as_str(), 1);
         self.shared.observer.volatile(&log, Arc::new(to_volatile(event, self.shared.clock.steady())));
         Ok(())
+    }
+
+    /// Whether the appender still takes requests.
+    pub fn is_running(&self) -> bool {
+        !self.jobs.is_closed()
     }
 
     /// A domain transaction has committed outbox rows.
@@ -335,14 +344,6 @@ impl EventLog {
         events
     }
 
-    fn enter(&self, key: String) -> Result<InFlight, LogError> {
-        let entered = self.in_flight.lock().expect("no panic while held").insert(key.clone());
-        match entered {
-            true => Ok(InFlight { keys: self.in_flight.clone(), key }),
-            false => Err(LogError::InProgress),
-        }
-    }
-
     async fn ask<T>(&self, job: impl FnOnce(oneshot::Sender<T>) -> Job) -> Result<T, LogError> {
         let (reply, answer) = oneshot::channel();
         self.jobs.try_send(job(reply)).map_err(|error| match error {
@@ -353,18 +354,6 @@ impl EventLog {
             mpsc::error::TrySendError::Closed(_) => LogError::Unavailable("the log has stopped".into()),
         })?;
         answer.await.map_err(|_| LogError::Unavailable("the log has stopped".into()))
-    }
-}
-
-/// An `Idempotency-Key` whose request is under way.
-struct InFlight {
-    keys: Arc<Mutex<HashSet<String>>>,
-    key: String,
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.keys.lock().expect("no panic while held").remove(&self.key);
     }
 }
 

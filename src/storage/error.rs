@@ -1,5 +1,7 @@
 use diesel::result::{DatabaseErrorKind, Error};
 
+use crate::domain::{Refusal, RefusalKind};
+
 /// Why the database did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -26,6 +28,20 @@ impl From<Error> for StoreError {
             | Error::AlreadyInTransaction
             | Error::NotInTransaction => StoreError::Unavailable(error.to_string()),
             other => StoreError::Unexpected(other.to_string()),
+        }
+    }
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        // the operator reads the cause in the log; the client gets none of it
+        tracing::error!(%error, "the database refused");
+        match error {
+            StoreError::Unavailable(_) => {
+                Refusal::new(RefusalKind::Unavailable, "store_unavailable", "the database is unavailable, try again")
+            }
+            StoreError::Exists => Refusal::new(RefusalKind::Conflict, "exists", "it exists already"),
+            StoreError::Unexpected(_) => Refusal::new(RefusalKind::Internal, "internal", "an internal error"),
         }
     }
 }

@@ -168,18 +168,25 @@ impl LogTx<'_> {
         Ok(())
     }
 
-    /// Whether a deduplication key of a topic is still in its window.
-    pub fn is_duplicate(&mut self, tenant: &str, topic: &str, key: &str, now_us: i64) -> Result<bool, StoreError> {
+    /// The number of the event that a deduplication key names, while its window is open.
+    pub fn duplicate_of(
+        &mut self,
+        tenant: &str,
+        topic: &str,
+        key: &str,
+        now_us: i64,
+    ) -> Result<Option<i64>, StoreError> {
         let stored = log_dedup::table.find((tenant, topic, key)).filter(log_dedup::until_us.gt(now_us));
-        Ok(stored.select(log_dedup::until_us).first::<i64>(self.conn).optional()?.is_some())
+        Ok(stored.select(log_dedup::seq).first(self.conn).optional()?)
     }
 
     /// Opens the window of a deduplication key.
-    pub fn save_dedup(&mut self, tenant: &str, topic: &str, key: &str, until_us: i64) -> Result<(), StoreError> {
+    pub fn save_dedup(&mut self, row: &LogRow, key: &str, until_us: i64) -> Result<(), StoreError> {
         let values = (
-            log_dedup::tenant.eq(tenant),
-            log_dedup::topic.eq(topic),
+            log_dedup::tenant.eq(&row.tenant),
+            log_dedup::topic.eq(&row.topic),
             log_dedup::dedup_key.eq(key),
+            log_dedup::seq.eq(row.seq),
             log_dedup::until_us.eq(until_us),
         );
         diesel::replace_into(log_dedup::table).values(values).execute(self.conn)?;

@@ -144,6 +144,7 @@ diesel::table! {
         tenant -> Text,
         topic -> Text,
         dedup_key -> Text,
+        seq -> BigInt,
         until_us -> BigInt,
     }
 }

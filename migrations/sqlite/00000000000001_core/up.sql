@@ -133,6 +133,7 @@ CREATE TABLE log_dedup (
     tenant TEXT NOT NULL,
     topic TEXT NOT NULL,
     dedup_key TEXT NOT NULL,
+    seq BIGINT NOT NULL,
     until_us BIGINT NOT NULL,
     PRIMARY KEY (tenant, topic, dedup_key)
 );

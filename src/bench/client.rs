@@ -1,0 +1,260 @@
+//! One SSE client: connects, waits to be ready, then only counts what arrives.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Instant;
+
+use anyhow::{Context, anyhow, bail};
+use mio::event::Event;
+use mio::net::TcpStream;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::FanoutOptions;
+use super::scan::{CARRY_MAX, Carry, scan};
+
+/// Room for one read; frames that waited in the kernel come in as few calls as possible.
+const READ_BYTES: usize = 64 * 1024;
+const HANDSHAKE_MAX: usize = 64 * 1024;
+/// Linux numbers: the standard library has no stable name for either.
+const EINPROGRESS: i32 = 115;
+const EMFILE: i32 = 24;
+
+/// What all clients share: where they go, what they say, and the one buffer they read into.
+pub(super) struct Shared {
+    pub(super) address: SocketAddr,
+    pub(super) clock: Instant,
+    pub(super) tally: Tally,
+    request: Vec<u8>,
+    spread: bool,
+    scratch: Vec<u8>,
+}
+
+/// What the clients saw, all together.
+#[derive(Default)]
+pub(super) struct Tally {
+    /// Clients that got their response head and first `ready`.
+    pub(super) ready: usize,
+    /// Ready clients that the server has closed since.
+    pub(super) dropped: usize,
+    /// Events published in the measured window.
+    pub(super) published: u64,
+    /// Deliveries the clients that are still there wait for; a surplus makes it negative.
+    pub(super) outstanding: i64,
+    /// Deliveries that arrived.
+    pub(super) received: u64,
+    /// Bytes that arrived.
+    pub(super) bytes: u64,
+    /// Sampled times from sending a publish to reading its frame, in µs.
+    pub(super) latencies_us: Vec<u32>,
+}
+
+impl Shared {
+    pub(super) fn new(options: &FanoutOptions, spread: bool) -> Self {
+        let key = options
+            .api_key
+            .as_ref()
+            .map(|key| format!("X-API-Key: {key}\r\n"));
+        let request = format!(
+            "GET {} HTTP/1.1\r\nHost: {}\r\nAccept: text/event-stream\r\n{}\r\n",
+            options.path,
+            options.address,
+            key.unwrap_or_default(),
+        );
+        Self {
+            address: options.address,
+            clock: Instant::now(),
+            tally: Tally::default(),
+            request: request.into_bytes(),
+            spread,
+            scratch: vec![0; CARRY_MAX + READ_BYTES],
+        }
+    }
+}
+
+enum Phase {
+    Connecting,
+    /// Everything read so far: the buffer lives only as long as the handshake.
+    Handshake(Vec<u8>),
+    Live,
+}
+
+pub(super) struct Client {
+    pub(super) stream: Option<TcpStream>,
+    /// Bench events this client received in the measured window.
+    pub(super) frames: u64,
+    phase: Phase,
+    carry: Carry,
+    sampled: bool,
+}
+
+impl Client {
+    /// Begins to connect client number `index`.
+    pub(super) fn open(index: usize, shared: &Shared) -> anyhow::Result<Self> {
+        let stream = connect(index, shared).map_err(|error| match error.raw_os_error() {
+            Some(EMFILE) => anyhow!(
+                "the limit of open files is reached after {index} connections: raise it with \
+                 `ulimit -n` or ask for fewer --connections"
+            ),
+            _ if error.kind() == ErrorKind::AddrNotAvailable => {
+                anyhow!("no local port is left for connection {index}: wait a minute or ask for fewer --connections")
+            }
+            _ => anyhow!(error).context(format!("connection {index} to {} failed", shared.address)),
+        })?;
+        Ok(Self {
+            stream: Some(stream),
+            frames: 0,
+            phase: Phase::Connecting,
+            carry: Carry::default(),
+            sampled: index.is_multiple_of(16),
+        })
+    }
+
+    /// Deals with what the system reported about this client's socket.
+    pub(super) fn on_event(&mut self, event: &Event, shared: &mut Shared) -> anyhow::Result<()> {
+        let Some(stream) = &mut self.stream else {
+            return Ok(());
+        };
+        if let Phase::Connecting = self.phase {
+            let refused = || format!("the server at {} takes no connection", shared.address);
+            if let Some(error) = stream.take_error()? {
+                return Err(error).with_context(refused);
+            }
+            if !event.is_writable() {
+                return Ok(());
+            }
+            // So short a request fits into the empty send buffer of a new connection.
+            stream.write_all(&shared.request).with_context(refused)?;
+            self.phase = Phase::Handshake(Vec::new());
+        }
+        if event.is_readable() || event.is_read_closed() || event.is_error() {
+            self.read(event.is_read_closed() || event.is_error(), shared)?;
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, closed: bool, shared: &mut Shared) -> anyhow::Result<()> {
+        while let Some(stream) = &mut self.stream {
+            match stream.read(&mut shared.scratch[CARRY_MAX..]) {
+                Ok(0) => self.ended(shared)?,
+                Ok(read) => {
+                    self.take(read, shared)?;
+                    // A short read has emptied the socket and the next byte is a new edge, so the
+                    // call that would only say "would block" is saved; a close already reported
+                    // is not reported again and must be read.
+                    if read < READ_BYTES && !closed {
+                        break;
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => self.ended(shared)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, read: usize, shared: &mut Shared) -> anyhow::Result<()> {
+        match &mut self.phase {
+            Phase::Handshake(seen) => {
+                seen.extend_from_slice(&shared.scratch[CARRY_MAX..CARRY_MAX + read]);
+                if is_ready(seen)? {
+                    self.phase = Phase::Live;
+                    shared.tally.ready += 1;
+                }
+            }
+            _ => {
+                let Shared {
+                    tally,
+                    scratch,
+                    clock,
+                    ..
+                } = shared;
+                let sampled = self.sampled;
+                let found = scan(&mut self.carry, scratch, read, |sent_us| {
+                    if sampled {
+                        let now_us = clock.elapsed().as_micros() as u64;
+                        let latency = now_us.saturating_sub(sent_us).min(u32::MAX.into());
+                        tally.latencies_us.push(latency as u32);
+                    }
+                });
+                self.frames += u64::from(found);
+                tally.received += u64::from(found);
+                tally.outstanding -= i64::from(found);
+                tally.bytes += read as u64;
+            }
+        }
+        Ok(())
+    }
+
+    fn ended(&mut self, shared: &mut Shared) -> anyhow::Result<()> {
+        self.stream = None;
+        if let Phase::Handshake(seen) = &self.phase {
+            let said = String::from_utf8_lossy(seen);
+            bail!("the server closed a connection before it was ready, having said: {said:?}");
+        }
+        shared.tally.dropped += 1;
+        shared.tally.outstanding -= shared.tally.published as i64 - self.frames as i64;
+        Ok(())
+    }
+}
+
+fn connect(index: usize, shared: &Shared) -> std::io::Result<TcpStream> {
+    let domain = Domain::for_address(shared.address);
+    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    socket.set_tcp_nodelay(true)?;
+    if shared.spread {
+        // Ports of an earlier wave may still be in TIME_WAIT; without this they could not be bound.
+        socket.set_reuse_address(true)?;
+        let source = Ipv4Addr::new(127, 0, 0, 1 + (index % 8) as u8);
+        socket.bind(&SocketAddr::from((source, 0)).into())?;
+    }
+    match socket.connect(&shared.address.into()) {
+        Err(error) if error.raw_os_error() != Some(EINPROGRESS) => Err(error),
+        _ => Ok(TcpStream::from_std(socket.into())),
+    }
+}
+
+/// True once the response head and the `ready` event have arrived. The floor sends no such event:
+/// its head is enough.
+fn is_ready(seen: &[u8]) -> anyhow::Result<bool> {
+    let Some(head) = seen.windows(4).position(|four| four == b"\r\n\r\n") else {
+        return match seen.len() {
+            0..=HANDSHAKE_MAX => Ok(false),
+            _ => bail!("the server's response head has no end"),
+        };
+    };
+    let text = String::from_utf8_lossy(&seen[..head]).to_ascii_lowercase();
+    if text.split(' ').nth(1) != Some("200") {
+        let said: String = String::from_utf8_lossy(seen).chars().take(1000).collect();
+        bail!("the server refused a client:\n{said}");
+    }
+    if text.lines().any(|line| line.trim_end() == "server: floor") {
+        return Ok(true);
+    }
+    let ready = b"event: ready";
+    if seen.len() > HANDSHAKE_MAX {
+        bail!("no `event: ready` in the first {HANDSHAKE_MAX} bytes of a stream");
+    }
+    Ok(seen[head..].windows(ready.len()).any(|part| part == ready))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_is_ready_after_its_ready_event_or_the_head_of_the_floor() {
+        let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        assert!(!is_ready(&head.as_bytes()[..20]).unwrap());
+        assert!(!is_ready(head.as_bytes()).unwrap());
+        assert!(is_ready(format!("{head}1c\r\nevent: ready\ndata: {{}}\n\n").as_bytes()).unwrap());
+        assert!(is_ready(b"HTTP/1.1 200 OK\r\nServer: floor\r\n\r\n").unwrap());
+        assert!(is_ready(b"HTTP/1.1 401 Unauthorized\r\n\r\n").is_err());
+    }
+
+    #[test]
+    fn a_client_takes_little_memory() {
+        assert!(size_of::<Client>() <= 72, "{}", size_of::<Client>());
+    }
+}

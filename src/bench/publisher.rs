@@ -1,0 +1,197 @@
+//! The one keep-alive connection over which the bench events are published.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
+
+use super::FanoutOptions;
+use super::scan::STAMP_BASE_US;
+
+/// The token of the publishing connection; clients count up from 0.
+pub(super) const PUBLISHER: Token = Token(usize::MAX);
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+const ANSWER_MAX: usize = 256 * 1024;
+
+/// Sends one publish at a time and reads its answer.
+pub(super) struct Publisher {
+    address: SocketAddr,
+    registry: Registry,
+    stream: Option<TcpStream>,
+    head: String,
+    topic: String,
+    pad: String,
+    unsent: Vec<u8>,
+    answer: Vec<u8>,
+    waiting_since: Option<Instant>,
+}
+
+impl Publisher {
+    pub(super) fn open(options: &FanoutOptions, registry: Registry) -> anyhow::Result<Self> {
+        let key = options
+            .api_key
+            .as_ref()
+            .map(|key| format!("X-API-Key: {key}\r\n"));
+        let head = format!(
+            "POST /v2/events HTTP/1.1\r\nHost: {}\r\n{}Content-Type: application/json\r\n",
+            options.address,
+            key.unwrap_or_default(),
+        );
+        let mut publisher = Self {
+            address: options.address,
+            registry,
+            stream: None,
+            head,
+            topic: serde_json::to_string(&options.topic)?,
+            pad: "x".repeat(options.payload_bytes),
+            unsent: Vec::new(),
+            answer: Vec::new(),
+            waiting_since: None,
+        };
+        publisher.connect()?;
+        Ok(publisher)
+    }
+
+    fn connect(&mut self) -> anyhow::Result<()> {
+        let stream = std::net::TcpStream::connect_timeout(&self.address, CONNECT_TIMEOUT)
+            .with_context(|| format!("the server at {} takes no publisher", self.address))?;
+        stream.set_nodelay(true)?;
+        stream.set_nonblocking(true)?;
+        let mut stream = TcpStream::from_std(stream);
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        self.registry.register(&mut stream, PUBLISHER, interest)?;
+        self.stream = Some(stream);
+        Ok(())
+    }
+
+    /// True when the previous publish was answered.
+    pub(super) fn idle(&self) -> bool {
+        self.waiting_since.is_none()
+    }
+
+    /// Publishes event number `n`, stamped with the time since `clock`.
+    pub(super) fn send(&mut self, n: u64, clock: Instant) -> anyhow::Result<()> {
+        if self.stream.is_none() {
+            self.connect()?;
+        }
+        let now = Instant::now();
+        let stamp = STAMP_BASE_US + now.duration_since(clock).as_micros() as u64;
+        let body = format!(
+            r#"{{"topic":{},"type":"tick","class":"durable","data":{{"n":{n},"t_us":{stamp},"pad":"{}"}}}}"#,
+            self.topic, self.pad,
+        );
+        let length = body.len();
+        self.unsent = format!("{}Content-Length: {length}\r\n\r\n{body}", self.head).into_bytes();
+        self.answer.clear();
+        self.waiting_since = Some(now);
+        self.flush()
+    }
+
+    /// Carries on after an event on the connection.
+    pub(super) fn advance(&mut self) -> anyhow::Result<()> {
+        self.flush()?;
+        let mut scratch = [0; 4096];
+        while let Some(stream) = &mut self.stream {
+            match stream.read(&mut scratch) {
+                Ok(0) => self.ended()?,
+                Ok(read) => {
+                    self.answer.extend_from_slice(&scratch[..read]);
+                    self.take_answer()?;
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error).context("the publishing connection broke"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Fails when the server leaves a publish unanswered for too long.
+    pub(super) fn check(&self) -> anyhow::Result<()> {
+        match self.waiting_since {
+            Some(since) if since.elapsed() > ANSWER_TIMEOUT => {
+                bail!("the server did not answer a publish within {ANSWER_TIMEOUT:?}")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn flush(&mut self) -> anyhow::Result<()> {
+        while let Some(stream) = self.stream.as_mut().filter(|_| !self.unsent.is_empty()) {
+            match stream.write(&self.unsent) {
+                Ok(written) => drop(self.unsent.drain(..written)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error).context("the publishing connection broke"),
+            }
+        }
+        Ok(())
+    }
+
+    /// A server may close an idle keep-alive connection: the next publish opens another. In the
+    /// middle of a publish it means that the server went away.
+    fn ended(&mut self) -> anyhow::Result<()> {
+        self.stream = None;
+        if self.waiting_since.is_some() {
+            bail!("the server went away: it closed the publishing connection without an answer");
+        }
+        Ok(())
+    }
+
+    fn take_answer(&mut self) -> anyhow::Result<()> {
+        let Some(status) = complete_answer(&self.answer) else {
+            if self.answer.len() > ANSWER_MAX {
+                bail!("the answer to a publish is longer than {ANSWER_MAX} bytes");
+            }
+            return Ok(());
+        };
+        if status / 100 != 2 {
+            let text = String::from_utf8_lossy(&self.answer);
+            let text: String = text.chars().take(1000).collect();
+            bail!("the server refused a publish:\n{text}");
+        }
+        self.answer.clear();
+        self.waiting_since = None;
+        Ok(())
+    }
+}
+
+/// The status of an answer that has arrived whole, its body by length or in chunks.
+fn complete_answer(bytes: &[u8]) -> Option<u16> {
+    let head = bytes.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
+    let text = std::str::from_utf8(&bytes[..head]).ok()?.to_ascii_lowercase();
+    let status = text.split(' ').nth(1)?.parse().ok()?;
+    let field = |name: &str| {
+        text.lines()
+            .find_map(|line| line.strip_prefix(name))
+            .map(str::trim)
+    };
+    let complete = match field("content-length:") {
+        Some(length) => bytes.len() >= head + length.parse::<usize>().ok()?,
+        None if field("transfer-encoding:").is_some() => bytes.ends_with(b"0\r\n\r\n"),
+        None => true,
+    };
+    complete.then_some(status)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::complete_answer;
+
+    #[test]
+    fn an_answer_is_complete_with_its_last_byte() {
+        let by_length = b"HTTP/1.1 202 Accepted\r\nContent-Length: 2\r\n\r\n{}";
+        let in_chunks = b"HTTP/1.1 429 No\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n";
+        for (answer, status) in [(&by_length[..], 202), (&in_chunks[..], 429)] {
+            assert_eq!(complete_answer(answer), Some(status));
+            for end in 0..answer.len() {
+                assert_eq!(complete_answer(&answer[..end]), None, "cut at {end}");
+            }
+        }
+    }
+}

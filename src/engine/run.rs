@@ -1,0 +1,200 @@
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::mpsc::SyncSender;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::{FirstKey, StartError, Started, first_key, server, shutdown};
+use crate::clock::{Clock, random_u64};
+use crate::domain::Decimal;
+use crate::fleets::{Fleets, GradeBounds};
+use crate::http::Services;
+use crate::identity::{KeyRing, Tickets};
+use crate::log::{EventLog, LogOptions};
+use crate::publishing::PublishLimits;
+use crate::rooms::Workers;
+use crate::settings::Settings;
+use crate::storage::{Database, DatabaseOptions, ServeLock, StorageRuntime, StoreError};
+use crate::telemetry::Metrics;
+
+/// What one start is asked beyond the settings.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StartOptions {
+    /// Starts every log afresh: after the whole data directory was restored from a backup.
+    pub new_epoch: bool,
+}
+
+/// Where the settings say that the database is.
+pub fn database_options(settings: &Settings) -> DatabaseOptions {
+    DatabaseOptions {
+        url: settings.storage.database_url.clone(),
+        data_dir: PathBuf::from(&settings.storage.data_dir),
+        connections: settings.storage.read_connections,
+        wait: Duration::from_millis(settings.storage.wait_ms),
+        max_bytes: settings.storage.max_database_bytes,
+    }
+}
+
+/// What is up before the first socket.
+struct Foundation {
+    services: Services,
+    first_key: Option<FirstKey>,
+    lock: ServeLock,
+}
+
+/// The engine's thread: starts, reports, waits for its end, stops.
+pub(super) fn run(
+    settings: Settings,
+    options: StartOptions,
+    report: &SyncSender<Result<Started, StartError>>,
+    stopped: oneshot::Receiver<()>,
+) {
+    let fail = |error| {
+        // whoever asked for the start is waiting for this
+        let _ = report.send(Err(error));
+    };
+    let runtime = match StorageRuntime::start() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(StartError::Runtime(error.to_string())),
+    };
+    let handle = runtime.handle();
+    let foundation = match runtime.block_on(async { handle.spawn(lay(settings, options)).await }) {
+        Ok(Ok(foundation)) => foundation,
+        Ok(Err(error)) => return fail(error),
+        Err(error) => return fail(StartError::Runtime(error.to_string())),
+    };
+    let revocations = handle.spawn(watch_revocations(foundation.services.clone()));
+    actix_rt::System::new().block_on(async {
+        match server::start(&foundation.services) {
+            Ok(serving) => {
+                let started = Started {
+                    address: serving.address,
+                    metrics_address: serving.metrics_address,
+                    first_key: foundation.first_key.clone(),
+                    metrics: foundation.services.metrics.clone(),
+                };
+                let _ = report.send(Ok(started));
+                // an engine whose owner is gone ends too
+                let _ = stopped.await;
+                shutdown::shutdown(&foundation.services, serving).await;
+            }
+            Err(error) => fail(error),
+        }
+    });
+    revocations.abort();
+    drop(foundation.services);
+    drop(runtime);
+    drop(foundation.lock);
+}
+
+async fn lay(settings: Settings, options: StartOptions) -> Result<Foundation, StartError> {
+    if !settings.storage.database_url.is_empty() {
+        return Err(StartError::Unsupported(
+            "serving from PostgreSQL is not in this build yet: unset DATABASE_URL / storage.database_url \
+             to serve from SQLite (`bongsu migrate` prepares either)"
+                .into(),
+        ));
+    }
+    let clock = Clock::system();
+    let data_dir = PathBuf::from(&settings.storage.data_dir);
+    std::fs::create_dir_all(&data_dir)
+        .map_err(|error| StoreError::Unavailable(format!("{}: {error}", data_dir.display())))?;
+    let lock = ServeLock::take(&data_dir)?;
+    let database = Database::open(&database_options(&settings), tokio::runtime::Handle::current()).await?;
+    database.migrate().await?;
+    let keys = KeyRing::load(database.clone()).await?;
+    let address: SocketAddr = settings.server.bind.parse().map_err(|_| StartError::Listen {
+        address: settings.server.bind.clone(),
+        problem: "not an address".into(),
+    })?;
+    let development = keys.development_key_ids();
+    if !address.ip().is_loopback() && !development.is_empty() {
+        return Err(StartError::DevelopmentKeys { address, key_ids: development.join(" ") });
+    }
+    let mut own_first_key = None;
+    if address.ip().is_loopback() && keys.is_empty() {
+        own_first_key = Some(first_key::create(&database, clock).await?);
+        keys.refresh().await?;
+    }
+    let services = assemble(settings, options, (database, data_dir), clock, keys).await?;
+    Ok(Foundation { services, first_key: own_first_key, lock })
+}
+
+async fn assemble(
+    settings: Settings,
+    options: StartOptions,
+    (database, data_dir): (Database, PathBuf),
+    clock: Clock,
+    keys: KeyRing,
+) -> Result<Services, StartError> {
+    let (metrics, workers, keys) = (Arc::new(Metrics::default()), Arc::new(Workers::default()), Arc::new(keys));
+    let log = EventLog::start(
+        database.clone(),
+        (&data_dir, options.new_epoch),
+        (clock, metrics.clone()),
+        LogOptions::from(&settings),
+        workers.clone(),
+    )
+    .await?;
+    let reported = workers.clone();
+    metrics.add_reading(Box::new(move |metrics| reported.report(metrics)));
+    let tickets = Tickets::new(
+        database.clone(),
+        keys.clone(),
+        clock,
+        Duration::from_secs(settings.auth.ticket_first_use_s),
+        Duration::from_secs(settings.auth.ticket_lifetime_s),
+    );
+    let keep = Duration::from_secs(settings.idempotency.command_s);
+    let fleets = Fleets::new(database.clone(), log.clone(), bounds(&settings), settings.fleets.history, keep);
+    let server_id = match settings.server.server_id.as_str() {
+        "" => format!("node-{:08x}", random_u64() as u32),
+        own => own.to_owned(),
+    };
+    let publish_limits = PublishLimits {
+        event_bytes: settings.log.max_event_bytes,
+        dedup_window: Duration::from_millis(settings.idempotency.dedup_window_ms),
+    };
+    Ok(Services {
+        settings: Arc::new(settings),
+        server_id: server_id.into(),
+        database,
+        log,
+        keys,
+        tickets,
+        fleets,
+        publish_limits,
+        workers,
+        metrics,
+        draining: Arc::new(AtomicBool::new(false)),
+        connections: Arc::new(AtomicU64::new(0)),
+    })
+}
+
+fn bounds(settings: &Settings) -> GradeBounds {
+    let mut bounds = [Decimal::from_millionths(0); 4];
+    for (bound, text) in bounds.iter_mut().zip(&settings.fleets.grade_bounds) {
+        *bound = Decimal::parse(text).expect("validated with the settings");
+    }
+    GradeBounds(bounds)
+}
+
+/// Reads the generation of keys often enough that a revocation cuts live sessions within a second.
+async fn watch_revocations(services: Services) {
+    let mut tick = tokio::time::interval(Duration::from_millis(services.settings.auth.revocation_poll_ms));
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        match services.keys.refresh().await {
+            Ok(revoked) if revoked.is_empty() => {}
+            Ok(revoked) => {
+                tracing::info!(keys = revoked.len(), "keys were revoked");
+                services.workers.revoke(revoked);
+            }
+            Err(error) => tracing::warn!(%error, "revocations could not be read"),
+        }
+    }
+}

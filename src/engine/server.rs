@@ -1,0 +1,204 @@
+use std::net::{SocketAddr, TcpListener};
+use std::rc::Rc;
+use std::time::Duration;
+
+use actix_codec::Framed;
+use actix_http::body::{BodySize, BoxBody};
+use actix_http::{HttpService, KeepAlive, Request, h1};
+use actix_rt::net::TcpStream;
+use actix_server::{Server, ServerHandle};
+use actix_service::{IntoServiceFactory, ServiceFactoryExt, fn_service, map_config};
+use actix_web::dev::AppConfig;
+use actix_web::middleware::from_fn;
+use actix_web::{App, web};
+use futures_util::SinkExt;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use utoipa_actix_web::AppExt;
+
+use super::StartError;
+use crate::http::{self, Services};
+use crate::rooms::{Registry, RegistryOptions, RoomRegistryActor, Rooms};
+use crate::sessions::{QueueLimits, QueueMetrics, SessionContext};
+
+/// Unflushed bytes above which actix-http no longer asks a body for more; small, so that a burst leaves no
+/// large buffer behind with each connection.
+const WRITE_BUFFER: usize = 7000;
+/// The kernel's buffer per connection: what a reader that stopped can keep from its sweep.
+const SEND_BUFFER: usize = 64 * 1024;
+
+/// Sockets being served.
+pub(super) struct Serving {
+    /// Where.
+    pub address: SocketAddr,
+    /// Where the open metrics are, if anywhere.
+    pub metrics_address: Option<SocketAddr>,
+    /// Ends them.
+    pub handles: Vec<ServerHandle>,
+}
+
+/// Binds and serves; must run inside the engine's actix system.
+pub(super) fn start(services: &Services) -> Result<Serving, StartError> {
+    let options = &services.settings.server;
+    let listener = listen(&options.bind, options.backlog)?;
+    let address = local(&listener)?;
+    let workers = match options.workers {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        own => own,
+    };
+    let own = services.clone();
+    let failed = |error: std::io::Error| StartError::Listen { address: address.to_string(), problem: error.to_string() };
+    let server = Server::build()
+        .workers(workers)
+        .max_concurrent_connections(options.max_connections_per_worker)
+        .disable_signals()
+        .shutdown_timeout(2)
+        .listen("bongsu", listener, move || connections(&own, address))
+        .map_err(failed)?
+        .run();
+    let mut handles = vec![server.handle()];
+    actix_rt::spawn(server);
+    let metrics_address = metrics(services, &mut handles)?;
+    Ok(Serving { address, metrics_address, handles })
+}
+
+fn listen(bind: &str, backlog: u32) -> Result<TcpListener, StartError> {
+    let failed = |problem: String| StartError::Listen { address: bind.to_owned(), problem };
+    let address: SocketAddr = bind.parse().map_err(|_| failed("not an address".into()))?;
+    let open = || -> std::io::Result<TcpListener> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+        Ok(socket.into())
+    };
+    open().map_err(|error| failed(error.to_string()))
+}
+
+fn local(listener: &TcpListener) -> Result<SocketAddr, StartError> {
+    listener.local_addr().map_err(|error| StartError::Runtime(error.to_string()))
+}
+
+/// One worker thread's way of serving: its room registry, its routes, and the two ways a connection can go.
+fn connections(
+    services: &Services,
+    address: SocketAddr,
+) -> impl actix_service::ServiceFactory<TcpStream, Config = (), Response = (), Error = actix_http::error::DispatchError, InitError = ()> + use<>
+{
+    let options = &services.settings.server;
+    let stall = Duration::from_millis(options.stall_timeout_ms);
+    let app = app(services.clone()).into_factory().map_err(|error: actix_web::Error| error.error_response());
+    HttpService::build()
+        .keep_alive(KeepAlive::Timeout(Duration::from_millis(options.keep_alive_ms)))
+        .client_request_timeout(Duration::from_millis(options.request_head_timeout_ms))
+        // values up to 500 ms can hang a socket for ever, longer ones linger
+        .client_disconnect_timeout(Duration::ZERO)
+        // otherwise a stream outlives the client that closed its half of it
+        .h1_allow_half_closed(false)
+        .h1_write_buffer_size(WRITE_BUFFER)
+        .local_addr(address)
+        .on_connect_ext(move |stream: &TcpStream, _| prepare(stream, stall))
+        .upgrade(fn_service(refuse_upgrade))
+        .finish(map_config(app, |()| AppConfig::default()))
+        .tcp()
+}
+
+/// What the kernel is told of each accepted connection: a peer that acknowledges nothing is gone.
+fn prepare(stream: &TcpStream, stall: Duration) {
+    let socket = SockRef::from(stream);
+    let told = socket
+        .set_tcp_nodelay(true)
+        .and_then(|()| socket.set_send_buffer_size(SEND_BUFFER))
+        .and_then(|()| socket.set_tcp_user_timeout(Some(stall)));
+    if let Err(error) = told {
+        tracing::debug!(%error, "a connection's socket options could not be set");
+    }
+}
+
+fn app(
+    services: Services,
+) -> App<
+    impl actix_service::ServiceFactory<
+        actix_web::dev::ServiceRequest,
+        Config = (),
+        Response = actix_web::dev::ServiceResponse<BoxBody>,
+        Error = actix_web::Error,
+        InitError = (),
+    >,
+> {
+    let worker = worker(&services);
+    let cors = http::cors(&services.settings.cors.allowed_origins);
+    App::new()
+        .app_data(web::Data::new(services))
+        .app_data(worker)
+        .into_utoipa_app()
+        .configure(http::routes)
+        .into_app()
+        .wrap(cors)
+        .wrap(from_fn(http::record))
+}
+
+/// The worker thread's registry actor and what its sessions share.
+fn worker(services: &Services) -> Rc<http::WorkerContext> {
+    let (settings, clock) = (&services.settings, services.log.clock());
+    let options = RegistryOptions {
+        heartbeat: Duration::from_millis(settings.sessions.heartbeat_ms),
+        stall: Duration::from_millis(settings.server.stall_timeout_ms),
+        max_age: Duration::from_secs(settings.sessions.max_age_s),
+        retry_spread: Duration::from_millis(settings.drain.retry_spread_ms),
+    };
+    let metrics = services.metrics.clone();
+    let build = move || Registry::new(options, clock, metrics.clone());
+    let sweep = Duration::from_millis(settings.sessions.sweep_ms);
+    let (rooms, mail): (Rooms, _) = RoomRegistryActor::start_here(build, sweep, services.metrics.clone());
+    services.workers.add(mail);
+    let sessions = SessionContext {
+        log: services.log.clone(),
+        rooms,
+        metrics: services.metrics.clone(),
+        ready_timeout: Duration::from_millis(settings.sessions.ready_timeout_ms),
+    };
+    Rc::new(http::WorkerContext {
+        sessions: Rc::new(sessions),
+        queues: Rc::new(QueueMetrics::new(&services.metrics, clock)),
+        limits: QueueLimits { bytes: settings.sessions.queue_bytes, items: settings.sessions.queue_items },
+    })
+}
+
+/// Requests with `Upgrade: websocket` come here and pass none of the app's middleware.
+async fn refuse_upgrade(
+    (_, mut framed): (Request, Framed<TcpStream, h1::Codec>),
+) -> Result<(), actix_http::Error> {
+    let (head, body) = http::upgrade_refusal();
+    let sent = async {
+        framed.feed(h1::Message::Item((head, BodySize::Sized(body.len() as u64)))).await?;
+        framed.feed(h1::Message::Chunk(Some(body))).await?;
+        framed.send(h1::Message::Chunk(None)).await
+    };
+    // a client that went away meanwhile needs no answer
+    let _ = sent.await;
+    Ok(())
+}
+
+/// `/metrics` on a port of its own.
+fn metrics(services: &Services, handles: &mut Vec<ServerHandle>) -> Result<Option<SocketAddr>, StartError> {
+    let bind = &services.settings.metrics.bind;
+    if bind.is_empty() {
+        return Ok(None);
+    }
+    let listener = listen(bind, 64)?;
+    let address = local(&listener)?;
+    let own = services.clone();
+    let server = actix_web::HttpServer::new(move || {
+        App::new().app_data(web::Data::new(own.clone())).route("/metrics", web::get().to(http::open_metrics))
+    })
+    .workers(1)
+    .disable_signals()
+    .shutdown_timeout(1)
+    .listen(listener)
+    .map_err(|error| StartError::Listen { address: bind.clone(), problem: error.to_string() })?
+    .run();
+    handles.push(server.handle());
+    actix_rt::spawn(server);
+    Ok(Some(address))
+}

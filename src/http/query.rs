@@ -1,0 +1,74 @@
+use actix_web::{HttpRequest, web};
+
+use crate::domain::{EntityId, Refusal};
+
+/// The parameters behind a request's question mark, decoded.
+pub struct Query(Vec<(String, String)>);
+
+impl Query {
+    /// Reads them all.
+    pub fn of(request: &HttpRequest) -> Result<Self, Refusal> {
+        web::Query::<Vec<(String, String)>>::from_query(request.query_string())
+            .map(|query| Query(query.into_inner()))
+            .map_err(|_| Refusal::malformed("query", "cannot be decoded"))
+    }
+
+    /// The first value of a parameter.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(own, _)| own == name).map(|(_, value)| value.as_str())
+    }
+
+    /// A list split at commas, trimmed, empties and repetitions dropped; missing or empty is an error.
+    pub fn list(&self, name: &str) -> Result<Vec<&str>, Refusal> {
+        let text = self.get(name).ok_or_else(|| Refusal::malformed(name, "is required"))?;
+        let mut items: Vec<&str> = Vec::new();
+        for item in text.split(',').map(str::trim).filter(|item| !item.is_empty()) {
+            if !items.contains(&item) {
+                items.push(item);
+            }
+        }
+        if items.is_empty() {
+            return Err(Refusal::malformed(name, "names nothing"));
+        }
+        Ok(items)
+    }
+
+    /// A list of ids.
+    pub fn ids(&self, name: &str) -> Result<Vec<EntityId>, Refusal> {
+        let parse = |item| EntityId::parse(item).map_err(|error| Refusal::malformed(name, format!("{item:?} {error}")));
+        self.list(name)?.into_iter().map(parse).collect()
+    }
+
+    /// `limit`: 1–200, 50 when not given.
+    pub fn limit(&self) -> Result<usize, Refusal> {
+        match self.get("limit").map(str::parse) {
+            None => Ok(50),
+            Some(Ok(limit)) if (1..=200).contains(&limit) => Ok(limit),
+            Some(_) => Err(Refusal::malformed("limit", "must be within 1-200")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use actix_web::test::TestRequest;
+
+    fn query(text: &str) -> Query {
+        Query::of(&TestRequest::with_uri(&format!("/?{text}")).to_http_request()).unwrap_or_else(|_| panic!("{text}"))
+    }
+
+    #[test]
+    fn lists_are_trimmed_and_deduplicated() {
+        assert_eq!(query("ids=a,%20b%20,,a,c").list("ids").unwrap_or_default(), ["a", "b", "c"]);
+        assert!(query("ids=,%20,").list("ids").is_err());
+        assert!(query("other=1").list("ids").is_err());
+        assert!(query("ids=a%0Ab").ids("ids").is_err());
+    }
+
+    #[test]
+    fn limits_have_a_range() {
+        assert_eq!(query("").limit().unwrap_or(0), 50);
+        assert!(query("limit=0").limit().is_err() && query("limit=201").limit().is_err());
+    }
+}

@@ -1,0 +1,52 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crate::fleets::Fleets;
+use crate::identity::{KeyRing, Tickets};
+use crate::log::EventLog;
+use crate::publishing::PublishLimits;
+use crate::rooms::Workers;
+use crate::settings::Settings;
+use crate::storage::Database;
+use crate::telemetry::Metrics;
+
+/// What handlers work with; one per engine, shared by its worker threads.
+#[derive(Clone)]
+pub struct Services {
+    /// The options in force.
+    pub settings: Arc<Settings>,
+    /// This node's name.
+    pub server_id: Arc<str>,
+    /// The database.
+    pub database: Database,
+    /// The event log.
+    pub log: EventLog,
+    /// API keys.
+    pub keys: Arc<KeyRing>,
+    /// Tickets.
+    pub tickets: Tickets,
+    /// Fleets.
+    pub fleets: Fleets,
+    /// Limits of publishes.
+    pub publish_limits: PublishLimits,
+    /// The worker threads.
+    pub workers: Arc<Workers>,
+    /// The engine's metrics.
+    pub metrics: Arc<Metrics>,
+    /// Set when the node no longer takes new sessions.
+    pub draining: Arc<AtomicBool>,
+    /// Numbers connections.
+    pub connections: Arc<AtomicU64>,
+}
+
+impl Services {
+    /// Whether the node no longer takes new sessions.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// The next connection's number.
+    pub fn next_connection(&self) -> u64 {
+        self.connections.fetch_add(1, Ordering::Relaxed) + 1
+    }
+}

@@ -1,0 +1,237 @@
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, USER_AGENT};
+use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, ResponseError, get};
+use bytes::Bytes;
+
+use super::auth::{authenticate, count_failure};
+use super::body::services;
+use super::problem::{ProblemBody, status};
+use super::query::Query;
+use super::{Problem, Services};
+use crate::domain::{Cursor, Refusal, RefusalKind, Selector, Topic, TopicKind};
+use crate::identity::rights;
+use crate::rooms::{Hello, Principal as SessionPrincipal};
+use crate::sessions::{Grant, QueueLimits, QueueMetrics, SendQueue, SessionActor, SessionContext, SessionRequest, SseBody};
+use crate::wire::{self, CloseCode, Format};
+
+/// What the worker thread of a stream gives to its sessions.
+pub struct WorkerContext {
+    /// For session actors.
+    pub sessions: Rc<SessionContext>,
+    /// For send queues.
+    pub queues: Rc<QueueMetrics>,
+    /// For send queues.
+    pub limits: QueueLimits,
+}
+
+/// Listen to any topics on one connection.
+#[utoipa::path(
+    tag = "realtime",
+    params(
+        ("topics" = String, Query, description = "topics separated by commas, at most 128"),
+        ("cursor" = Option<String>, Query, description = "position to resume from; Last-Event-ID beats it"),
+        ("ticket" = Option<String>, Query, description = "for clients that cannot send headers"),
+    ),
+    responses(
+        (status = 200, description = "an event stream; data is the whole event object", content_type = "text/event-stream"),
+        (status = 400, body = ProblemBody), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody),
+    )
+)]
+#[get("/v2/realtime/stream")]
+pub async fn stream(request: HttpRequest) -> HttpResponse {
+    let selectors = Query::of(&request).and_then(|query| {
+        let parse = |item: &str| {
+            Selector::parse(item).map_err(|error| Refusal::malformed("topics", format!("{item:?}: {error}")))
+        };
+        query.list("topics")?.into_iter().map(parse).collect()
+    });
+    respond(&request, selectors, Format::SseObject).await
+}
+
+macro_rules! entity_stream {
+    ($(#[$doc:meta])* $name:ident, $path:literal, $parameter:literal, $kind:expr) => {
+        $(#[$doc])*
+        #[utoipa::path(
+            tag = "realtime",
+            params(
+                ($parameter = String, Query, description = "ids, separated by commas"),
+                ("cursor" = Option<String>, Query, description = "position to resume from; Last-Event-ID beats it"),
+                ("ticket" = Option<String>, Query, description = "for clients that cannot send headers"),
+            ),
+            responses(
+                (status = 200, description = "an event stream; data is the event's data alone", content_type = "text/event-stream"),
+                (status = 400, body = ProblemBody), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody),
+            )
+        )]
+        #[get($path)]
+        pub async fn $name(request: HttpRequest) -> HttpResponse {
+            let ids = Query::of(&request).and_then(|query| query.ids($parameter));
+            let topic = |id| Selector::Topic(Topic::of($kind, &id));
+            let selectors = ids.map(|ids| ids.into_iter().map(topic).collect());
+            respond(&request, selectors, Format::SseData).await
+        }
+    };
+}
+
+entity_stream!(
+    /// Listen to the carbon intensity of fleets: `ei_updated`.
+    ei_updates, "/v2/realtime/ei-updates", "fleet_ids", TopicKind::Fleet
+);
+entity_stream!(
+    /// Listen to the status of bids: `bid_status_changed`.
+    bid_updates, "/v2/realtime/bid-updates", "bid_ids", TopicKind::Bid
+);
+entity_stream!(
+    /// Listen to the ranking of a bid's proposals: `proposal_ranking_updated`.
+    ranking_updates, "/v2/realtime/proposal-ranking-updates", "bid_id", TopicKind::Ranking
+);
+entity_stream!(
+    /// Listen to the status of orders: `order_status_changed`.
+    order_updates, "/v2/realtime/order-updates", "order_ids", TopicKind::Order
+);
+
+async fn respond(request: &HttpRequest, selectors: Result<Vec<Selector>, Refusal>, format: Format) -> HttpResponse {
+    match open(request, selectors, format).await {
+        Ok(response) => response,
+        Err(refusal) => refuse(request, refusal),
+    }
+}
+
+async fn open(
+    request: &HttpRequest,
+    selectors: Result<Vec<Selector>, Refusal>,
+    format: Format,
+) -> Result<HttpResponse, Refusal> {
+    let services = services(request);
+    if services.is_draining() {
+        return Err(Refusal::new(RefusalKind::Unavailable, "draining", "this node is draining"));
+    }
+    let query = Query::of(request)?;
+    // whoever cannot be identified learns nothing about the parameters
+    let principal = match query.get("ticket") {
+        Some(ticket) => {
+            let wanted = selectors.clone().unwrap_or_default();
+            let redeemed = services.tickets.redeem(ticket, request.path(), &wanted).await;
+            count_failure(request, redeemed)?
+        }
+        None => authenticate(request).await?,
+    };
+    let selectors = within_limit(selectors?, services.settings.sessions.max_topics)?;
+    let tenant = principal.tenant()?.clone();
+    let grants = count_failure(request, grants(&principal, selectors))?;
+    let id = services.next_connection();
+    if let Some(ticket_id) = &principal.ticket_id {
+        services.workers.replace_ticket(ticket_id, id);
+    }
+    let session = SessionRequest {
+        id,
+        tenant,
+        grants,
+        cursor: cursor(request, &query),
+        hello: hello(services, id, principal.user.as_ref().map(|user| user.sub.as_str())),
+        principal: SessionPrincipal { key_id: principal.key_id, ticket_id: principal.ticket_id },
+        transport: "sse",
+        peer: request.peer_addr().map(|address| address.ip()),
+        user_agent: header(request, USER_AGENT.as_str()).unwrap_or_default().to_owned(),
+    };
+    let worker = request.app_data::<Rc<WorkerContext>>().expect("set by the engine");
+    let queue = Rc::new(SendQueue::new(format, worker.limits, worker.queues.clone()));
+    queue.push_control(wire::retry_frame(Duration::from_millis(services.settings.sessions.retry_ms)));
+    let port = SessionActor::open(worker.sessions.clone(), session, queue.clone());
+    Ok(event_stream(&mut HttpResponse::Ok()).body(SseBody::new(queue, port)))
+}
+
+/// The head of a stream: never cached, buffered or compressed, ended by closing the connection.
+fn event_stream(response: &mut HttpResponseBuilder) -> &mut HttpResponseBuilder {
+    response
+        .insert_header((CONTENT_TYPE, "text/event-stream"))
+        .insert_header((CACHE_CONTROL, "no-cache, no-transform"))
+        .insert_header(("X-Accel-Buffering", "no"))
+        .force_close();
+    response
+}
+
+fn hello(services: &Services, id: u64, user_id: Option<&str>) -> Hello {
+    Hello {
+        connection_id: format!("{}.{id}", services.server_id),
+        server_id: services.server_id.clone(),
+        user_id: user_id.map(str::to_owned),
+        max_message_bytes: services.settings.log.max_message_bytes,
+        max_topics: services.settings.sessions.max_topics,
+    }
+}
+
+fn within_limit(mut selectors: Vec<Selector>, limit: usize) -> Result<Vec<Selector>, Refusal> {
+    let mut seen = std::collections::HashSet::new();
+    selectors.retain(|selector| seen.insert(selector.clone()));
+    if selectors.len() <= limit {
+        return Ok(selectors);
+    }
+    let detail = format!("{} topics asked for, at most {limit} are allowed on one connection", selectors.len());
+    Err(Refusal::new(RefusalKind::Malformed, "too_many_topics", detail))
+}
+
+/// What the principal may see of what it asks for; on SSE a refused topic refuses the connection.
+fn grants(principal: &crate::identity::Principal, selectors: Vec<Selector>) -> Result<Arc<[Grant]>, Refusal> {
+    let mut grants = Vec::with_capacity(selectors.len());
+    let mut refused = Vec::new();
+    for selector in selectors {
+        match rights::subscription(principal, &selector) {
+            Some(audience) => grants.push(Grant { selector, audience }),
+            None => refused.push(selector.to_string()),
+        }
+    }
+    if refused.is_empty() {
+        return Ok(grants.into());
+    }
+    let refusal = Refusal::forbidden("forbidden_topics", format!("not allowed: {}", refused.join(", ")));
+    Err(refused.iter().fold(refusal, |refusal, topic| refusal.with_field("topics", topic)))
+}
+
+fn cursor(request: &HttpRequest, query: &Query) -> Option<Cursor> {
+    let sent = request.headers().get("last-event-id").map(|value| value.to_str().unwrap_or("?"));
+    sent.filter(|text| !text.is_empty()).or_else(|| query.get("cursor")).map(Cursor::read)
+}
+
+fn header<'a>(request: &'a HttpRequest, name: &str) -> Option<&'a str> {
+    request.headers().get(name).and_then(|value| value.to_str().ok())
+}
+
+/// EventSource gives up for good on any answer but 200, so a refusal that may pass is a stream that
+/// says when to come back; all others are answered as problems.
+fn refuse(request: &HttpRequest, refusal: Refusal) -> HttpResponse {
+    let code = match (refusal.kind, refusal.code) {
+        (RefusalKind::Unavailable, "draining") => CloseCode::Draining,
+        (RefusalKind::Unavailable | RefusalKind::Internal, _) => CloseCode::GoingAway,
+        (RefusalKind::RateLimited, _) => CloseCode::RateLimited,
+        _ => return Problem(refusal).error_response(),
+    };
+    if !header(request, ACCEPT.as_str()).is_some_and(|accept| accept.contains("text/event-stream")) {
+        return Problem(refusal).error_response();
+    }
+    let retry = crate::clock::jittered(code.default_retry(), 1.0);
+    event_stream(&mut HttpResponse::Ok()).body(wire::close_frame(code, retry))
+}
+
+/// The answer to an upgrade request on a path that has no WebSocket: its head and its body.
+pub fn upgrade_refusal() -> (actix_http::Response<()>, Bytes) {
+    let refusal = Refusal::new(RefusalKind::NotFound, "no_websocket", "there is no WebSocket at this path");
+    let body = serde_json::to_vec(&ProblemBody::new(&refusal)).expect("a problem is plain data");
+    let mut response = actix_http::Response::new(status(refusal.kind)).drop_body();
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    response.head_mut().set_connection_type(actix_http::ConnectionType::Close);
+    (response, body.into())
+}
+
+/// The routes of this file.
+pub fn routes(config: &mut utoipa_actix_web::service_config::ServiceConfig<'_>) {
+    config
+        .service(stream)
+        .service(ei_updates)
+        .service(bid_updates)
+        .service(ranking_updates)
+        .service(order_updates);
+}

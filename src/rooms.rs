@@ -1,0 +1,18 @@
+//! Rooms: which sessions of a worker thread hear which topics, and the fan-out to them.
+//!
+//! [`Registry`] is the plain logic; [`RoomRegistryActor`] is its shell, one per worker thread, with the
+//! thread's single sweep timer. Sessions of the same thread reach it by a [`Rooms`] handle, without a
+//! mailbox; other threads wake it by its port.
+
+mod registry;
+mod room;
+mod room_registry_actor;
+mod workers;
+
+pub use registry::{
+    Attach, Attached, ConnectionId, Hello, Joined, Notice, Principal, Registry, RegistryOptions, SessionHandle,
+};
+pub use room_registry_actor::{
+    CountSessions, Drain, ReplaceTicket, Revoke, RoomRegistryActor, Rooms, WorkerMail,
+};
+pub use workers::Workers;

@@ -1,0 +1,451 @@
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use indexmap::IndexMap;
+
+use super::room::Rooms as TenantTopics;
+use crate::clock::{Clock, jittered};
+use crate::domain::{Cursor, Position, TenantId};
+use crate::log::{Recovery, TenantLog};
+use crate::sessions::{Grant, SendQueue};
+use crate::telemetry::Metrics;
+use crate::wire::{self, CloseCode, Event, Ready};
+
+/// Names a connection within its process.
+pub type ConnectionId = u64;
+
+/// Events fetched from the log at once when the worker moves on.
+const ADVANCE_BATCH: usize = 256;
+
+/// How the registry reaches a session's actor.
+pub trait SessionHandle {
+    /// Tells it something; must not call back.
+    fn notify(&self, notice: Notice);
+}
+
+/// What a session is told by its registry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// The worker moved past what it could deliver: catch up from here.
+    FellBehind {
+        /// Everything up to this number has been delivered.
+        after: u64,
+    },
+    /// The session is over; its queue has been told.
+    Closed(CloseCode),
+}
+
+/// Whose credentials a session lives by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Principal {
+    /// The API key.
+    pub key_id: Arc<str>,
+    /// The ticket, if one was used; a newer connection of it replaces this one.
+    pub ticket_id: Option<Arc<str>>,
+}
+
+/// What a connection is told first, but for where it stands.
+#[derive(Clone, Debug)]
+pub struct Hello {
+    /// Unique in the cluster.
+    pub connection_id: String,
+    /// The node.
+    pub server_id: Arc<str>,
+    /// The user, when the principal is one.
+    pub user_id: Option<String>,
+    /// Largest message accepted, bytes.
+    pub max_message_bytes: usize,
+    /// Most topics on one connection.
+    pub max_topics: usize,
+}
+
+/// A session that wants in.
+pub struct Attach {
+    /// Who.
+    pub id: ConnectionId,
+    /// The tenant's log.
+    pub log: Arc<TenantLog>,
+    /// What it may see.
+    pub grants: Arc<[Grant]>,
+    /// Where its frames go.
+    pub queue: Rc<SendQueue>,
+    /// Where it wants to resume.
+    pub cursor: Option<Cursor>,
+    /// Its `ready` frame.
+    pub hello: Hello,
+    /// Its credentials.
+    pub principal: Principal,
+    /// Its actor.
+    pub handle: Box<dyn SessionHandle>,
+}
+
+/// How a session got in; `ready` is in its queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attached {
+    /// It hears live events from here on.
+    Live,
+    /// It has to replay what came after this number, then join.
+    Behind {
+        /// The cursor's number.
+        after: u64,
+    },
+}
+
+/// Whether a session that caught up is live now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Joined {
+    /// It hears live events from here on.
+    Live,
+    /// The log has moved on: read again after this number.
+    Behind {
+        /// Where it stands.
+        after: u64,
+    },
+}
+
+/// Times that the registry keeps.
+#[derive(Clone, Copy, Debug)]
+pub struct RegistryOptions {
+    /// Distance of heartbeats.
+    pub heartbeat: Duration,
+    /// A reader that takes nothing for this long is gone.
+    pub stall: Duration,
+    /// Age at which connections are closed, up to a tenth later.
+    pub max_age: Duration,
+    /// Reconnection delays of drained sessions spread over this.
+    pub retry_spread: Duration,
+}
+
+struct Entry {
+    tenant: TenantId,
+    grants: Arc<[Grant]>,
+    queue: Rc<SendQueue>,
+    handle: Box<dyn SessionHandle>,
+    principal: Principal,
+    /// Where it stands while it is not live.
+    behind: Option<u64>,
+    heartbeat_at: Instant,
+    expires_at: Instant,
+}
+
+struct Tenant {
+    log: Arc<TenantLog>,
+    /// Everything up to here has been handed to the rooms.
+    delivered: u64,
+    topics: TenantTopics,
+    sessions: usize,
+}
+
+/// The sessions and rooms of one worker thread.
+pub struct Registry {
+    options: RegistryOptions,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+    tenants: HashMap<TenantId, Tenant>,
+    sessions: IndexMap<ConnectionId, Entry>,
+    drain_by: Option<Instant>,
+}
+
+impl Registry {
+    /// Without sessions.
+    pub fn new(options: RegistryOptions, clock: Clock, metrics: Arc<Metrics>) -> Self {
+        Registry {
+            options,
+            clock,
+            metrics,
+            tenants: HashMap::new(),
+            sessions: IndexMap::new(),
+            drain_by: None,
+        }
+    }
+
+    /// Sessions held.
+    pub fn len(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Whether no session is held.
+    pub fn is_empty(&self) -> bool {
+        self.sessions.is_empty()
+    }
+
+    /// Takes a session in: judges its cursor, says `ready`, and joins it at once unless it has to catch up.
+    pub fn attach(&mut self, attach: Attach, now: Instant) -> Attached {
+        let tenant = attach.log.tenant().clone();
+        self.replace_older(&attach.principal, attach.id);
+        let (recovery, stands_at) = self.judge(&attach);
+        self.metrics.recovered(recovery.outcome());
+        let position = attach.log.position(match recovery {
+            Recovery::Replay { after } => after,
+            _ => stands_at,
+        });
+        attach.queue.push_control(wire::ready_frame(&self.ready(&attach, recovery, position)));
+        let behind = match recovery {
+            Recovery::Replay { after } => Some(after),
+            _ => None,
+        };
+        let entry = Entry {
+            tenant: tenant.clone(),
+            grants: attach.grants,
+            queue: attach.queue,
+            handle: attach.handle,
+            principal: attach.principal,
+            behind,
+            heartbeat_at: now + self.options.heartbeat,
+            expires_at: now + jittered(self.options.max_age, 0.1),
+        };
+        if let Some(own) = self.tenants.get_mut(&tenant) {
+            own.sessions += 1;
+        }
+        self.sessions.insert(attach.id, entry);
+        match behind {
+            Some(after) => Attached::Behind { after },
+            None => {
+                self.enter(attach.id);
+                Attached::Live
+            }
+        }
+    }
+
+    /// A session has everything up to `after`; joins it when that is where the worker stands.
+    pub fn join(&mut self, id: ConnectionId, after: u64) -> Joined {
+        let Some(entry) = self.sessions.get_mut(&id) else { return Joined::Live };
+        entry.behind = Some(after);
+        let tenant = entry.tenant.clone();
+        self.advance(&tenant);
+        let Some((entry, own)) = self.sessions.get_mut(&id).zip(self.tenants.get(&tenant)) else {
+            return Joined::Live;
+        };
+        if own.delivered > after {
+            return Joined::Behind { after };
+        }
+        entry.behind = None;
+        entry.queue.push_control(wire::position_frame(own.log.position(own.delivered)));
+        self.enter(id);
+        Joined::Live
+    }
+
+    /// The client has left, or its connection broke.
+    pub fn leave(&mut self, id: ConnectionId) {
+        self.remove(id);
+    }
+
+    /// Hands everything that the tenant's log has taken since to its rooms.
+    pub fn advance(&mut self, tenant: &TenantId) {
+        let Some(own) = self.tenants.get_mut(tenant) else { return };
+        let mut overflowed = Vec::new();
+        loop {
+            let Some(events) = own.log.after(own.delivered, ADVANCE_BATCH) else {
+                self.demote(tenant);
+                break;
+            };
+            for event in &events {
+                own.topics.deliver(event, &mut overflowed);
+                own.delivered = event.seq();
+            }
+            if events.len() < ADVANCE_BATCH {
+                break;
+            }
+        }
+        self.cut_slow(overflowed);
+    }
+
+    /// Hands a volatile event to its room.
+    pub fn volatile(&mut self, tenant: &TenantId, event: &Arc<Event>) {
+        let Some(own) = self.tenants.get_mut(tenant) else { return };
+        let mut overflowed = Vec::new();
+        own.topics.deliver(event, &mut overflowed);
+        self.cut_slow(overflowed);
+    }
+
+    /// Looks after every session: heartbeats, stalls, maximum age, a drain under way.
+    pub fn sweep(&mut self, now: Instant) {
+        let mut ends = Vec::new();
+        let mut heartbeats: HashMap<(TenantId, u64), Bytes> = HashMap::new();
+        let wall = self.clock.now();
+        for (id, entry) in &mut self.sessions {
+            if entry.queue.has_left() {
+                ends.push((*id, None));
+            } else if entry.queue.stalled_for(now) >= self.options.stall {
+                ends.push((*id, Some(CloseCode::SlowConsumer)));
+            } else if entry.expires_at <= now {
+                ends.push((*id, Some(CloseCode::MaximumAge)));
+            } else if entry.heartbeat_at <= now
+                && let Some(own) = self.tenants.get(&entry.tenant)
+            {
+                entry.heartbeat_at = now + self.options.heartbeat;
+                let seq = entry.behind.unwrap_or(own.delivered);
+                let beat = heartbeats
+                    .entry((entry.tenant.clone(), seq))
+                    .or_insert_with(|| wire::heartbeat_frame(own.log.position(seq), wall));
+                // while it catches up, the queue may hold events beyond its last whole page
+                if entry.behind.is_none() || entry.queue.last_seq() <= seq {
+                    entry.queue.push_heartbeat(beat.clone());
+                }
+            }
+        }
+        for (id, code) in ends {
+            match code {
+                Some(CloseCode::SlowConsumer) => self.cut(id, CloseCode::SlowConsumer),
+                Some(code) => self.finish(id, code, code.default_retry()),
+                None => drop(self.remove(id)),
+            }
+        }
+        self.drain_some(now);
+    }
+
+    /// Ends every session of these keys.
+    pub fn revoke(&mut self, key_ids: &HashSet<Arc<str>>) {
+        let revoked = self.sessions.iter().filter(|(_, entry)| key_ids.contains(&entry.principal.key_id));
+        for id in revoked.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.finish(id, CloseCode::Unauthenticated, CloseCode::Unauthenticated.default_retry());
+        }
+    }
+
+    /// Ends other sessions of a ticket that has a newer connection, here or on another worker.
+    pub fn replace_ticket(&mut self, ticket_id: &str, newer: ConnectionId) {
+        let older = self.sessions.iter().filter(|(id, entry)| {
+            **id < newer && entry.principal.ticket_id.as_deref() == Some(ticket_id)
+        });
+        for id in older.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.finish(id, CloseCode::Replaced, CloseCode::Replaced.default_retry());
+        }
+    }
+
+    /// Ends all sessions at an even pace, so that the last is told by `by`.
+    pub fn drain(&mut self, by: Instant) {
+        self.drain_by = Some(by);
+    }
+
+    fn replace_older(&mut self, principal: &Principal, newer: ConnectionId) {
+        if let Some(ticket_id) = principal.ticket_id.clone() {
+            self.replace_ticket(&ticket_id, newer);
+        }
+    }
+
+    /// What the cursor leads to, against the number that the worker then stands at.
+    fn judge(&mut self, attach: &Attach) -> (Recovery, u64) {
+        let tenant = attach.log.tenant().clone();
+        self.tenants.entry(tenant.clone()).or_insert_with(|| Tenant {
+            log: attach.log.clone(),
+            delivered: attach.log.head().seq,
+            topics: TenantTopics::default(),
+            sessions: 0,
+        });
+        let selectors: Vec<_> = attach.grants.iter().map(|grant| grant.selector.clone()).collect();
+        let (recovery, head) = attach.log.recovery(attach.cursor, &selectors);
+        self.advance(&tenant);
+        let stands_at = self.tenants.get(&tenant).map_or(head.seq, |own| own.delivered);
+        match recovery {
+            // the log moved on between the judgement and now
+            Recovery::Current if stands_at > head.seq => (Recovery::Replay { after: head.seq }, stands_at),
+            recovery => (recovery, stands_at),
+        }
+    }
+
+    fn ready(&self, attach: &Attach, recovery: Recovery, position: Position) -> Ready {
+        Ready {
+            connection_id: attach.hello.connection_id.clone(),
+            server_id: attach.hello.server_id.clone(),
+            tenant_id: attach.log.tenant().as_str().to_owned(),
+            user_id: attach.hello.user_id.clone(),
+            topics: attach.grants.iter().map(|grant| grant.selector.to_string()).collect(),
+            heartbeat_ms: self.options.heartbeat.as_millis() as u64,
+            position,
+            recovered: recovery.recovered(),
+            reason: recovery.reason(),
+            max_frame_bytes: attach.hello.max_message_bytes,
+            max_message_bytes: attach.hello.max_message_bytes,
+            max_topics: attach.hello.max_topics,
+        }
+    }
+
+    fn enter(&mut self, id: ConnectionId) {
+        let Some(entry) = self.sessions.get(&id) else { return };
+        if let Some(own) = self.tenants.get_mut(&entry.tenant) {
+            own.topics.enter(id, &entry.grants, &entry.queue);
+        }
+    }
+
+    /// The window has moved past the worker: its live sessions catch up from the log instead.
+    fn demote(&mut self, tenant: &TenantId) {
+        let Some(own) = self.tenants.get_mut(tenant) else { return };
+        let after = own.delivered;
+        own.delivered = own.log.head().seq;
+        own.topics = TenantTopics::default();
+        let live = self.sessions.values_mut().filter(|entry| entry.tenant == *tenant && entry.behind.is_none());
+        for entry in live {
+            entry.behind = Some(after);
+            entry.handle.notify(Notice::FellBehind { after });
+        }
+    }
+
+    fn cut_slow(&mut self, ids: Vec<ConnectionId>) {
+        for id in ids {
+            self.cut(id, CloseCode::SlowConsumer);
+        }
+    }
+
+    /// Ends a session, throwing away what waits.
+    fn cut(&mut self, id: ConnectionId, code: CloseCode) {
+        if let Some(entry) = self.remove(id) {
+            entry.queue.cut(wire::close_frame(code, code.default_retry()));
+            entry.handle.notify(Notice::Closed(code));
+        }
+    }
+
+    /// Ends a session after what waits.
+    fn finish(&mut self, id: ConnectionId, code: CloseCode, retry: Duration) {
+        if let Some(entry) = self.remove(id) {
+            entry.queue.finish(wire::close_frame(code, retry));
+            entry.handle.notify(Notice::Closed(code));
+        }
+    }
+
+    /// Ends as many sessions as the time left to the end of the drain asks for.
+    fn drain_some(&mut self, now: Instant) {
+        let Some(by) = self.drain_by else { return };
+        let left = by.saturating_duration_since(now).as_millis().max(1) as usize;
+        let count = (self.sessions.len() * DRAIN_STEP.as_millis() as usize).div_ceil(left).min(self.sessions.len());
+        let ids: Vec<_> = self.sessions.keys().rev().take(count).copied().collect();
+        for id in ids {
+            let retry = self.options.retry_spread.mul_f64(crate::clock::random_u64() as f64 / u64::MAX as f64);
+            self.finish(id, CloseCode::Draining, retry);
+        }
+    }
+
+    fn remove(&mut self, id: ConnectionId) -> Option<Entry> {
+        let entry = self.sessions.swap_remove(&id)?;
+        if let Some(own) = self.tenants.get_mut(&entry.tenant) {
+            own.topics.leave(id, &entry.grants);
+            own.sessions -= 1;
+            if own.sessions == 0 {
+                self.tenants.remove(&entry.tenant);
+            }
+        }
+        Some(entry)
+    }
+}
+
+/// How often a registry that drains is swept.
+pub const DRAIN_STEP: Duration = Duration::from_millis(20);
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        // after a panic the sessions resume elsewhere, or here in the rebuilt registry
+        for (_, entry) in self.sessions.drain(..) {
+            let code = CloseCode::GoingAway;
+            entry.queue.cut(wire::close_frame(code, code.default_retry()));
+            entry.handle.notify(Notice::Closed(code));
+        }
+    }
+}
+
+impl std::fmt::Debug for Registry {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Registry").field("sessions", &self.sessions.len()).finish()
+    }
+}

@@ -1,0 +1,78 @@
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+
+use super::ConnectionId;
+use crate::domain::{Selector, Topic};
+use crate::sessions::{Grant, Pushed, SendQueue};
+use crate::wire::{Audience, Event};
+
+#[derive(Debug)]
+struct Member {
+    queue: Rc<SendQueue>,
+    audience: Audience,
+}
+
+/// Members lie densely, for the fan-out, and are found by connection, so that only who joined leaves.
+type Room = IndexMap<ConnectionId, Member>;
+
+/// The rooms of one tenant: one per topic, and one per prefix that somebody subscribed to.
+#[derive(Debug, Default)]
+pub(super) struct Rooms {
+    by_topic: HashMap<Topic, Room>,
+    by_prefix: Vec<(Selector, Room)>,
+}
+
+impl Rooms {
+    pub fn enter(&mut self, id: ConnectionId, grants: &[Grant], queue: &Rc<SendQueue>) {
+        for grant in grants {
+            let member = Member { queue: queue.clone(), audience: grant.audience };
+            match &grant.selector {
+                Selector::Topic(topic) => self.by_topic.entry(topic.clone()).or_default().insert(id, member),
+                Selector::Prefix { .. } => self.prefix_room(&grant.selector).insert(id, member),
+            };
+        }
+    }
+
+    pub fn leave(&mut self, id: ConnectionId, grants: &[Grant]) {
+        for grant in grants {
+            match &grant.selector {
+                Selector::Topic(topic) => {
+                    if let Some(room) = self.by_topic.get_mut(topic) {
+                        room.swap_remove(&id);
+                        if room.is_empty() {
+                            self.by_topic.remove(topic);
+                        }
+                    }
+                }
+                Selector::Prefix { .. } => {
+                    self.prefix_room(&grant.selector).swap_remove(&id);
+                    self.by_prefix.retain(|(_, room)| !room.is_empty());
+                }
+            }
+        }
+    }
+
+    /// Offers an event to everybody who hears its topic; collects those it no longer fits.
+    pub fn deliver(&self, event: &Arc<Event>, overflowed: &mut Vec<ConnectionId>) {
+        let exact = self.by_topic.get(event.topic()).into_iter();
+        let prefixed = self.by_prefix.iter().filter(|(selector, _)| selector.matches(event.topic()));
+        // who hears a topic twice is served once: the queue ignores what it has seen
+        for (id, member) in exact.chain(prefixed.map(|(_, room)| room)).flatten() {
+            if member.queue.push_event(event, member.audience) == Pushed::Overflow {
+                overflowed.push(*id);
+            }
+        }
+    }
+
+    fn prefix_room(&mut self, selector: &Selector) -> &mut Room {
+        let found = self.by_prefix.iter().position(|(own, _)| own == selector);
+        let index = found.unwrap_or_else(|| {
+            self.by_prefix.push((selector.clone(), Room::new()));
+            self.by_prefix.len() - 1
+        });
+        &mut self.by_prefix[index].1
+    }
+}

@@ -1,0 +1,91 @@
+use std::collections::HashSet;
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use super::room_registry_actor::{CountSessions, Drain, ReplaceTicket, Revoke, WorkerMail};
+use crate::actor_kit::Probe;
+use crate::log::{LogObserver, TenantLog};
+use crate::telemetry::Metrics;
+use crate::wire::Event;
+
+/// Every worker thread of an engine, as the rest of it reaches them.
+#[derive(Debug, Default)]
+pub struct Workers(RwLock<Vec<Arc<WorkerMail>>>);
+
+impl Workers {
+    /// A worker has started.
+    pub fn add(&self, mail: Arc<WorkerMail>) {
+        self.0.write().expect("no panic while held").push(mail);
+    }
+
+    /// Ends every session of these keys.
+    pub fn revoke(&self, key_ids: HashSet<Arc<str>>) {
+        let revoke = Revoke(Arc::new(key_ids));
+        self.each(|mail| {
+            if mail.port().tell(revoke.clone()).is_err() {
+                tracing::error!("a worker could not be told of a revocation");
+            }
+        });
+    }
+
+    /// Ends older sessions of a ticket.
+    pub fn replace_ticket(&self, ticket_id: &Arc<str>, newer: u64) {
+        self.each(|mail| {
+            // a worker too busy to hear it keeps an older connection of the same client a little longer
+            let _ = mail.port().tell(ReplaceTicket { ticket_id: ticket_id.clone(), newer });
+        });
+    }
+
+    /// Ends all sessions at an even pace within this time.
+    pub fn drain(&self, within: Duration) {
+        self.each(|mail| {
+            if mail.port().tell(Drain(within)).is_err() {
+                tracing::error!("a worker could not be told to drain");
+            }
+        });
+    }
+
+    /// Sessions of all workers.
+    pub async fn sessions(&self) -> usize {
+        let mut sum = 0;
+        for mail in self.all() {
+            sum += mail.port().ask(CountSessions).await.unwrap_or_default();
+        }
+        sum
+    }
+
+    /// Whether every worker's event loop turns: answers within `patience`.
+    pub async fn answer(&self, patience: Duration) -> bool {
+        for mail in self.all() {
+            if !matches!(tokio::time::timeout(patience, mail.port().ask(Probe)).await, Ok(Ok(()))) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Tells the metrics how the mailboxes stand.
+    pub fn report(&self, metrics: &Metrics) {
+        let stats = self.all().into_iter().map(|mail| mail.port().stats());
+        let (waiting, refused) = stats.fold((0, 0), |sum, own| (sum.0 + own.waiting(), sum.1 + own.refused()));
+        metrics.mailbox("room_registry", waiting, refused);
+    }
+
+    fn all(&self) -> Vec<Arc<WorkerMail>> {
+        self.0.read().expect("no panic while held").clone()
+    }
+
+    fn each(&self, tell: impl Fn(&WorkerMail)) {
+        self.0.read().expect("no panic while held").iter().for_each(|mail| tell(mail));
+    }
+}
+
+impl LogObserver for Workers {
+    fn advanced(&self, log: &Arc<TenantLog>) {
+        self.each(|mail| mail.advanced(log));
+    }
+
+    fn volatile(&self, log: &Arc<TenantLog>, event: Arc<Event>) {
+        self.each(|mail| mail.volatile(log, event.clone()));
+    }
+}

@@ -1,0 +1,15 @@
+//! Connections: what each may see, what waits for it, and how it ends.
+//!
+//! A session is an actor for the control plane ([`SessionActor`], around the plain [`Session`]) and a
+//! [`SendQueue`] for the data plane, which the room registry fills and the response body drains
+//! without passing through a mailbox.
+
+mod send_queue;
+mod session;
+mod session_actor;
+mod sse;
+
+pub use send_queue::{Pushed, QueueLimits, QueueMetrics, SendQueue};
+pub use session::{Grant, PAGE, Session, Step, audience_of};
+pub use session_actor::{SessionActor, SessionContext, SessionRequest};
+pub use sse::SseBody;

@@ -1,0 +1,115 @@
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::{Pushed, SendQueue};
+use crate::domain::Selector;
+use crate::log::Page;
+use crate::wire::{Audience, CloseCode, Event};
+
+/// A topic or prefix that a session may see, and which variant of its events.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// What is subscribed to.
+    pub selector: Selector,
+    /// Which variant is sent.
+    pub audience: Audience,
+}
+
+/// What has to happen next for a session to get or stay live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Read the log after this number.
+    Read {
+        /// Everything up to here is in the queue or did not concern the session.
+        after: u64,
+    },
+    /// Wait until most of the queue has been sent.
+    Drain,
+    /// Ask the registry to take it in at this number.
+    Join {
+        /// Everything up to here is in the queue or did not concern the session.
+        after: u64,
+    },
+    /// End it.
+    Close(CloseCode),
+}
+
+/// How a session catches up: pages of the log are *pulled* as its queue drains, live events are not
+/// queued meanwhile, and it joins the room at the head. No gap, no duplicate, in order.
+///
+/// ```text
+/// read ──► push what fits ──► drain ──► push the rest ──► join ──► (still behind: read …)
+/// ```
+#[derive(Debug)]
+pub struct Session {
+    grants: Arc<[Grant]>,
+    pending: VecDeque<Arc<Event>>,
+    scanned_to: u64,
+    replayed: u64,
+}
+
+/// Events asked for at once.
+pub const PAGE: usize = 256;
+
+impl Session {
+    /// A session that may see what `grants` say.
+    pub fn new(grants: Arc<[Grant]>) -> Self {
+        Session { grants, pending: VecDeque::new(), scanned_to: 0, replayed: 0 }
+    }
+
+    /// It has to catch up from here.
+    pub fn behind(&mut self, after: u64) -> Step {
+        self.scanned_to = after;
+        self.pending.clear();
+        Step::Read { after }
+    }
+
+    /// A page has been read.
+    pub fn page(&mut self, page: Page, queue: &SendQueue) -> Step {
+        match page {
+            Page::Evicted => Step::Close(CloseCode::InsufficientState),
+            Page::Events { events, scanned_to } => {
+                self.scanned_to = scanned_to;
+                self.pending.extend(events);
+                self.pump(queue)
+            }
+        }
+    }
+
+    /// The queue has been sent for the most part.
+    pub fn drained(&mut self, queue: &SendQueue) -> Step {
+        self.pump(queue)
+    }
+
+    /// Events replayed since this was last asked.
+    pub fn take_replayed(&mut self) -> u64 {
+        std::mem::take(&mut self.replayed)
+    }
+
+    /// What is to be read from the log.
+    pub fn selectors(&self) -> Arc<[Selector]> {
+        self.grants.iter().map(|grant| grant.selector.clone()).collect()
+    }
+
+    fn pump(&mut self, queue: &SendQueue) -> Step {
+        while let Some(event) = self.pending.front() {
+            let audience = audience_of(&self.grants, event);
+            if !queue.has_room_for(event, audience) {
+                return Step::Drain;
+            }
+            if queue.push_event(event, audience) == Pushed::Taken {
+                self.replayed += 1;
+            }
+            self.pending.pop_front();
+        }
+        self.pending = VecDeque::new();
+        Step::Join { after: self.scanned_to }
+    }
+}
+
+/// The variant a session sees of an event on one of its topics.
+pub fn audience_of(grants: &[Grant], event: &Event) -> Audience {
+    let own = grants.iter().filter(|grant| grant.selector.matches(event.topic()));
+    let full = own.map(|grant| grant.audience).any(|audience| audience == Audience::Full);
+    if full { Audience::Full } else { Audience::Public }
+}
