@@ -86,18 +86,30 @@ pub struct PublishLimits {
 }
 
 /// Checks a publish whole and against the principal's rights; returns one entry per topic.
-pub fn prepare(publish: Publish, principal: &Principal, limits: &PublishLimits) -> Result<Vec<NewEvent>, Refusal> {
+pub fn prepare(
+    publish: Publish,
+    principal: &Principal,
+    limits: &PublishLimits,
+) -> Result<Vec<NewEvent>, Refusal> {
     let name = EventName::parse(&publish.name).map_err(|error| {
         let refusal = Refusal::invalid("type", error);
         match error {
-            EventNameError::Reserved => Refusal { code: "reserved_type", ..refusal },
+            EventNameError::Reserved => Refusal {
+                code: "reserved_type",
+                ..refusal
+            },
             EventNameError::Malformed => refusal,
         }
     })?;
     let topics = topics(&publish, principal)?;
-    if let Some(topic) = topics.iter().find(|topic| topic.kind() != TopicKind::Named && RESERVED.contains(&publish.name.as_str())) {
+    if let Some(topic) = topics
+        .iter()
+        .find(|topic| topic.kind() != TopicKind::Named && RESERVED.contains(&publish.name.as_str()))
+    {
         let detail = format!("{} on {topic} is sent by the product only", publish.name);
-        return Err(Refusal::forbidden("reserved_type", detail).with_field("type", "is reserved on this topic"));
+        return Err(
+            Refusal::forbidden("reserved_type", detail).with_field("type", "is reserved on this topic")
+        );
     }
     let class = publish.class.unwrap_or(Class::Durable);
     let dedup = dedup(&publish, class, limits)?;
@@ -114,7 +126,10 @@ pub fn prepare(publish: Publish, principal: &Principal, limits: &PublishLimits) 
     let data = wire::compact(&publish.data).into_string();
     let encoded = data.len() + name.as_str().len() + publish.key.as_ref().map_or(0, String::len);
     if encoded > limits.event_bytes {
-        let detail = format!("the event is {encoded} bytes encoded, at most {} are allowed", limits.event_bytes);
+        let detail = format!(
+            "the event is {encoded} bytes encoded, at most {} are allowed",
+            limits.event_bytes
+        );
         return Err(Refusal::new(RefusalKind::TooLarge, "event_too_large", detail));
     }
     let ttl = publish.ttl_s.map(Duration::from_secs);
@@ -135,18 +150,28 @@ pub fn prepare(publish: Publish, principal: &Principal, limits: &PublishLimits) 
 fn topics(publish: &Publish, principal: &Principal) -> Result<Vec<Topic>, Refusal> {
     let texts = match (&publish.topic, &publish.topics) {
         (Some(topic), None) => std::slice::from_ref(topic),
-        (None, Some(topics)) if topics.is_empty() => return Err(Refusal::invalid("topics", "must not be empty")),
+        (None, Some(topics)) if topics.is_empty() => {
+            return Err(Refusal::invalid("topics", "must not be empty"));
+        }
         (None, Some(topics)) if topics.len() > MAX_TOPICS => {
-            return Err(Refusal::invalid("topics", format!("must be at most {MAX_TOPICS}")));
+            return Err(Refusal::invalid(
+                "topics",
+                format!("must be at most {MAX_TOPICS}"),
+            ));
         }
         (None, Some(topics)) => topics,
         (Some(_), Some(_)) => return Err(Refusal::invalid("topics", "excludes topic")),
         (None, None) => return Err(Refusal::invalid("topic", "or topics is required")),
     };
-    let field = if publish.topic.is_some() { "topic" } else { "topics" };
+    let field = if publish.topic.is_some() {
+        "topic"
+    } else {
+        "topics"
+    };
     let mut topics: Vec<Topic> = Vec::with_capacity(texts.len());
     for text in texts {
-        let topic = Topic::parse(text).map_err(|error| Refusal::invalid(field, format!("{text:?}: {error}")))?;
+        let topic =
+            Topic::parse(text).map_err(|error| Refusal::invalid(field, format!("{text:?}: {error}")))?;
         let command = match topic.kind() {
             TopicKind::Named => Command::PublishNamed,
             _ => Command::PublishOther,
@@ -161,22 +186,31 @@ fn topics(publish: &Publish, principal: &Principal) -> Result<Vec<Topic>, Refusa
 
 fn dedup(publish: &Publish, class: Class, limits: &PublishLimits) -> Result<Option<Dedup>, Refusal> {
     short("dedup_key", publish.dedup_key.as_deref())?;
-    let window = publish.dedup_window_ms.map_or(limits.dedup_window, Duration::from_millis);
+    let window = publish
+        .dedup_window_ms
+        .map_or(limits.dedup_window, Duration::from_millis);
     match &publish.dedup_key {
         Some(_) if class == Class::Latest => Err(Refusal::invalid("dedup_key", "excludes class latest")),
         Some(_) if class == Class::Volatile => Err(Refusal::invalid("dedup_key", "needs class durable")),
         Some(_) if window.is_zero() || window > Duration::from_secs(86_400) => {
             Err(Refusal::invalid("dedup_window_ms", "must be within 1-86400000"))
         }
-        Some(key) => Ok(Some(Dedup { key: key.clone(), window })),
-        None if publish.dedup_window_ms.is_some() => Err(Refusal::invalid("dedup_window_ms", "needs dedup_key")),
+        Some(key) => Ok(Some(Dedup {
+            key: key.clone(),
+            window,
+        })),
+        None if publish.dedup_window_ms.is_some() => {
+            Err(Refusal::invalid("dedup_window_ms", "needs dedup_key"))
+        }
         None => Ok(None),
     }
 }
 
 fn short(field: &str, text: Option<&str>) -> Result<(), Refusal> {
     match text {
-        Some(text) if text.is_empty() || text.len() > 128 => Err(Refusal::invalid(field, "must be 1-128 bytes")),
+        Some(text) if text.is_empty() || text.len() > 128 => {
+            Err(Refusal::invalid(field, "must be 1-128 bytes"))
+        }
         _ => Ok(()),
     }
 }

@@ -10,7 +10,8 @@ mod room_registry_actor;
 mod workers;
 
 pub use registry::{
-    Attach, Attached, ConnectionId, Hello, Joined, Notice, Principal, Registry, RegistryOptions, SessionHandle,
+    Attach, Attached, ConnectionId, Hello, Joined, Notice, Principal, Registry, RegistryOptions,
+    SessionHandle,
 };
 pub use room_registry_actor::{
     CountSessions, Drain, ReplaceTicket, Revoke, RoomRegistryActor, Rooms, WorkerMail,

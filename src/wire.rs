@@ -12,4 +12,6 @@ pub use close::CloseCode;
 pub use control::{Ready, RecoveryFailure};
 pub use event::{Audience, Content, Event, EventParts, Format};
 pub use json::compact;
-pub use sse::{SseDecoder, SseMessage, close_frame, heartbeat_frame, position_frame, ready_frame, retry_frame};
+pub use sse::{
+    SseDecoder, SseMessage, close_frame, heartbeat_frame, position_frame, ready_frame, retry_frame,
+};

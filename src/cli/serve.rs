@@ -34,12 +34,20 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
     for warning in warnings {
         tracing::warn!("{}", warning.0);
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         // before the start, so that a signal during it is not lost
-        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let (mut terminate, mut interrupt) =
+            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let mut hangup = signal(SignalKind::hangup())?;
-        let engine = Engine::start(settings, StartOptions { new_epoch: args.new_epoch })?;
+        let engine = Engine::start(
+            settings,
+            StartOptions {
+                new_epoch: args.new_epoch,
+            },
+        )?;
         announce(engine.started(), args.common.json)?;
         loop {
             tokio::select! {
@@ -79,7 +87,10 @@ fn announce(started: &Started, json: bool) -> anyhow::Result<()> {
         writeln!(out, "Bongsu serves on http://{}", started.address)?;
         match &started.first_key {
             Some(first) => write!(out, "{}", first_steps(started, first))?,
-            None => writeln!(out, "Make a key: bongsu key create --tenant default --scopes publish,subscribe,manage")?,
+            None => writeln!(
+                out,
+                "Make a key: bongsu key create --tenant default --scopes publish,subscribe,manage"
+            )?,
         }
     }
     out.flush().context("standard output")

@@ -131,7 +131,9 @@ mod tests {
         for text in ["0.0000001", "1000000000000", "1e12", "1e-7", "1e999999999999"] {
             assert_eq!(Decimal::parse(text), Err(DecimalError::OutOfRange), "{text}");
         }
-        for text in ["", "-", "NaN", "Infinity", "1.", ".5", "01", "+1", "1e", "0x1", "1 ", "\"1\""] {
+        for text in [
+            "", "-", "NaN", "Infinity", "1.", ".5", "01", "+1", "1e", "0x1", "1 ", "\"1\"",
+        ] {
             assert_eq!(Decimal::parse(text), Err(DecimalError::NotANumber), "{text}");
         }
     }

@@ -26,7 +26,9 @@ impl FromStr for Epoch {
         if text.len() != 16 || !text.bytes().all(lower_hex) {
             return Err(PositionError);
         }
-        u64::from_str_radix(text, 16).map(Epoch).map_err(|_| PositionError)
+        u64::from_str_radix(text, 16)
+            .map(Epoch)
+            .map_err(|_| PositionError)
     }
 }
 
@@ -55,11 +57,15 @@ impl FromStr for Position {
 
     fn from_str(text: &str) -> Result<Self, PositionError> {
         let (epoch, seq) = text.split_once('-').ok_or(PositionError)?;
-        let canonical = seq == "0" || (!seq.starts_with('0') && seq.bytes().all(|byte| byte.is_ascii_digit()));
+        let canonical =
+            seq == "0" || (!seq.starts_with('0') && seq.bytes().all(|byte| byte.is_ascii_digit()));
         if seq.is_empty() || !canonical {
             return Err(PositionError);
         }
-        Ok(Position { epoch: epoch.parse()?, seq: seq.parse().map_err(|_| PositionError)? })
+        Ok(Position {
+            epoch: epoch.parse()?,
+            seq: seq.parse().map_err(|_| PositionError)?,
+        })
     }
 }
 

@@ -87,7 +87,15 @@ impl Fleets {
     ) -> Self {
         let clock = log.clock();
         let history = i64::try_from(history).unwrap_or(i64::MAX);
-        Fleets { database, log, clock, bounds, history, keep_answers, in_flight: InFlightKeys::default() }
+        Fleets {
+            database,
+            log,
+            clock,
+            bounds,
+            history,
+            keep_answers,
+            in_flight: InFlightKeys::default(),
+        }
     }
 
     /// Takes readings in, in order and in one transaction; answers each by itself.
@@ -101,7 +109,9 @@ impl Fleets {
     ) -> Result<Vec<EiUpdate>, Refusal> {
         let _in_flight = match &key {
             Some(key) => {
-                let entered = self.in_flight.enter(format!("{tenant}\n{}\n{}", key.principal, key.key));
+                let entered = self
+                    .in_flight
+                    .enter(format!("{tenant}\n{}\n{}", key.principal, key.key));
                 Some(entered.ok_or_else(in_progress)?)
             }
             None => None,
@@ -113,7 +123,11 @@ impl Fleets {
                 outcome => return outcome?,
             }
         }
-        Err(Refusal::new(RefusalKind::Conflict, "contended", "the fleet is being created by others, try again"))
+        Err(Refusal::new(
+            RefusalKind::Conflict,
+            "contended",
+            "the fleet is being created by others, try again",
+        ))
     }
 
     async fn transaction(
@@ -129,7 +143,8 @@ impl Fleets {
                 let outcome = crate::write_tx!(db, |conn, q| {
                     if let Some(key) = &key {
                         let stored =
-                            q::idempotency::find(conn, &tenant, &key.principal, &key.key, now.micros()).await?;
+                            q::idempotency::find(conn, &tenant, &key.principal, &key.key, now.micros())
+                                .await?;
                         if let Some(stored) = stored {
                             return Ok(repeat(&stored, key));
                         }
@@ -140,7 +155,9 @@ impl Fleets {
                         let before = stored.as_ref().map(before);
                         match decide(before, reading, &own.bounds, now) {
                             Decision::Stale { stored_at } => {
-                                updates.push(EiUpdate::Stale { stored_at: stored_at.to_string() });
+                                updates.push(EiUpdate::Stale {
+                                    stored_at: stored_at.to_string(),
+                                });
                             }
                             accepted => {
                                 let rows = Rows::new(&tenant, reading, accepted, now);
@@ -180,12 +197,19 @@ impl Fleets {
     }
 
     /// Fleets by id, after the one named `after`.
-    pub async fn page(&self, tenant: &TenantId, after: &str, limit: usize) -> Result<Page<FleetRow>, Refusal> {
+    pub async fn page(
+        &self,
+        tenant: &TenantId,
+        after: &str,
+        limit: usize,
+    ) -> Result<Page<FleetRow>, Refusal> {
         let (tenant, after, wanted) = (tenant.as_str().to_owned(), after.to_owned(), limit as i64 + 1);
         let mut rows: Vec<FleetRow> = self
             .database
             .run(move |db| async move {
-                crate::read!(db, |conn, q| Ok(q::fleets::page(conn, &tenant, &after, wanted).await?))
+                crate::read!(db, |conn, q| Ok(
+                    q::fleets::page(conn, &tenant, &after, wanted).await?
+                ))
             })
             .await?;
         let more = rows.len() > limit;
@@ -207,7 +231,10 @@ impl Fleets {
         let mut rows: Vec<ReadingRow> = self
             .database
             .run(move |db| async move {
-                crate::read!(db, |conn, q| Ok(q::fleets::readings(conn, &tenant, &fleet_id, before, wanted).await?))
+                crate::read!(db, |conn, q| Ok(q::fleets::readings(
+                    conn, &tenant, &fleet_id, before, wanted
+                )
+                .await?))
             })
             .await?;
         let more = rows.len() > limit;
@@ -266,7 +293,13 @@ struct Rows {
 
 impl Rows {
     fn new(tenant: &str, new: &NewReading, decision: Decision, now: Timestamp) -> Self {
-        let Decision::Accept { old_ei, grade, measured_at, version } = decision else {
+        let Decision::Accept {
+            old_ei,
+            grade,
+            measured_at,
+            version,
+        } = decision
+        else {
             unreachable!("stale readings write nothing");
         };
         let fleet_id = new.fleet_id.as_str().to_owned();
@@ -307,7 +340,12 @@ impl Rows {
             public: None,
             created_us: now.micros(),
         };
-        Rows { fleet, reading, outbox, updated }
+        Rows {
+            fleet,
+            reading,
+            outbox,
+            updated,
+        }
     }
 }
 

@@ -14,28 +14,34 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Around every request: an id, a metric, a log line without the query (it may hold secrets), and a
 /// problem in place of answers that the framework made without one.
-pub async fn record(request: ServiceRequest, next: Next<impl MessageBody + 'static>) -> Result<ServiceResponse, Error> {
+pub async fn record(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse, Error> {
     let started = Instant::now();
     let id = request_id(&request);
     let metrics = services(request.request()).metrics.clone();
     let method = request.method().as_str().to_owned();
     let path = request.path().to_owned();
-    let own = request.request().clone();
-    let mut response = match next.call(request).await {
-        Ok(response) => named(response.map_into_boxed_body()),
-        Err(error) => {
-            let answer = error.as_response_error().error_response();
-            named(ServiceResponse::new(own, answer))
-        }
-    };
+    let mut response = named(next.call(request).await?.map_into_boxed_body());
     response.headers_mut().insert(REQUEST_ID, id.clone());
-    let route = response.request().match_pattern().unwrap_or_else(|| "none".to_owned());
+    let route = response
+        .request()
+        .match_pattern()
+        .unwrap_or_else(|| "none".to_owned());
     let (status, seconds) = (response.status().as_u16(), started.elapsed().as_secs_f64());
     metrics.http_answered(&route, &method, status, seconds);
     if response.status() == 503 {
         metrics.store_failed();
     }
-    tracing::debug!(request_id = id.to_str().unwrap_or_default(), method, path, status, seconds, "answered");
+    tracing::debug!(
+        request_id = id.to_str().unwrap_or_default(),
+        method,
+        path,
+        status,
+        seconds,
+        "answered"
+    );
     Ok(response)
 }
 
@@ -43,7 +49,10 @@ pub async fn record(request: ServiceRequest, next: Next<impl MessageBody + 'stat
 fn request_id(request: &ServiceRequest) -> HeaderValue {
     let plain = |value: &&HeaderValue| {
         let bytes = value.as_bytes();
-        (1..=64).contains(&bytes.len()) && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte))
+        (1..=64).contains(&bytes.len())
+            && bytes
+                .iter()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte))
     };
     let own = request.headers().get(REQUEST_ID).filter(plain).cloned();
     own.unwrap_or_else(|| HeaderValue::from_str(&uuid::Uuid::now_v7().to_string()).expect("a uuid is plain"))
@@ -52,7 +61,9 @@ fn request_id(request: &ServiceRequest) -> HeaderValue {
 /// Gives errors of the framework itself (no such route, wrong method) the body that all errors have.
 fn named(response: ServiceResponse) -> ServiceResponse {
     let status = response.status();
-    if !status.is_client_error() && !status.is_server_error() || response.headers().contains_key(CONTENT_TYPE) && is_problem(&response) {
+    if !status.is_client_error() && !status.is_server_error()
+        || response.headers().contains_key(CONTENT_TYPE) && is_problem(&response)
+    {
         return response;
     }
     let (kind, code) = match status.as_u16() {
@@ -63,19 +74,27 @@ fn named(response: ServiceResponse) -> ServiceResponse {
     };
     let detail = status.canonical_reason().unwrap_or("error");
     let problem: HttpResponse = Problem(Refusal::new(kind, code, detail)).error_response();
-    let allow = response.headers().get("allow").cloned();
-    let (request, _) = response.into_parts();
+    let (request, framework) = response.into_parts();
     let mut problem = ServiceResponse::new(request, problem);
     if code == "method_not_allowed" {
         *problem.response_mut().status_mut() = status;
     }
-    if let Some(allow) = allow {
-        problem.headers_mut().insert(HeaderName::from_static("allow"), allow);
+    // what other layers have added (CORS, `allow`) stays
+    for (name, value) in framework
+        .headers()
+        .iter()
+        .filter(|(name, _)| !name.as_str().starts_with("content-"))
+    {
+        problem.headers_mut().append(name.clone(), value.clone());
     }
     problem
 }
 
 fn is_problem(response: &ServiceResponse) -> bool {
-    let value = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let value = response
+        .headers()
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
     value.contains("json")
 }

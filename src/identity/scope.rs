@@ -19,8 +19,14 @@ pub enum Scope {
 
 impl Scope {
     /// Every scope.
-    pub const ALL: [Scope; 6] =
-        [Scope::Publish, Scope::Subscribe, Scope::Manage, Scope::Admin, Scope::ActAsUser, Scope::Operator];
+    pub const ALL: [Scope; 6] = [
+        Scope::Publish,
+        Scope::Subscribe,
+        Scope::Manage,
+        Scope::Admin,
+        Scope::ActAsUser,
+        Scope::Operator,
+    ];
 
     /// The word used on the command line and in the database.
     pub const fn as_str(self) -> &'static str {
@@ -43,10 +49,16 @@ impl Scopes {
     /// Reads a list separated by commas; the error is the word that is no scope.
     pub fn parse(text: &str) -> Result<Self, String> {
         let words = text.split(',').map(str::trim).filter(|word| !word.is_empty());
-        words.map(|word| Scope::ALL.into_iter().find(|scope| scope.as_str() == word).ok_or(word)).try_fold(
-            Scopes::default(),
-            |scopes, scope| scope.map(|scope| scopes.with(scope)).map_err(str::to_owned),
-        )
+        words
+            .map(|word| {
+                Scope::ALL
+                    .into_iter()
+                    .find(|scope| scope.as_str() == word)
+                    .ok_or(word)
+            })
+            .try_fold(Scopes::default(), |scopes, scope| {
+                scope.map(|scope| scopes.with(scope)).map_err(str::to_owned)
+            })
     }
 
     /// With one more.
@@ -71,7 +83,11 @@ impl Scopes {
 
     /// The words, in a fixed order.
     pub fn words(self) -> Vec<&'static str> {
-        Scope::ALL.into_iter().filter(|scope| self.has(*scope)).map(Scope::as_str).collect()
+        Scope::ALL
+            .into_iter()
+            .filter(|scope| self.has(*scope))
+            .map(Scope::as_str)
+            .collect()
     }
 }
 

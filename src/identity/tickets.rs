@@ -40,20 +40,44 @@ pub struct Tickets {
 
 impl Tickets {
     /// `first_use`: the time until a ticket must be used; `lifetime`: how long it is good afterwards.
-    pub fn new(database: Database, keys: Arc<KeyRing>, clock: Clock, first_use: Duration, lifetime: Duration) -> Self {
-        Tickets { database, keys, clock, first_use, lifetime }
+    pub fn new(
+        database: Database,
+        keys: Arc<KeyRing>,
+        clock: Clock,
+        first_use: Duration,
+        lifetime: Duration,
+    ) -> Self {
+        Tickets {
+            database,
+            keys,
+            clock,
+            first_use,
+            lifetime,
+        }
     }
 
     /// Issues a ticket for the principal's own rights.
-    pub async fn issue(&self, principal: &Principal, request: TicketRequest) -> Result<IssuedTicket, Refusal> {
+    pub async fn issue(
+        &self,
+        principal: &Principal,
+        request: TicketRequest,
+    ) -> Result<IssuedTicket, Refusal> {
         if principal.ticket_id.is_some() {
-            return Err(Refusal::forbidden("ticket_from_ticket", "a ticket cannot issue tickets"));
+            return Err(Refusal::forbidden(
+                "ticket_from_ticket",
+                "a ticket cannot issue tickets",
+            ));
         }
-        if request.path.as_ref().is_some_and(|path| !path.starts_with('/') || path.len() > 200) {
+        if request
+            .path
+            .as_ref()
+            .is_some_and(|path| !path.starts_with('/') || path.len() > 200)
+        {
             return Err(Refusal::invalid("path", "must be an absolute path"));
         }
         for topic in request.topics.iter().flatten() {
-            Selector::parse(topic).map_err(|error| Refusal::invalid("topics", format!("{topic:?}: {error}")))?;
+            Selector::parse(topic)
+                .map_err(|error| Refusal::invalid("topics", format!("{topic:?}: {error}")))?;
         }
         let now = self.clock.now();
         let secret = new_secret("bt_");
@@ -63,7 +87,9 @@ impl Tickets {
             tenant: principal.tenant()?.as_str().to_owned(),
             key_id: principal.key_id.to_string(),
             path: request.path,
-            topics: request.topics.map(|topics| serde_json::to_string(&topics).expect("texts are plain data")),
+            topics: request
+                .topics
+                .map(|topics| serde_json::to_string(&topics).expect("texts are plain data")),
             first_use_by_us: now.plus(self.first_use).micros(),
             first_used_us: None,
             expires_us: now.plus(self.lifetime).micros(),
@@ -77,7 +103,10 @@ impl Tickets {
                 })
             })
             .await?;
-        Ok(IssuedTicket { ticket: secret, expires_at })
+        Ok(IssuedTicket {
+            ticket: secret,
+            expires_at,
+        })
     }
 
     /// The principal behind a ticket that is good for this path and these topics.
@@ -85,7 +114,9 @@ impl Tickets {
         let (hash, now) = (hash_hex(secret.as_bytes()), self.clock.now());
         let found = self
             .database
-            .run(move |db| async move { crate::read!(db, |conn, q| Ok(q::tickets::find(conn, &hash).await?)) })
+            .run(
+                move |db| async move { crate::read!(db, |conn, q| Ok(q::tickets::find(conn, &hash).await?)) },
+            )
             .await?;
         let row = found.ok_or_else(|| refused("invalid_ticket", "no such ticket"))?;
         let in_time = row.first_used_us.is_some() || now.micros() <= row.first_use_by_us;
@@ -93,15 +124,24 @@ impl Tickets {
             return Err(refused("expired_ticket", "the ticket has expired"));
         }
         if row.path.as_ref().is_some_and(|own| own != path) {
-            return Err(Refusal::forbidden("ticket_path", "the ticket is for another path"));
+            return Err(Refusal::forbidden(
+                "ticket_path",
+                "the ticket is for another path",
+            ));
         }
         bound(&row, wanted)?;
-        let principal = self.keys.by_id(&row.key_id).ok_or_else(|| refused("revoked", "the ticket's key is revoked"))?;
+        let principal = self
+            .keys
+            .by_id(&row.key_id)
+            .ok_or_else(|| refused("revoked", "the ticket's key is revoked"))?;
         let ticket_id: Arc<str> = row.ticket_id.as_str().into();
         if row.first_used_us.is_none() {
             self.mark_used(row.ticket_id, now).await?;
         }
-        Ok(Principal { ticket_id: Some(ticket_id), ..principal })
+        Ok(Principal {
+            ticket_id: Some(ticket_id),
+            ..principal
+        })
     }
 
     async fn mark_used(&self, ticket_id: String, now: Timestamp) -> Result<(), StoreError> {
@@ -123,11 +163,20 @@ fn refused(code: &'static str, detail: &str) -> Refusal {
 fn bound(row: &TicketRow, wanted: &[Selector]) -> Result<(), Refusal> {
     let Some(topics) = &row.topics else { return Ok(()) };
     let granted: Vec<String> = serde_json::from_str(topics).unwrap_or_default();
-    let granted: Vec<Selector> = granted.iter().filter_map(|topic| Selector::parse(topic).ok()).collect();
-    let outside: Vec<String> =
-        wanted.iter().filter(|selector| !granted.contains(selector)).map(ToString::to_string).collect();
+    let granted: Vec<Selector> = granted
+        .iter()
+        .filter_map(|topic| Selector::parse(topic).ok())
+        .collect();
+    let outside: Vec<String> = wanted
+        .iter()
+        .filter(|selector| !granted.contains(selector))
+        .map(ToString::to_string)
+        .collect();
     if outside.is_empty() {
         return Ok(());
     }
-    Err(Refusal::forbidden("ticket_topics", format!("the ticket is not for {}", outside.join(", "))))
+    Err(Refusal::forbidden(
+        "ticket_topics",
+        format!("the ticket is not for {}", outside.join(", ")),
+    ))
 }

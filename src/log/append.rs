@@ -112,7 +112,10 @@ pub(super) fn to_row(tenant: &TenantId, seq: u64, now: Timestamp, event: &NewEve
 /// The event of a stored row; None when the row is damaged.
 pub(super) fn to_event(epoch: crate::domain::Epoch, row: LogRow) -> Option<Event> {
     Some(Event::new(EventParts {
-        position: Some(Position { epoch, seq: u64::try_from(row.seq).ok()? }),
+        position: Some(Position {
+            epoch,
+            seq: u64::try_from(row.seq).ok()?,
+        }),
         topic: Topic::parse(&row.topic).ok()?,
         name: EventName::trusted(&row.name),
         class: Class::parse(&row.class)?,
@@ -145,12 +148,16 @@ impl From<LogError> for Refusal {
     fn from(error: LogError) -> Self {
         let detail = error.to_string();
         match error {
-            LogError::Unavailable(_) => {
-                Refusal::new(RefusalKind::Unavailable, "log_unavailable", "the event log is unavailable, try again")
-            }
+            LogError::Unavailable(_) => Refusal::new(
+                RefusalKind::Unavailable,
+                "log_unavailable",
+                "the event log is unavailable, try again",
+            ),
             LogError::Overloaded => Refusal::new(RefusalKind::Unavailable, "overloaded", detail),
             LogError::KeyReused => Refusal::new(RefusalKind::Invalid, "idempotency_key_reused", detail),
-            LogError::InProgress => Refusal::new(RefusalKind::Conflict, "idempotency_key_in_progress", detail),
+            LogError::InProgress => {
+                Refusal::new(RefusalKind::Conflict, "idempotency_key_in_progress", detail)
+            }
         }
     }
 }

@@ -33,9 +33,17 @@ const TRIM_INTERVAL: Duration = Duration::from_secs(1);
 const TRIM_BATCH: i64 = 2000;
 
 pub(super) enum Job {
-    Append { request: AppendRequest, reply: oneshot::Sender<Result<Vec<Appended>, LogError>> },
-    Open { tenant: TenantId, reply: oneshot::Sender<Result<Arc<TenantLog>, LogError>> },
-    Stop { reply: oneshot::Sender<()> },
+    Append {
+        request: AppendRequest,
+        reply: oneshot::Sender<Result<Vec<Appended>, LogError>>,
+    },
+    Open {
+        tenant: TenantId,
+        reply: oneshot::Sender<Result<Arc<TenantLog>, LogError>>,
+    },
+    Stop {
+        reply: oneshot::Sender<()>,
+    },
 }
 
 pub(super) struct Appender {
@@ -72,7 +80,10 @@ impl Appender {
         tenants: Vec<TenantRow>,
     ) -> Self {
         let retention = shared.options.retention;
-        let tenants = tenants.into_iter().filter_map(|row| Some((TenantId::parse(&row.tenant).ok()?, row))).collect();
+        let tenants = tenants
+            .into_iter()
+            .filter_map(|row| Some((TenantId::parse(&row.tenant).ok()?, row)))
+            .collect();
         let tenants = Arc::new(tenants);
         Appender {
             shared,
@@ -117,7 +128,9 @@ impl Appender {
                 }
             }
             relay |= relay_at.is_some_and(|at| at <= tokio::time::Instant::now());
-            while jobs.len() < BATCH && let Ok(job) = self.jobs.try_recv() {
+            while jobs.len() < BATCH
+                && let Ok(job) = self.jobs.try_recv()
+            {
                 jobs.push(job);
             }
             let stops = self.serve(jobs, &mut relay).await;
@@ -154,14 +167,19 @@ impl Appender {
         }
         match self.commit(requests, *relay).await {
             Ok((answers, relay_again)) => {
-                replies.into_iter().zip(answers).for_each(|(reply, answer)| drop(reply.send(answer)));
+                replies
+                    .into_iter()
+                    .zip(answers)
+                    .for_each(|(reply, answer)| drop(reply.send(answer)));
                 if relay_again {
                     self.shared.relay_wake.notify_one();
                 }
             }
             Err(error) => {
                 let error = LogError::Unavailable(error.to_string());
-                replies.into_iter().for_each(|reply| drop(reply.send(Err(error.clone()))));
+                replies
+                    .into_iter()
+                    .for_each(|reply| drop(reply.send(Err(error.clone()))));
             }
         }
         stops
@@ -174,7 +192,11 @@ impl Appender {
         }
         let row = new_tenant(&tenant);
         let stored = row.clone();
-        let saved = self.shared.database.log_transaction(move |tx| tx.save_tenant(&stored)).await;
+        let saved = self
+            .shared
+            .database
+            .log_transaction(move |tx| tx.save_tenant(&stored))
+            .await;
         saved.map_err(|error| LogError::Unavailable(error.to_string()))?;
         Ok(self.adopt(&tenant, row))
     }
@@ -208,8 +230,16 @@ impl Appender {
             now: self.shared.clock.steady(),
             max_message_bytes: self.shared.options.max_message_bytes,
         };
-        let relay_limit = if relay { self.shared.options.relay_batch as i64 } else { 0 };
-        let outcome = self.shared.database.log_transaction(move |tx| batch.carry_out(tx, &requests, relay_limit)).await;
+        let relay_limit = if relay {
+            self.shared.options.relay_batch as i64
+        } else {
+            0
+        };
+        let outcome = self
+            .shared
+            .database
+            .log_transaction(move |tx| batch.carry_out(tx, &requests, relay_limit))
+            .await;
         let committed = match outcome {
             Ok(committed) => committed,
             Err(error) => {
@@ -238,11 +268,21 @@ impl Appender {
         for (tenant, row) in committed.tenants {
             if self.shared.tenant(&tenant).is_none() {
                 // opened by this very transaction: the window begins before its first event
-                let first = by_tenant.get(tenant.as_str()).and_then(|rows| rows.first()).map_or(row.head, |first| first.seq - 1);
-                self.adopt(&tenant, TenantRow { head: first, ..row.clone() });
+                let first = by_tenant
+                    .get(tenant.as_str())
+                    .and_then(|rows| rows.first())
+                    .map_or(row.head, |first| first.seq - 1);
+                self.adopt(
+                    &tenant,
+                    TenantRow {
+                        head: first,
+                        ..row.clone()
+                    },
+                );
             }
             Arc::make_mut(&mut self.tenants).insert(tenant.clone(), row);
-            if let (Some(log), Some(rows)) = (self.shared.tenant(&tenant), by_tenant.remove(tenant.as_str())) {
+            if let (Some(log), Some(rows)) = (self.shared.tenant(&tenant), by_tenant.remove(tenant.as_str()))
+            {
                 self.shared.show(&log, rows);
             }
         }
@@ -255,7 +295,11 @@ impl Appender {
 
     /// After a commit of unknown outcome: shows what it stored after all.
     async fn settle(&mut self) -> Result<(), StoreError> {
-        let known: Vec<(String, i64)> = self.tenants.values().map(|row| (row.tenant.clone(), row.head)).collect();
+        let known: Vec<(String, i64)> = self
+            .tenants
+            .values()
+            .map(|row| (row.tenant.clone(), row.head))
+            .collect();
         let (tenants, rows, commit) = self
             .shared
             .database
@@ -263,7 +307,10 @@ impl Appender {
                 let tenants = tx.tenants()?;
                 let mut rows = Vec::new();
                 for row in &tenants {
-                    let head = known.iter().find(|(tenant, _)| *tenant == row.tenant).map_or(0, |(_, head)| *head);
+                    let head = known
+                        .iter()
+                        .find(|(tenant, _)| *tenant == row.tenant)
+                        .map_or(0, |(_, head)| *head);
                     if row.head > head {
                         rows.extend(tx.entries_after(&row.tenant, head, i64::MAX)?);
                     }
@@ -272,10 +319,24 @@ impl Appender {
             })
             .await?;
         let number = commit.map_or(0, |(_, number)| number);
-        let tenants = tenants.into_iter().filter_map(|row| Some((TenantId::parse(&row.tenant).ok()?, row))).collect();
-        let head = Head { instance: self.instance.clone(), number };
+        let tenants = tenants
+            .into_iter()
+            .filter_map(|row| Some((TenantId::parse(&row.tenant).ok()?, row)))
+            .collect();
+        let head = Head {
+            instance: self.instance.clone(),
+            number,
+        };
         let (answers, relay_again, relayed, dead) = (Vec::new(), false, 0, 0);
-        self.show(Committed { answers, rows, tenants, head, relayed, relay_again, dead });
+        self.show(Committed {
+            answers,
+            rows,
+            tenants,
+            head,
+            relayed,
+            relay_again,
+            dead,
+        });
         self.in_doubt = false;
         Ok(())
     }
@@ -283,8 +344,14 @@ impl Appender {
     /// Outbox rows waiting; also tells the metrics.
     async fn backlog(&self) -> i64 {
         let database = self.shared.database.clone();
-        let backlog = async { crate::read!(database, |conn, q| Ok::<_, StoreError>(q::outbox::backlog(conn).await?)) };
-        let Ok((waiting, oldest)) = backlog.await else { return 0 };
+        let backlog = async {
+            crate::read!(database, |conn, q| Ok::<_, StoreError>(
+                q::outbox::backlog(conn).await?
+            ))
+        };
+        let Ok((waiting, oldest)) = backlog.await else {
+            return 0;
+        };
         // rows are stamped by the wall clock of the node that wrote them
         let lag = oldest.map_or(0, |oldest| (self.shared.clock.now().micros() - oldest).max(0));
         self.shared.metrics.outbox(waiting, lag as f64 / 1e6);
@@ -296,7 +363,8 @@ impl Appender {
         let now = self.shared.clock.steady();
         let earliest = now.minus(self.retention.age).micros();
         let due = self.tenants.iter().filter(|(tenant, row)| {
-            let over = (row.head - row.trimmed) as u64 > self.retention.count || row.bytes as u64 > self.retention.bytes;
+            let over = (row.head - row.trimmed) as u64 > self.retention.count
+                || row.bytes as u64 > self.retention.bytes;
             let aged = row.head > row.trimmed && self.oldest_at.get(*tenant).is_none_or(|at| *at < earliest);
             over || aged
         });
@@ -307,7 +375,12 @@ impl Appender {
             }
         }
         self.shared.shrink_windows(now);
-        if let Err(error) = self.shared.database.log_transaction(move |tx| tx.forget_expired(now.micros())).await {
+        if let Err(error) = self
+            .shared
+            .database
+            .log_transaction(move |tx| tx.forget_expired(now.micros()))
+            .await
+        {
             tracing::debug!(%error, "expired answers could not be forgotten");
         }
     }
@@ -317,9 +390,16 @@ impl Appender {
             return Ok(());
         };
         let (name, after) = (row.tenant.clone(), row.trimmed);
-        let oldest = self.shared.database.log_transaction(move |tx| tx.oldest(&name, after, TRIM_BATCH)).await?;
+        let oldest = self
+            .shared
+            .database
+            .log_transaction(move |tx| tx.oldest(&name, after, TRIM_BATCH))
+            .await?;
         let Some(trim) = self.retention.plan(&row, &oldest, now) else {
-            self.oldest_at.insert(tenant.clone(), oldest.first().map_or(i64::MAX, |first| first.at_us));
+            self.oldest_at.insert(
+                tenant.clone(),
+                oldest.first().map_or(i64::MAX, |first| first.at_us),
+            );
             return Ok(());
         };
         self.oldest_at.remove(tenant);
@@ -329,8 +409,11 @@ impl Appender {
         next.trimmed = trim.up_to;
         next.bytes -= trim.bytes;
         next.global_floor = global.map_or(next.global_floor, |floor| next.global_floor.max(floor as i64));
-        let floors: Vec<(String, i64)> =
-            trim.floors.iter().map(|(topic, floor)| (topic.as_str().to_owned(), *floor as i64)).collect();
+        let floors: Vec<(String, i64)> = trim
+            .floors
+            .iter()
+            .map(|(topic, floor)| (topic.as_str().to_owned(), *floor as i64))
+            .collect();
         let (stored, up_to) = (next.clone(), trim.up_to);
         let work = move |tx: &mut LogTx<'_>| {
             tx.trim(&stored.tenant, up_to, &floors)?;
@@ -377,7 +460,12 @@ struct Batch {
 }
 
 impl Batch {
-    fn carry_out(&mut self, tx: &mut LogTx<'_>, requests: &[AppendRequest], relay: i64) -> Result<Committed, StoreError> {
+    fn carry_out(
+        &mut self,
+        tx: &mut LogTx<'_>,
+        requests: &[AppendRequest],
+        relay: i64,
+    ) -> Result<Committed, StoreError> {
         let (relayed, dead, relay_again) = self.relay(tx, relay)?;
         let mut answers = Vec::with_capacity(requests.len());
         for request in requests {
@@ -390,7 +478,15 @@ impl Batch {
         let (instance, number) = tx.advance_commit()?;
         let head = Head { instance, number };
         let (rows, tenants) = (std::mem::take(&mut self.rows), std::mem::take(&mut self.changed));
-        Ok(Committed { answers, rows, tenants, head, relayed, relay_again, dead })
+        Ok(Committed {
+            answers,
+            rows,
+            tenants,
+            head,
+            relayed,
+            relay_again,
+            dead,
+        })
     }
 
     /// Appends waiting outbox rows and marks them, in the order of their commits.
@@ -416,10 +512,20 @@ impl Batch {
     }
 
     /// A row is published, or counts as published because a newer version is in the log; or why it never can be.
-    fn relayed(&mut self, tx: &mut LogTx<'_>, row: &OutboxRow) -> Result<Result<(), &'static str>, StoreError> {
-        let Ok(tenant) = TenantId::parse(&row.tenant) else { return Ok(Err("malformed tenant")) };
-        let Ok(topic) = Topic::parse(&row.topic) else { return Ok(Err("malformed topic")) };
-        let Some(class) = Class::parse(&row.class) else { return Ok(Err("malformed class")) };
+    fn relayed(
+        &mut self,
+        tx: &mut LogTx<'_>,
+        row: &OutboxRow,
+    ) -> Result<Result<(), &'static str>, StoreError> {
+        let Ok(tenant) = TenantId::parse(&row.tenant) else {
+            return Ok(Err("malformed tenant"));
+        };
+        let Ok(topic) = Topic::parse(&row.topic) else {
+            return Ok(Err("malformed topic"));
+        };
+        let Some(class) = Class::parse(&row.class) else {
+            return Ok(Err("malformed class"));
+        };
         let fits = row.data.len() <= self.max_message_bytes;
         let event = NewEvent {
             topic,
@@ -429,20 +535,37 @@ impl Batch {
             version: row.version.filter(|_| fits),
             ttl: None,
             dedup: None,
-            data: if fits { row.data.clone() } else { "{\"reason\":\"event_too_large\"}".to_owned() },
+            data: if fits {
+                row.data.clone()
+            } else {
+                "{\"reason\":\"event_too_large\"}".to_owned()
+            },
             public: row.public.clone().filter(|_| fits),
         };
         self.append_group(tx, &tenant, &[event])?;
-        Ok(if fits { Ok(()) } else { Err("larger than log.max_message_bytes") })
+        Ok(if fits {
+            Ok(())
+        } else {
+            Err("larger than log.max_message_bytes")
+        })
     }
 
-    fn answer(&mut self, tx: &mut LogTx<'_>, request: &AppendRequest) -> Result<Result<Vec<Appended>, LogError>, StoreError> {
+    fn answer(
+        &mut self,
+        tx: &mut LogTx<'_>,
+        request: &AppendRequest,
+    ) -> Result<Result<Vec<Appended>, LogError>, StoreError> {
         let tenant = request.tenant.as_str();
         if let Some(own) = &request.idempotency
             && let Some((hash, answer)) = tx.answer(tenant, &own.principal, &own.key, self.now.micros())?
         {
-            let stored = serde_json::from_str(&answer).map_err(|error| StoreError::Unexpected(error.to_string()))?;
-            return Ok(if hash == own.request_hash { Ok(stored) } else { Err(LogError::KeyReused) });
+            let stored =
+                serde_json::from_str(&answer).map_err(|error| StoreError::Unexpected(error.to_string()))?;
+            return Ok(if hash == own.request_hash {
+                Ok(stored)
+            } else {
+                Err(LogError::KeyReused)
+            });
         }
         let mut outcomes = Vec::with_capacity(request.groups.len());
         for group in &request.groups {
@@ -451,20 +574,31 @@ impl Batch {
         if let Some(own) = &request.idempotency {
             let answer = serde_json::to_string(&outcomes).expect("outcomes are plain data");
             let until = self.now.plus(own.keep).micros();
-            tx.save_answer((tenant, &own.principal, &own.key), &own.request_hash, &answer, until)?;
+            tx.save_answer(
+                (tenant, &own.principal, &own.key),
+                &own.request_hash,
+                &answer,
+                until,
+            )?;
         }
         Ok(Ok(outcomes))
     }
 
     /// All entries of a group get the next numbers, or none does.
-    fn append_group(&mut self, tx: &mut LogTx<'_>, tenant: &TenantId, group: &[NewEvent]) -> Result<Appended, StoreError> {
+    fn append_group(
+        &mut self,
+        tx: &mut LogTx<'_>,
+        tenant: &TenantId,
+        group: &[NewEvent],
+    ) -> Result<Appended, StoreError> {
         let head = self.log_of(tenant).head;
         let mut rows = Vec::with_capacity(group.len());
         let mut named_before = None;
         for event in group {
             let named = event.dedup.as_ref().map(|dedup| dedup.key.as_str());
             if let Some(key) = named
-                && let Some(seq) = tx.duplicate_of(tenant.as_str(), event.topic.as_str(), key, self.now.micros())?
+                && let Some(seq) =
+                    tx.duplicate_of(tenant.as_str(), event.topic.as_str(), key, self.now.micros())?
             {
                 named_before = named_before.max(Some(seq));
                 continue;
@@ -478,12 +612,18 @@ impl Batch {
             rows.push((row, event));
         }
         if let (true, Some(seq)) = (rows.is_empty(), named_before) {
-            return Ok(Appended::At { seq: seq as u64, duplicate: true });
+            return Ok(Appended::At {
+                seq: seq as u64,
+                duplicate: true,
+            });
         }
         for (row, event) in rows {
             self.take(tx, tenant, row, event)?;
         }
-        Ok(Appended::At { seq: self.log_of(tenant).head as u64, duplicate: false })
+        Ok(Appended::At {
+            seq: self.log_of(tenant).head as u64,
+            duplicate: false,
+        })
     }
 
     /// The log of a tenant as this transaction leaves it.
@@ -493,7 +633,13 @@ impl Batch {
         self.changed.entry(tenant.clone()).or_insert_with(found)
     }
 
-    fn take(&mut self, tx: &mut LogTx<'_>, tenant: &TenantId, row: LogRow, event: &NewEvent) -> Result<(), StoreError> {
+    fn take(
+        &mut self,
+        tx: &mut LogTx<'_>,
+        tenant: &TenantId,
+        row: LogRow,
+        event: &NewEvent,
+    ) -> Result<(), StoreError> {
         if let Some(version) = event.version {
             tx.save_version(&row, version)?;
         }

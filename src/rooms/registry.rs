@@ -182,7 +182,9 @@ impl Registry {
             Recovery::Replay { after } => after,
             _ => stands_at,
         });
-        attach.queue.push_control(wire::ready_frame(&self.ready(&attach, recovery, position)));
+        attach
+            .queue
+            .push_control(wire::ready_frame(&self.ready(&attach, recovery, position)));
         let behind = match recovery {
             Recovery::Replay { after } => Some(after),
             _ => None,
@@ -212,7 +214,9 @@ impl Registry {
 
     /// A session has everything up to `after`; joins it when that is where the worker stands.
     pub fn join(&mut self, id: ConnectionId, after: u64) -> Joined {
-        let Some(entry) = self.sessions.get_mut(&id) else { return Joined::Live };
+        let Some(entry) = self.sessions.get_mut(&id) else {
+            return Joined::Live;
+        };
         entry.behind = Some(after);
         let tenant = entry.tenant.clone();
         self.advance(&tenant);
@@ -223,7 +227,9 @@ impl Registry {
             return Joined::Behind { after };
         }
         entry.behind = None;
-        entry.queue.push_control(wire::position_frame(own.log.position(own.delivered)));
+        entry
+            .queue
+            .push_control(wire::position_frame(own.log.position(own.delivered)));
         self.enter(id);
         Joined::Live
     }
@@ -235,7 +241,9 @@ impl Registry {
 
     /// Hands everything that the tenant's log has taken since to its rooms.
     pub fn advance(&mut self, tenant: &TenantId) {
-        let Some(own) = self.tenants.get_mut(tenant) else { return };
+        let Some(own) = self.tenants.get_mut(tenant) else {
+            return;
+        };
         let mut overflowed = Vec::new();
         loop {
             let Some(events) = own.log.after(own.delivered, ADVANCE_BATCH) else {
@@ -255,7 +263,9 @@ impl Registry {
 
     /// Hands a volatile event to its room.
     pub fn volatile(&mut self, tenant: &TenantId, event: &Arc<Event>) {
-        let Some(own) = self.tenants.get_mut(tenant) else { return };
+        let Some(own) = self.tenants.get_mut(tenant) else {
+            return;
+        };
         let mut overflowed = Vec::new();
         own.topics.deliver(event, &mut overflowed);
         self.cut_slow(overflowed);
@@ -299,17 +309,25 @@ impl Registry {
 
     /// Ends every session of these keys.
     pub fn revoke(&mut self, key_ids: &HashSet<Arc<str>>) {
-        let revoked = self.sessions.iter().filter(|(_, entry)| key_ids.contains(&entry.principal.key_id));
+        let revoked = self
+            .sessions
+            .iter()
+            .filter(|(_, entry)| key_ids.contains(&entry.principal.key_id));
         for id in revoked.map(|(id, _)| *id).collect::<Vec<_>>() {
-            self.finish(id, CloseCode::Unauthenticated, CloseCode::Unauthenticated.default_retry());
+            self.finish(
+                id,
+                CloseCode::Unauthenticated,
+                CloseCode::Unauthenticated.default_retry(),
+            );
         }
     }
 
     /// Ends other sessions of a ticket that has a newer connection, here or on another worker.
     pub fn replace_ticket(&mut self, ticket_id: &str, newer: ConnectionId) {
-        let older = self.sessions.iter().filter(|(id, entry)| {
-            **id < newer && entry.principal.ticket_id.as_deref() == Some(ticket_id)
-        });
+        let older = self
+            .sessions
+            .iter()
+            .filter(|(id, entry)| **id < newer && entry.principal.ticket_id.as_deref() == Some(ticket_id));
         for id in older.map(|(id, _)| *id).collect::<Vec<_>>() {
             self.finish(id, CloseCode::Replaced, CloseCode::Replaced.default_retry());
         }
@@ -352,7 +370,11 @@ impl Registry {
             server_id: attach.hello.server_id.clone(),
             tenant_id: attach.log.tenant().as_str().to_owned(),
             user_id: attach.hello.user_id.clone(),
-            topics: attach.grants.iter().map(|grant| grant.selector.to_string()).collect(),
+            topics: attach
+                .grants
+                .iter()
+                .map(|grant| grant.selector.to_string())
+                .collect(),
             heartbeat_ms: self.options.heartbeat.as_millis() as u64,
             position,
             recovered: recovery.recovered(),
@@ -364,7 +386,9 @@ impl Registry {
     }
 
     fn enter(&mut self, id: ConnectionId) {
-        let Some(entry) = self.sessions.get(&id) else { return };
+        let Some(entry) = self.sessions.get(&id) else {
+            return;
+        };
         if let Some(own) = self.tenants.get_mut(&entry.tenant) {
             own.topics.enter(id, &entry.grants, &entry.queue);
         }
@@ -372,11 +396,16 @@ impl Registry {
 
     /// The window has moved past the worker: its live sessions catch up from the log instead.
     fn demote(&mut self, tenant: &TenantId) {
-        let Some(own) = self.tenants.get_mut(tenant) else { return };
+        let Some(own) = self.tenants.get_mut(tenant) else {
+            return;
+        };
         let after = own.delivered;
         own.delivered = own.log.head().seq;
         own.topics = TenantTopics::default();
-        let live = self.sessions.values_mut().filter(|entry| entry.tenant == *tenant && entry.behind.is_none());
+        let live = self
+            .sessions
+            .values_mut()
+            .filter(|entry| entry.tenant == *tenant && entry.behind.is_none());
         for entry in live {
             entry.behind = Some(after);
             entry.handle.notify(Notice::FellBehind { after });
@@ -409,10 +438,15 @@ impl Registry {
     fn drain_some(&mut self, now: Instant) {
         let Some(by) = self.drain_by else { return };
         let left = by.saturating_duration_since(now).as_millis().max(1) as usize;
-        let count = (self.sessions.len() * DRAIN_STEP.as_millis() as usize).div_ceil(left).min(self.sessions.len());
+        let count = (self.sessions.len() * DRAIN_STEP.as_millis() as usize)
+            .div_ceil(left)
+            .min(self.sessions.len());
         let ids: Vec<_> = self.sessions.keys().rev().take(count).copied().collect();
         for id in ids {
-            let retry = self.options.retry_spread.mul_f64(crate::clock::random_u64() as f64 / u64::MAX as f64);
+            let retry = self
+                .options
+                .retry_spread
+                .mul_f64(crate::clock::random_u64() as f64 / u64::MAX as f64);
             self.finish(id, CloseCode::Draining, retry);
         }
     }
@@ -446,6 +480,8 @@ impl Drop for Registry {
 
 impl std::fmt::Debug for Registry {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.debug_struct("Registry").field("sessions", &self.sessions.len()).finish()
+        out.debug_struct("Registry")
+            .field("sessions", &self.sessions.len())
+            .finish()
     }
 }

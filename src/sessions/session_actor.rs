@@ -78,8 +78,14 @@ struct About {
 
 impl SessionActor {
     /// Starts a session on the current thread; its frames come out of `queue`.
-    pub fn open(context: Rc<SessionContext>, request: SessionRequest, queue: Rc<SendQueue>) -> Port<SessionActor> {
-        context.metrics.connected(request.transport, request.tenant.as_str());
+    pub fn open(
+        context: Rc<SessionContext>,
+        request: SessionRequest,
+        queue: Rc<SendQueue>,
+    ) -> Port<SessionActor> {
+        context
+            .metrics
+            .connected(request.transport, request.tenant.as_str());
         tracing::debug!(
             connection_id = request.hello.connection_id,
             tenant = %request.tenant,
@@ -117,15 +123,19 @@ impl SessionActor {
         let log = self.context.log.clone();
         let (tenant, patience) = (self.about.tenant.clone(), self.context.ready_timeout);
         let opened = async move { tokio::time::timeout(patience, log.open(&tenant)).await };
-        let opened = opened.into_actor(self).map(|opened, actor, context| match opened {
-            Ok(Ok(log)) => actor.attach(log, context),
-            Ok(Err(_)) | Err(_) => actor.end(CloseCode::GoingAway, context),
-        });
+        let opened = opened
+            .into_actor(self)
+            .map(|opened, actor, context| match opened {
+                Ok(Ok(log)) => actor.attach(log, context),
+                Ok(Err(_)) | Err(_) => actor.end(CloseCode::GoingAway, context),
+            });
         context.spawn(opened);
     }
 
     fn attach(&mut self, log: Arc<TenantLog>, context: &mut Context<Self>) {
-        let (Some(request), Some(port)) = (self.request.take(), self.port.take()) else { return };
+        let (Some(request), Some(port)) = (self.request.take(), self.port.take()) else {
+            return;
+        };
         self.log = Some(log.clone());
         let attach = Attach {
             id: request.id,
@@ -173,7 +183,9 @@ impl SessionActor {
     }
 
     fn read(&mut self, after: u64, context: &mut Context<Self>) {
-        let (Some(tenant_log), log) = (self.log.clone(), self.context.log.clone()) else { return };
+        let (Some(tenant_log), log) = (self.log.clone(), self.context.log.clone()) else {
+            return;
+        };
         let selectors: Arc<[Selector]> = self.session.selectors();
         let page = async move { log.read(&tenant_log, &selectors, after, PAGE).await };
         context.spawn(page.into_actor(self).map(|page, actor, context| {
@@ -200,9 +212,14 @@ impl Actor for SessionActor {
     fn stopped(&mut self, _: &mut Self::Context) {
         // also after a panic: the stream must not stay open without its session
         self.context.rooms.leave(self.about.id);
-        self.queue.finish(wire::close_frame(CloseCode::GoingAway, CloseCode::GoingAway.default_retry()));
+        self.queue.finish(wire::close_frame(
+            CloseCode::GoingAway,
+            CloseCode::GoingAway.default_retry(),
+        ));
         let close = self.closed.map(|code| (code.code(), code.reason()));
-        self.context.metrics.closed(self.about.transport, self.about.tenant.as_str(), close);
+        self.context
+            .metrics
+            .closed(self.about.transport, self.about.tenant.as_str(), close);
         tracing::debug!(
             connection = self.about.id,
             tenant = %self.about.tenant,

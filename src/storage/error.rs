@@ -37,9 +37,11 @@ impl From<StoreError> for Refusal {
         // the operator reads the cause in the log; the client gets none of it
         tracing::error!(%error, "the database refused");
         match error {
-            StoreError::Unavailable(_) => {
-                Refusal::new(RefusalKind::Unavailable, "store_unavailable", "the database is unavailable, try again")
-            }
+            StoreError::Unavailable(_) => Refusal::new(
+                RefusalKind::Unavailable,
+                "store_unavailable",
+                "the database is unavailable, try again",
+            ),
             StoreError::Exists => Refusal::new(RefusalKind::Conflict, "exists", "it exists already"),
             StoreError::Unexpected(_) => Refusal::new(RefusalKind::Internal, "internal", "an internal error"),
         }

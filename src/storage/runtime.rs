@@ -12,19 +12,31 @@ pub struct StorageRuntime {
 impl StorageRuntime {
     /// Starts its threads.
     pub fn start() -> std::io::Result<Self> {
-        let runtime =
-            Builder::new_multi_thread().worker_threads(2).thread_name("bongsu-storage").enable_all().build()?;
-        Ok(StorageRuntime { runtime: Some(runtime) })
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("bongsu-storage")
+            .enable_all()
+            .build()?;
+        Ok(StorageRuntime {
+            runtime: Some(runtime),
+        })
     }
 
     /// A handle to spawn on.
     pub fn handle(&self) -> Handle {
-        self.runtime.as_ref().expect("present until dropped").handle().clone()
+        self.runtime
+            .as_ref()
+            .expect("present until dropped")
+            .handle()
+            .clone()
     }
 
     /// Runs a future from a thread that is part of no runtime.
     pub fn block_on<F: Future>(&self, future: F) -> F::Output {
-        self.runtime.as_ref().expect("present until dropped").block_on(future)
+        self.runtime
+            .as_ref()
+            .expect("present until dropped")
+            .block_on(future)
     }
 }
 

@@ -33,12 +33,20 @@ pub fn ready_frame(ready: &Ready) -> Bytes {
 
 /// Marks the end of a replay: the past is complete.
 pub fn position_frame(position: Position) -> Bytes {
-    event_frame("position", Some(position), &format!("{{\"position\":\"{position}\"}}"))
+    event_frame(
+        "position",
+        Some(position),
+        &format!("{{\"position\":\"{position}\"}}"),
+    )
 }
 
 /// The periodic sign of life, which also moves a quiet client's cursor.
 pub fn heartbeat_frame(position: Position, now: Timestamp) -> Bytes {
-    event_frame("heartbeat", Some(position), &format!("{{\"type\":\"heartbeat\",\"timestamp\":\"{now}\"}}"))
+    event_frame(
+        "heartbeat",
+        Some(position),
+        &format!("{{\"type\":\"heartbeat\",\"timestamp\":\"{now}\"}}"),
+    )
 }
 
 /// The last event of a stream, and the delay for EventSource's own reconnect.
@@ -110,7 +118,10 @@ impl SseDecoder {
     }
 
     fn dispatch(&mut self) -> Option<SseMessage> {
-        let next = SseMessage { id: self.current.id.clone(), ..SseMessage::default() };
+        let next = SseMessage {
+            id: self.current.id.clone(),
+            ..SseMessage::default()
+        };
         if !std::mem::take(&mut self.has_data) {
             self.current.event.clear();
             return None;

@@ -1,0 +1,5 @@
+//! The integration tests: real servers, real sockets, real clients. A module per behaviour.
+
+mod support;
+
+mod first_light;

@@ -1,0 +1,21 @@
+//! Waiting by condition, never by time.
+
+use std::time::Duration;
+
+/// How long anything may take before a test fails; far above what it does take.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Asks until the answer is something, or fails saying what was waited for.
+pub async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        if let Some(answer) = ask().await {
+            return answer;
+        }
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "waited in vain for: {what}"
+        );
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
