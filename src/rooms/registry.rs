@@ -10,7 +10,7 @@ use super::room::Rooms as TenantTopics;
 use crate::clock::{Clock, jittered};
 use crate::domain::{Cursor, Position, TenantId};
 use crate::log::{Recovery, TenantLog};
-use crate::sessions::{Grant, SendQueue};
+use crate::sessions::{Grant, PAGE, SendQueue, audience_of};
 use crate::telemetry::Metrics;
 use crate::wire::{self, CloseCode, Event, Ready};
 
@@ -223,7 +223,7 @@ impl Registry {
         let Some((entry, own)) = self.sessions.get_mut(&id).zip(self.tenants.get(&tenant)) else {
             return Joined::Live;
         };
-        if own.delivered > after {
+        if own.delivered > after && !top_up(entry, own, after) {
             return Joined::Behind { after };
         }
         entry.behind = None;
@@ -462,6 +462,32 @@ impl Registry {
         }
         Some(entry)
     }
+}
+
+/// Hands a session the few events between where it stands and where the worker does, so that it gets live
+/// however fast others publish; false when they are too many or do not fit.
+fn top_up(entry: &Entry, own: &Tenant, after: u64) -> bool {
+    let Some(events) = own
+        .log
+        .after(after, PAGE)
+        .filter(|events| after + events.len() as u64 >= own.delivered)
+    else {
+        return false;
+    };
+    let missed = events.iter().filter(|event| event.seq() <= own.delivered);
+    for event in missed.filter(|event| {
+        entry
+            .grants
+            .iter()
+            .any(|grant| grant.selector.matches(event.topic()))
+    }) {
+        let audience = audience_of(&entry.grants, event);
+        if !entry.queue.has_room_for(event, audience) {
+            return false;
+        }
+        entry.queue.push_event(event, audience);
+    }
+    true
 }
 
 /// How often a registry that drains is swept.

@@ -237,7 +237,12 @@ impl SendQueue {
 
     /// Whether an event of this many bytes could be added without dropping anything.
     pub fn has_room_for(&self, event: &Event, audience: Audience) -> bool {
-        self.fits(event.frame(self.format, audience).len())
+        self.fits(self.frame_len(event, audience))
+    }
+
+    /// Bytes that an event takes here.
+    pub fn frame_len(&self, event: &Event, audience: Audience) -> usize {
+        event.frame(self.format, audience).len()
     }
 
     /// Lets what waits go out, then `last`, then ends.
@@ -310,9 +315,10 @@ impl SendQueue {
         Poll::Pending
     }
 
-    /// Ready once most of what waited is gone, or the reader is.
-    pub fn poll_drained(&self, context: &mut Context<'_>) -> Poll<()> {
-        if self.bytes.get() <= self.limits.bytes / 4 || self.state.get() != State::Open {
+    /// Ready once most of what waited is gone and `room` bytes fit, or the reader is gone.
+    pub fn poll_drained(&self, context: &mut Context<'_>, room: usize) -> Poll<()> {
+        let drained = self.bytes.get() <= self.limits.bytes / 4 && self.fits(room);
+        if drained || self.state.get() != State::Open {
             return Poll::Ready(());
         }
         self.writer.set(Some(context.waker().clone()));

@@ -23,8 +23,11 @@ pub enum Step {
         /// Everything up to here is in the queue or did not concern the session.
         after: u64,
     },
-    /// Wait until most of the queue has been sent.
-    Drain,
+    /// Wait until most of the queue has been sent and this many bytes fit.
+    Drain {
+        /// Bytes of the next event's frame.
+        room: usize,
+    },
     /// Ask the registry to take it in at this number.
     Join {
         /// Everything up to here is in the queue or did not concern the session.
@@ -100,7 +103,9 @@ impl Session {
         while let Some(event) = self.pending.front() {
             let audience = audience_of(&self.grants, event);
             if !queue.has_room_for(event, audience) {
-                return Step::Drain;
+                return Step::Drain {
+                    room: queue.frame_len(event, audience),
+                };
             }
             if queue.push_event(event, audience) == Pushed::Taken {
                 self.replayed += 1;

@@ -160,9 +160,9 @@ impl SessionActor {
     fn take(&mut self, step: Step, context: &mut Context<Self>) {
         match step {
             Step::Read { after } => self.read(after, context),
-            Step::Drain => {
+            Step::Drain { room } => {
                 let queue = self.queue.clone();
-                let drained = async move { poll_fn(|context| queue.poll_drained(context)).await };
+                let drained = async move { poll_fn(|context| queue.poll_drained(context, room)).await };
                 context.spawn(drained.into_actor(self).map(|(), actor, context| {
                     if !actor.queue.has_left() {
                         let step = actor.session.drained(&actor.queue);
