@@ -32,7 +32,7 @@ pub async fn record(
     let (status, seconds) = (response.status().as_u16(), started.elapsed().as_secs_f64());
     metrics.http_answered(&route, &method, status, seconds);
     if response.status() == 503 {
-        metrics.store_failed();
+        metrics.answered_unavailable();
     }
     tracing::debug!(
         request_id = id.to_str().unwrap_or_default(),

@@ -68,7 +68,7 @@ pub struct Metrics {
     actor_panics: Counter,
     http_seconds: Family<Route, Histogram, fn() -> Histogram>,
     auth_failures: Family<Reason, Counter>,
-    store_errors: Counter,
+    unavailable_answers: Counter,
     process_resident_bytes: Gauge,
     process_cpu_seconds: GaugeF64,
     process_open_fds: Gauge,
@@ -187,8 +187,8 @@ impl Default for Metrics {
                 "Requests refused for their credentials",
                 Family::default()
             ),
-            store_errors: register!(
-                "store_errors",
+            unavailable_answers: register!(
+                "unavailable_answers",
                 "Requests answered 503 because of the database",
                 Counter::default()
             ),
@@ -396,9 +396,9 @@ impl Metrics {
         self.auth_failures.get_or_create(&Reason { reason }).inc();
     }
 
-    /// A request failed because of the database.
-    pub fn store_failed(&self) {
-        self.store_errors.inc();
+    /// A request was answered 503.
+    pub fn answered_unavailable(&self) {
+        self.unavailable_answers.inc();
     }
 }
 

@@ -43,6 +43,7 @@ impl ServerOptions {
 pub struct Server {
     child: Child,
     address: SocketAddr,
+    metrics_address: Option<SocketAddr>,
     key: String,
     options: ServerOptions,
     data_dir: PathBuf,
@@ -108,9 +109,11 @@ impl Server {
                     || create_key(&data_dir, "publish,subscribe,manage"),
                     str::to_owned,
                 );
+                let metrics_address = line["metrics_address"].as_str().map(|text| text.parse().expect("an address"));
                 Server {
                     child,
                     address,
+                    metrics_address,
                     key,
                     options,
                     data_dir,
@@ -186,6 +189,11 @@ impl Server {
     /// Where it serves.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where it serves open metrics, if asked to.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics_address
     }
 
     /// Its process.
