@@ -68,10 +68,7 @@ impl Conn {
             return None;
         }
         let text = String::from_utf8_lossy(&self.request[..head]).to_ascii_lowercase();
-        let length = text
-            .split("content-length:")
-            .nth(1)
-            .and_then(|rest| rest.lines().next());
+        let length = text.split("content-length:").nth(1).and_then(|rest| rest.lines().next());
         let end = head + length.and_then(|digits| digits.trim().parse().ok()).unwrap_or(0);
         let body = serde_json::from_slice(self.request.get(head..end)?).unwrap_or_default();
         self.request.drain(..end);
@@ -101,12 +98,7 @@ impl Floor {
             registry.register(&mut stream, Token(slot), interest)?;
             self.conns.resize_with(self.conns.len().max(slot + 1), || None);
             let (request, unsent) = (Vec::new(), Vec::new());
-            self.conns[slot] = Some(Conn {
-                stream,
-                request,
-                unsent,
-                held: false,
-            });
+            self.conns[slot] = Some(Conn { stream, request, unsent, held: false });
         }
     }
 
@@ -158,12 +150,8 @@ fn main() -> anyhow::Result<()> {
     socket.listen(4096)?;
     let mut listener = TcpListener::from_std(socket.into());
     let (mut poll, mut events) = (Poll::new()?, Events::with_capacity(1024));
-    poll.registry()
-        .register(&mut listener, LISTENER, Interest::READABLE)?;
-    println!(
-        r#"{{"event":"listening","address":"{}"}}"#,
-        listener.local_addr()?
-    );
+    poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
+    println!(r#"{{"event":"listening","address":"{}"}}"#, listener.local_addr()?);
     let (mut floor, mut scratch) = (Floor::default(), vec![0; 16 * 1024]);
     loop {
         match poll.poll(&mut events, None) {

@@ -87,28 +87,13 @@ impl fmt::Debug for FanoutOptions {
 impl FanoutOptions {
     fn check(&self) -> anyhow::Result<()> {
         ensure!(self.connections > 0, "--connections must be at least 1");
-        ensure!(
-            (0.01..=86_400.0).contains(&self.seconds),
-            "--seconds must be from 0.01 to 86400"
-        );
-        ensure!(
-            (0.0..=1e6).contains(&self.rate_per_s),
-            "--rate-per-s must be from 0 to 1000000"
-        );
-        ensure!(
-            self.payload_bytes <= 1 << 24,
-            "--payload-bytes must be at most 16777216"
-        );
+        ensure!((0.01..=86_400.0).contains(&self.seconds), "--seconds must be from 0.01 to 86400");
+        ensure!((0.0..=1e6).contains(&self.rate_per_s), "--rate-per-s must be from 0 to 1000000");
+        ensure!(self.payload_bytes <= 1 << 24, "--payload-bytes must be at most 16777216");
         ensure!(self.waves <= 1000, "--waves must be at most 1000");
         let graphic = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
-        ensure!(
-            self.path.starts_with('/') && graphic(&self.path),
-            "--path must be a URL path"
-        );
-        ensure!(
-            self.api_key.as_deref().is_none_or(graphic),
-            "--api-key holds a character no key has"
-        );
+        ensure!(self.path.starts_with('/') && graphic(&self.path), "--path must be a URL path");
+        ensure!(self.api_key.as_deref().is_none_or(graphic), "--api-key holds a character no key has");
         Ok(())
     }
 
@@ -137,23 +122,13 @@ pub fn fanout(options: &FanoutOptions, progress: &mut dyn FnMut(&str)) -> anyhow
         swarm.connect(options.connections, &mut |_| {})?;
         swarm.disconnect();
         rss_waves_kib.extend(settle(&mut swarm, &probe)?.rss_kib);
-        progress(&format!(
-            "wave {wave} of {} connected and disconnected",
-            options.waves
-        ));
+        progress(&format!("wave {wave} of {} connected and disconnected", options.waves));
     }
     let connect_s = swarm.connect(options.connections, progress)?.as_secs_f64();
     let idle = settle(&mut swarm, &probe)?;
     let window = measure(options, &mut swarm, &probe, progress)?;
     let after = probe.sample()?;
-    Ok(report(
-        options,
-        &swarm,
-        &window,
-        connect_s,
-        [before, idle, after],
-        rss_waves_kib,
-    ))
+    Ok(report(options, &swarm, &window, connect_s, [before, idle, after], rss_waves_kib))
 }
 
 /// Reads on until the server's memory has stood still for two looks in a row.
@@ -233,9 +208,7 @@ fn publish(
         let due = period.map(|period| started + Duration::from_secs_f64(period * sent as f64));
         let go = due.map_or(swarm.tally().outstanding <= 0, |due| now >= due);
         if go && publisher.idle() {
-            let behind = due
-                .zip(period)
-                .map(|(due, period)| (now - due).as_secs_f64() > period);
+            let behind = due.zip(period).map(|(due, period)| (now - due).as_secs_f64() > period);
             late += u64::from(behind == Some(true));
             // Expected first: the server may be quicker than the return from the call.
             swarm.expect();

@@ -70,18 +70,10 @@ struct Common {
 
 impl Common {
     fn settings(&self, more: &[(&'static str, Option<String>)]) -> anyhow::Result<(Settings, Vec<Warning>)> {
-        let data_dir = self
-            .data_dir
-            .as_ref()
-            .map(|dir| dir.to_string_lossy().into_owned());
-        let values = [("storage.data_dir", data_dir)]
-            .into_iter()
-            .chain(more.iter().cloned());
+        let data_dir = self.data_dir.as_ref().map(|dir| dir.to_string_lossy().into_owned());
+        let values = [("storage.data_dir", data_dir)].into_iter().chain(more.iter().cloned());
         let values = values.filter_map(|(key, value)| Some((key, value?))).collect();
-        Ok(load(&Overrides {
-            file: self.config.clone(),
-            values,
-        })?)
+        Ok(load(&Overrides { file: self.config.clone(), values })?)
     }
 }
 

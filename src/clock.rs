@@ -18,10 +18,7 @@ pub struct Clock {
 impl Clock {
     /// Anchors the steady clock at the present wall clock.
     pub fn system() -> Self {
-        Clock {
-            anchor: Instant::now(),
-            anchored_at: wall(),
-        }
+        Clock { anchor: Instant::now(), anchored_at: wall() }
     }
 
     /// The wall clock.

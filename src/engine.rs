@@ -86,14 +86,9 @@ impl Engine {
             .name("bongsu-engine".into())
             .spawn(move || run::run(settings, options, &report, stopped))
             .map_err(|error| StartError::Runtime(error.to_string()))?;
-        let started = started
-            .recv()
-            .map_err(|_| StartError::Runtime("the engine's thread ended".into()))??;
-        Ok(Engine {
-            started,
-            stop: Some(stop),
-            thread: Some(thread),
-        })
+        let started =
+            started.recv().map_err(|_| StartError::Runtime("the engine's thread ended".into()))??;
+        Ok(Engine { started, stop: Some(stop), thread: Some(thread) })
     }
 
     /// What it tells about itself.

@@ -9,6 +9,7 @@
 
 mod append;
 mod appender;
+mod batch;
 mod event_log;
 mod head_file;
 mod recovery;

@@ -94,10 +94,7 @@ pub fn prepare(
     let name = EventName::parse(&publish.name).map_err(|error| {
         let refusal = Refusal::invalid("type", error);
         match error {
-            EventNameError::Reserved => Refusal {
-                code: "reserved_type",
-                ..refusal
-            },
+            EventNameError::Reserved => Refusal { code: "reserved_type", ..refusal },
             EventNameError::Malformed => refusal,
         }
     })?;
@@ -126,10 +123,8 @@ pub fn prepare(
     let data = wire::compact(&publish.data).into_string();
     let encoded = data.len() + name.as_str().len() + publish.key.as_ref().map_or(0, String::len);
     if encoded > limits.event_bytes {
-        let detail = format!(
-            "the event is {encoded} bytes encoded, at most {} are allowed",
-            limits.event_bytes
-        );
+        let detail =
+            format!("the event is {encoded} bytes encoded, at most {} are allowed", limits.event_bytes);
         return Err(Refusal::new(RefusalKind::TooLarge, "event_too_large", detail));
     }
     let ttl = publish.ttl_s.map(Duration::from_secs);
@@ -154,20 +149,13 @@ fn topics(publish: &Publish, principal: &Principal) -> Result<Vec<Topic>, Refusa
             return Err(Refusal::invalid("topics", "must not be empty"));
         }
         (None, Some(topics)) if topics.len() > MAX_TOPICS => {
-            return Err(Refusal::invalid(
-                "topics",
-                format!("must be at most {MAX_TOPICS}"),
-            ));
+            return Err(Refusal::invalid("topics", format!("must be at most {MAX_TOPICS}")));
         }
         (None, Some(topics)) => topics,
         (Some(_), Some(_)) => return Err(Refusal::invalid("topics", "excludes topic")),
         (None, None) => return Err(Refusal::invalid("topic", "or topics is required")),
     };
-    let field = if publish.topic.is_some() {
-        "topic"
-    } else {
-        "topics"
-    };
+    let field = if publish.topic.is_some() { "topic" } else { "topics" };
     let mut topics: Vec<Topic> = Vec::with_capacity(texts.len());
     for text in texts {
         let topic =
@@ -186,19 +174,14 @@ fn topics(publish: &Publish, principal: &Principal) -> Result<Vec<Topic>, Refusa
 
 fn dedup(publish: &Publish, class: Class, limits: &PublishLimits) -> Result<Option<Dedup>, Refusal> {
     short("dedup_key", publish.dedup_key.as_deref())?;
-    let window = publish
-        .dedup_window_ms
-        .map_or(limits.dedup_window, Duration::from_millis);
+    let window = publish.dedup_window_ms.map_or(limits.dedup_window, Duration::from_millis);
     match &publish.dedup_key {
         Some(_) if class == Class::Latest => Err(Refusal::invalid("dedup_key", "excludes class latest")),
         Some(_) if class == Class::Volatile => Err(Refusal::invalid("dedup_key", "needs class durable")),
         Some(_) if window.is_zero() || window > Duration::from_secs(86_400) => {
             Err(Refusal::invalid("dedup_window_ms", "must be within 1-86400000"))
         }
-        Some(key) => Ok(Some(Dedup {
-            key: key.clone(),
-            window,
-        })),
+        Some(key) => Ok(Some(Dedup { key: key.clone(), window })),
         None if publish.dedup_window_ms.is_some() => {
             Err(Refusal::invalid("dedup_window_ms", "needs dedup_key"))
         }

@@ -11,10 +11,7 @@ pub use validate::Warning;
 /// Everything that can be set; `config/default.toml` says what each option means, its unit and range.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(
-    missing_docs,
-    reason = "config/default.toml is the documentation; a test compares the two"
-)]
+#[expect(missing_docs, reason = "config/default.toml is the documentation; a test compares the two")]
 pub struct Settings {
     pub server: Server,
     pub storage: Storage,
@@ -85,27 +82,12 @@ section!(Sessions {
     ready_timeout_ms: u64,
     sweep_ms: u64,
 });
-section!(Auth {
-    ticket_first_use_s: u64,
-    ticket_lifetime_s: u64,
-    revocation_poll_ms: u64
-});
+section!(Auth { ticket_first_use_s: u64, ticket_lifetime_s: u64, revocation_poll_ms: u64 });
 section!(Cors { allowed_origins: Vec<String> });
-section!(Idempotency {
-    publish_s: u64,
-    command_s: u64,
-    dedup_window_ms: u64
-});
+section!(Idempotency { publish_s: u64, command_s: u64, dedup_window_ms: u64 });
 section!(Fleets { grade_bounds: Vec<String>, history: usize });
-section!(Drain {
-    announce_ms: u64,
-    window_s: u64,
-    retry_spread_ms: u64
-});
-section!(Logging {
-    level: String,
-    format: String
-});
+section!(Drain { announce_ms: u64, window_s: u64, retry_spread_ms: u64 });
+section!(Logging { level: String, format: String });
 section!(Metrics { bind: String });
 
 impl Settings {
@@ -140,10 +122,7 @@ mod tests {
 
     #[test]
     fn a_password_in_a_url_is_masked() {
-        assert_eq!(
-            mask_url("postgres://u:p@ss@h:5432/db"),
-            "postgres://u:***@h:5432/db"
-        );
+        assert_eq!(mask_url("postgres://u:p@ss@h:5432/db"), "postgres://u:***@h:5432/db");
         assert_eq!(mask_url(""), "");
     }
 
@@ -152,10 +131,7 @@ mod tests {
         let mut previous = "";
         for line in DEFAULTS.lines() {
             let is_option = !line.starts_with('#') && line.contains(" = ");
-            assert!(
-                !is_option || previous.starts_with('#'),
-                "no comment above: {line}"
-            );
+            assert!(!is_option || previous.starts_with('#'), "no comment above: {line}");
             previous = line;
         }
     }

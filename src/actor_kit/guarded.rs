@@ -13,10 +13,7 @@ pub struct PanicBudget {
 
 impl Default for PanicBudget {
     fn default() -> Self {
-        PanicBudget {
-            panics: 5,
-            window: Duration::from_secs(10),
-        }
+        PanicBudget { panics: 5, window: Duration::from_secs(10) }
     }
 }
 
@@ -59,11 +56,7 @@ impl<L> Guarded<L> {
     fn panicked(&mut self) {
         let now = Instant::now();
         self.panics.push_back(now);
-        while self
-            .panics
-            .front()
-            .is_some_and(|at| now.duration_since(*at) > self.budget.window)
-        {
+        while self.panics.front().is_some_and(|at| now.duration_since(*at) > self.budget.window) {
             self.panics.pop_front();
         }
         tracing::error!(panics = self.panics.len(), "an actor panicked and was rebuilt");

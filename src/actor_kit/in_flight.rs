@@ -9,10 +9,7 @@ impl InFlightKeys {
     /// Enters a key until the guard is dropped; None while another request holds it.
     pub fn enter(&self, key: String) -> Option<InFlight> {
         let entered = self.0.lock().expect("no panic while held").insert(key.clone());
-        entered.then(|| InFlight {
-            keys: self.0.clone(),
-            key,
-        })
+        entered.then(|| InFlight { keys: self.0.clone(), key })
     }
 }
 

@@ -73,31 +73,20 @@ pub struct Port<A: Actor> {
 
 impl<A: Actor> Clone for Port<A> {
     fn clone(&self) -> Self {
-        Port {
-            address: self.address.clone(),
-            stats: self.stats.clone(),
-            limit: self.limit,
-        }
+        Port { address: self.address.clone(), stats: self.stats.clone(), limit: self.limit }
     }
 }
 
 impl<A: Actor> fmt::Debug for Port<A> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_struct("Port")
-            .field("stats", &self.stats)
-            .field("limit", &self.limit)
-            .finish()
+        out.debug_struct("Port").field("stats", &self.stats).field("limit", &self.limit).finish()
     }
 }
 
 impl<A: Actor> Port<A> {
     /// A port that lets at most `limit` messages wait.
     pub fn new(address: Addr<A>, limit: usize) -> Self {
-        Port {
-            address,
-            stats: Arc::default(),
-            limit,
-        }
+        Port { address, stats: Arc::default(), limit }
     }
 
     /// How the port stands.
@@ -111,10 +100,7 @@ impl<A: Actor> Port<A> {
     }
 
     /// Sends without waiting for an answer.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the one sender; it keeps the bound itself"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "the one sender; it keeps the bound itself")]
     pub fn tell<M>(&self, message: M) -> Result<(), PortError>
     where
         M: Message + Send + 'static,

@@ -20,20 +20,14 @@ impl SingleFlight {
     pub fn ask(&self) -> bool {
         self.0.fetch_max(RUNNING, Ordering::AcqRel) == IDLE || {
             // a run is under way: have it repeated, unless it ended in this very moment
-            self.0
-                .compare_exchange(RUNNING, DIRTY, Ordering::AcqRel, Ordering::Acquire)
-                == Err(IDLE)
+            self.0.compare_exchange(RUNNING, DIRTY, Ordering::AcqRel, Ordering::Acquire) == Err(IDLE)
                 && self.ask()
         }
     }
 
     /// Ends a run; true when it has to be repeated.
     pub fn finish(&self) -> bool {
-        if self
-            .0
-            .compare_exchange(RUNNING, IDLE, Ordering::AcqRel, Ordering::Acquire)
-            .is_ok()
-        {
+        if self.0.compare_exchange(RUNNING, IDLE, Ordering::AcqRel, Ordering::Acquire).is_ok() {
             return false;
         }
         self.0.store(RUNNING, Ordering::Release);

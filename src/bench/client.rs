@@ -50,10 +50,7 @@ pub(super) struct Tally {
 
 impl Shared {
     pub(super) fn new(options: &FanoutOptions, spread: bool) -> Self {
-        let key = options
-            .api_key
-            .as_ref()
-            .map(|key| format!("X-API-Key: {key}\r\n"));
+        let key = options.api_key.as_ref().map(|key| format!("X-API-Key: {key}\r\n"));
         let request = format!(
             "GET {} HTTP/1.1\r\nHost: {}\r\nAccept: text/event-stream\r\n{}\r\n",
             options.path,
@@ -163,12 +160,7 @@ impl Client {
                 }
             }
             _ => {
-                let Shared {
-                    tally,
-                    scratch,
-                    clock,
-                    ..
-                } = shared;
+                let Shared { tally, scratch, clock, .. } = shared;
                 let sampled = self.sampled;
                 let found = scan(&mut self.carry, scratch, read, |sent_us| {
                     if sampled {

@@ -31,10 +31,7 @@ impl Probe {
         let rss_kib = self.server_pid.map(rss_kib).transpose()?;
         // The figure stands beside the others: a system without it still gets a report.
         let sockstat = fs::read_to_string("/proc/net/sockstat").unwrap_or_default();
-        Ok(Sample {
-            rss_kib,
-            tcp_mem_pages: parse_tcp_mem(&sockstat),
-        })
+        Ok(Sample { rss_kib, tcp_mem_pages: parse_tcp_mem(&sockstat) })
     }
 
     /// CPU time the server has used so far, in user and kernel mode.
@@ -76,12 +73,7 @@ fn parse_ticks(stat: &str) -> Option<u64> {
 
 fn parse_tcp_mem(sockstat: &str) -> Option<u64> {
     let line = sockstat.lines().find_map(|line| line.strip_prefix("TCP:"))?;
-    line.split_once(" mem ")?
-        .1
-        .split_whitespace()
-        .next()?
-        .parse()
-        .ok()
+    line.split_once(" mem ")?.1.split_whitespace().next()?.parse().ok()
 }
 
 #[cfg(test)]

@@ -33,10 +33,7 @@ pub(super) struct Publisher {
 
 impl Publisher {
     pub(super) fn open(options: &FanoutOptions, registry: Registry) -> anyhow::Result<Self> {
-        let key = options
-            .api_key
-            .as_ref()
-            .map(|key| format!("X-API-Key: {key}\r\n"));
+        let key = options.api_key.as_ref().map(|key| format!("X-API-Key: {key}\r\n"));
         let head = format!(
             "POST /v2/events HTTP/1.1\r\nHost: {}\r\n{}Content-Type: application/json\r\n",
             options.address,
@@ -166,11 +163,7 @@ fn complete_answer(bytes: &[u8]) -> Option<u16> {
     let head = bytes.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
     let text = std::str::from_utf8(&bytes[..head]).ok()?.to_ascii_lowercase();
     let status = text.split(' ').nth(1)?.parse().ok()?;
-    let field = |name: &str| {
-        text.lines()
-            .find_map(|line| line.strip_prefix(name))
-            .map(str::trim)
-    };
+    let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
     let complete = match field("content-length:") {
         Some(length) => bytes.len() >= head + length.parse::<usize>().ok()?,
         None if field("transfer-encoding:").is_some() => bytes.ends_with(b"0\r\n\r\n"),

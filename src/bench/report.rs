@@ -29,13 +29,7 @@ impl Latency {
             times_us.get(rank - 1).map(|&us| f64::from(us) / 1000.0)
         };
         let (p50_ms, p95_ms, p99_ms, max_ms) = (rank(50)?, rank(95)?, rank(99)?, rank(100)?);
-        Some(Self {
-            p50_ms,
-            p95_ms,
-            p99_ms,
-            max_ms,
-            samples,
-        })
+        Some(Self { p50_ms, p95_ms, p99_ms, max_ms, samples })
     }
 }
 
@@ -117,13 +111,7 @@ impl FanoutReport {
             _ => "closed loop".to_owned(),
         };
         let latency = self.latency.as_ref().map_or("-".to_owned(), |latency| {
-            let Latency {
-                p50_ms,
-                p95_ms,
-                p99_ms,
-                max_ms,
-                samples,
-            } = latency;
+            let Latency { p50_ms, p95_ms, p99_ms, max_ms, samples } = latency;
             format!(
                 "p50 {p50_ms:.2}, p95 {p95_ms:.2}, p99 {p99_ms:.2}, max {max_ms:.2} ms ({samples} samples)"
             )
@@ -136,10 +124,7 @@ impl FanoutReport {
                     self.connections, self.connect_s, self.connections_dropped
                 ),
             ),
-            (
-                "publishes",
-                format!("{} ({rate}, {} late)", self.publishes, self.publishes_late),
-            ),
+            ("publishes", format!("{} ({rate}, {} late)", self.publishes, self.publishes_late)),
             (
                 "deliveries",
                 format!(
@@ -148,10 +133,7 @@ impl FanoutReport {
                 ),
             ),
             ("bytes per delivery", format!("{:.0}", self.bytes_per_delivery)),
-            (
-                "deliveries per second",
-                format!("{:.0} over {:.2} s", self.deliveries_per_s, self.window_s),
-            ),
+            ("deliveries per second", format!("{:.0} over {:.2} s", self.deliveries_per_s, self.window_s)),
             ("latency", latency),
         ];
         write_rows(out, &rows);
@@ -161,11 +143,7 @@ impl FanoutReport {
         let three =
             |before, idle, after| format!("before {}, idle {}, after {}", int(before), int(idle), int(after));
         let memory = three(self.rss_before_kib, self.rss_idle_kib, self.rss_after_kib);
-        let kernel = three(
-            self.tcp_mem_before_pages,
-            self.tcp_mem_idle_pages,
-            self.tcp_mem_after_pages,
-        );
+        let kernel = three(self.tcp_mem_before_pages, self.tcp_mem_idle_pages, self.tcp_mem_after_pages);
         let rows = [
             (
                 "server CPU per delivery",
@@ -175,14 +153,8 @@ impl FanoutReport {
                     float(self.server_cpu_s)
                 ),
             ),
-            (
-                "generator CPU",
-                format!("{} of a core", float(self.generator_cpu_share)),
-            ),
-            (
-                "server memory",
-                format!("{memory} KiB; after each wave {:?}", self.rss_waves_kib),
-            ),
+            ("generator CPU", format!("{} of a core", float(self.generator_cpu_share))),
+            ("server memory", format!("{memory} KiB; after each wave {:?}", self.rss_waves_kib)),
             (
                 "growth per connection",
                 format!(
@@ -191,10 +163,7 @@ impl FanoutReport {
                     float(self.rss_after_per_connection_kib)
                 ),
             ),
-            (
-                "kernel TCP memory",
-                format!("{kernel} pages (all sockets of the machine)"),
-            ),
+            ("kernel TCP memory", format!("{kernel} pages (all sockets of the machine)")),
         ];
         write_rows(out, &rows);
     }

@@ -115,11 +115,7 @@ mod tests {
         for first in 0..=bytes.len() {
             for second in first..=bytes.len() {
                 let pieces = [&bytes[..first], &bytes[first..second], &bytes[second..]];
-                assert_eq!(
-                    feed(&pieces),
-                    (3, vec![0, 7, 14]),
-                    "split at {first} and {second}"
-                );
+                assert_eq!(feed(&pieces), (3, vec![0, 7, 14]), "split at {first} and {second}");
             }
         }
     }

@@ -38,9 +38,7 @@ pub(super) struct Swarm {
 impl Swarm {
     pub(super) fn new(options: &FanoutOptions, deadline: Instant) -> anyhow::Result<Self> {
         // Closed connections hold their port for another minute, so each wave counts.
-        let ports = options
-            .connections
-            .saturating_mul(options.waves.saturating_add(1));
+        let ports = options.connections.saturating_mul(options.waves.saturating_add(1));
         let local = matches!(options.address, SocketAddr::V4(v4) if v4.ip().is_loopback());
         Ok(Self {
             poll: Poll::new()?,
@@ -159,11 +157,7 @@ impl Swarm {
     pub(super) fn begin(&mut self) {
         self.clients.iter_mut().for_each(|client| client.frames = 0);
         let Tally { ready, dropped, .. } = self.shared.tally;
-        self.shared.tally = Tally {
-            ready,
-            dropped,
-            ..Tally::default()
-        };
+        self.shared.tally = Tally { ready, dropped, ..Tally::default() };
         self.last_delivery = Instant::now();
     }
 
@@ -177,10 +171,7 @@ impl Swarm {
     /// Deliveries that never came, counted client by client.
     pub(super) fn lost(&self) -> u64 {
         let published = self.tally().published;
-        self.clients
-            .iter()
-            .map(|client| published.saturating_sub(client.frames))
-            .sum()
+        self.clients.iter().map(|client| published.saturating_sub(client.frames)).sum()
     }
 
     pub(super) fn tally(&self) -> &Tally {

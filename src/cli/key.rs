@@ -51,12 +51,7 @@ enum KeyCommand {
 /// Runs one of the key commands.
 pub fn run(args: &KeyArgs) -> anyhow::Result<()> {
     match &args.command {
-        KeyCommand::Create {
-            common,
-            tenant,
-            scopes,
-            sub,
-        } => create(common, tenant, scopes, sub.as_deref()),
+        KeyCommand::Create { common, tenant, scopes, sub } => create(common, tenant, scopes, sub.as_deref()),
         KeyCommand::List { common, tenant } => list(common, tenant.clone()),
         KeyCommand::Revoke { common, key_ids } => revoke(common, key_ids),
     }
@@ -71,31 +66,18 @@ fn create(common: &Common, tenant: &str, scopes: &str, sub: Option<&str>) -> any
     if is_operator && scopes != Scopes::default().with(Scope::Operator) {
         bail!("the scope operator is not bound to a tenant and stands alone: make a key of its own for it");
     }
-    let tenant = if is_operator {
-        None
-    } else {
-        Some(TenantId::parse(tenant).context("--tenant")?)
-    };
+    let tenant = if is_operator { None } else { Some(TenantId::parse(tenant).context("--tenant")?) };
     let sub = sub.map(UserSub::parse).transpose().context("--sub")?;
     let (settings, _) = common.settings(&[])?;
-    let new = NewKey {
-        tenant,
-        scopes,
-        sub,
-        development: false,
-    };
-    let (key, row) = with_database(&settings, |db, _| async move {
-        Ok(create_key(&db, Clock::system(), new).await?)
-    })?;
+    let new = NewKey { tenant, scopes, sub, development: false };
+    let (key, row) =
+        with_database(&settings, |db, _| async move { Ok(create_key(&db, Clock::system(), new).await?) })?;
     if common.json {
         let shown = json!({"key_id": row.key_id, "key": key, "tenant": row.tenant, "scopes": scopes.words(), "sub": row.sub});
         println!("{shown}");
     } else {
         println!("{key}");
-        eprintln!(
-            "key {} of tenant {:?} for {}; it is shown only now",
-            row.key_id, row.tenant, row.scopes
-        );
+        eprintln!("key {} of tenant {:?} for {}; it is shown only now", row.key_id, row.tenant, row.scopes);
     }
     Ok(())
 }
@@ -106,10 +88,7 @@ fn list(common: &Common, tenant: Option<String>) -> anyhow::Result<()> {
         let all = db.run(|db| async move { crate::read!(db, |conn, q| Ok(q::api_keys::all(conn).await?)) });
         Ok(all.await?)
     })?;
-    for row in rows
-        .iter()
-        .filter(|row| tenant.as_ref().is_none_or(|tenant| *tenant == row.tenant))
-    {
+    for row in rows.iter().filter(|row| tenant.as_ref().is_none_or(|tenant| *tenant == row.tenant)) {
         let created = Timestamp::from_micros(row.created_us);
         let revoked = row.revoked_us.map(Timestamp::from_micros);
         if common.json {
@@ -119,10 +98,7 @@ fn list(common: &Common, tenant: Option<String>) -> anyhow::Result<()> {
             println!("{shown}");
         } else {
             let state = revoked.map_or("in force".to_owned(), |at| format!("revoked {at}"));
-            println!(
-                "{}  {:12}  {:30}  {created}  {state}",
-                row.key_id, row.tenant, row.scopes
-            );
+            println!("{}  {:12}  {:30}  {created}  {state}", row.key_id, row.tenant, row.scopes);
         }
     }
     Ok(())

@@ -48,17 +48,11 @@ pub fn run(args: &PublishArgs) -> anyhow::Result<()> {
     let body = format!("{},\"data\":{}}}", head.trim_end_matches('}'), args.data);
     block_on(async {
         let mut request = args.client.client()?.post(args.client.at("/v2/events"));
-        request = request
-            .header("X-API-Key", &args.client.key)
-            .header("Content-Type", "application/json");
+        request = request.header("X-API-Key", &args.client.key).header("Content-Type", "application/json");
         if let Some(key) = &args.idempotency_key {
             request = request.header("Idempotency-Key", key);
         }
-        let response = request
-            .body(body)
-            .send()
-            .await
-            .context("the server cannot be reached")?;
+        let response = request.body(body).send().await.context("the server cannot be reached")?;
         let (status, answer) = (response.status(), response.text().await?);
         if !status.is_success() {
             bail!("{status}: {answer}");

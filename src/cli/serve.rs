@@ -34,20 +34,13 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
     for warning in warnings {
         tracing::warn!("{}", warning.0);
     }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         // before the start, so that a signal during it is not lost
         let (mut terminate, mut interrupt) =
             (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let mut hangup = signal(SignalKind::hangup())?;
-        let engine = Engine::start(
-            settings,
-            StartOptions {
-                new_epoch: args.new_epoch,
-            },
-        )?;
+        let engine = Engine::start(settings, StartOptions { new_epoch: args.new_epoch })?;
         announce(engine.started(), args.common.json)?;
         loop {
             tokio::select! {

@@ -53,13 +53,7 @@ enum Ended {
 pub fn run(args: &TailArgs) -> anyhow::Result<()> {
     let coloured = std::io::stdout().is_terminal();
     let retry = Duration::from_secs(1);
-    let mut tail = Tail {
-        args,
-        cursor: args.since.clone(),
-        left: args.count,
-        retry,
-        coloured,
-    };
+    let mut tail = Tail { args, cursor: args.since.clone(), left: args.count, retry, coloured };
     block_on(async {
         let client = args.client.client()?;
         let mut failures = 0;
@@ -90,10 +84,8 @@ impl Tail<'_> {
             &self.args.client.at("/v2/realtime/stream"),
             [("topics", self.args.topics.as_str())],
         )?;
-        let mut request = client
-            .get(url)
-            .header("X-API-Key", &self.args.client.key)
-            .header("Accept", "text/event-stream");
+        let mut request =
+            client.get(url).header("X-API-Key", &self.args.client.key).header("Accept", "text/event-stream");
         if let Some(cursor) = &self.cursor {
             request = request.header("Last-Event-ID", cursor);
         }
@@ -124,10 +116,7 @@ impl Tail<'_> {
             self.retry = Duration::from_millis(retry_ms);
         }
         let data: Value = serde_json::from_str(&message.data).unwrap_or(Value::Null);
-        let is_control = matches!(
-            message.event.as_str(),
-            "ready" | "heartbeat" | "position" | "close"
-        );
+        let is_control = matches!(message.event.as_str(), "ready" | "heartbeat" | "position" | "close");
         self.print(message, &data, is_control)?;
         if message.event == "close" && data["reconnect"] == false {
             return Err(Refused(format!("the server closed the stream: {}", data["reason"])).into());
@@ -155,10 +144,8 @@ impl Tail<'_> {
                 _ => {}
             }
         } else {
-            let (ts, topic) = (
-                data["ts"].as_str().unwrap_or_default(),
-                data["topic"].as_str().unwrap_or_default(),
-            );
+            let (ts, topic) =
+                (data["ts"].as_str().unwrap_or_default(), data["topic"].as_str().unwrap_or_default());
             match self.coloured {
                 true => writeln!(
                     out,

@@ -24,8 +24,6 @@ impl Class {
 
     /// Reads the word written by [`Class::as_str`].
     pub fn parse(text: &str) -> Option<Class> {
-        [Class::Durable, Class::Latest, Class::Volatile]
-            .into_iter()
-            .find(|class| class.as_str() == text)
+        [Class::Durable, Class::Latest, Class::Volatile].into_iter().find(|class| class.as_str() == text)
     }
 }

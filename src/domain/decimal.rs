@@ -79,7 +79,7 @@ fn scale(whole: &str, fraction: &str, exponent: i32) -> Result<i64, DecimalError
     let trimmed = significant.trim_end_matches('0');
     let dropped = (significant.len() - trimmed.len()) as i64;
     let shift = i64::from(exponent) - fraction.len() as i64 + dropped + i64::from(SCALE);
-    if shift < 0 || shift > 18 || trimmed.len() > 18 {
+    if !(0..=18).contains(&shift) || trimmed.len() > 18 {
         return Err(DecimalError::OutOfRange);
     }
     let value: u128 = trimmed.parse().map_err(|_| DecimalError::OutOfRange)?;
@@ -131,9 +131,7 @@ mod tests {
         for text in ["0.0000001", "1000000000000", "1e12", "1e-7", "1e999999999999"] {
             assert_eq!(Decimal::parse(text), Err(DecimalError::OutOfRange), "{text}");
         }
-        for text in [
-            "", "-", "NaN", "Infinity", "1.", ".5", "01", "+1", "1e", "0x1", "1 ", "\"1\"",
-        ] {
+        for text in ["", "-", "NaN", "Infinity", "1.", ".5", "01", "+1", "1e", "0x1", "1 ", "\"1\""] {
             assert_eq!(Decimal::parse(text), Err(DecimalError::NotANumber), "{text}");
         }
     }

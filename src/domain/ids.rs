@@ -15,9 +15,7 @@ pub enum IdError {
 /// The alphabet of ids and event names: 1–64 of `[A-Za-z0-9_.:-]`.
 pub(super) fn is_id(text: &str) -> bool {
     (1..=64).contains(&text.len())
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b':' | b'-'))
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b':' | b'-'))
 }
 
 macro_rules! text_id {

@@ -26,9 +26,7 @@ impl FromStr for Epoch {
         if text.len() != 16 || !text.bytes().all(lower_hex) {
             return Err(PositionError);
         }
-        u64::from_str_radix(text, 16)
-            .map(Epoch)
-            .map_err(|_| PositionError)
+        u64::from_str_radix(text, 16).map(Epoch).map_err(|_| PositionError)
     }
 }
 
@@ -62,10 +60,7 @@ impl FromStr for Position {
         if seq.is_empty() || !canonical {
             return Err(PositionError);
         }
-        Ok(Position {
-            epoch: epoch.parse()?,
-            seq: seq.parse().map_err(|_| PositionError)?,
-        })
+        Ok(Position { epoch: epoch.parse()?, seq: seq.parse().map_err(|_| PositionError)? })
     }
 }
 

@@ -45,32 +45,19 @@ pub struct Refusal {
 impl Refusal {
     /// A refusal that is about the request as a whole.
     pub fn new(kind: RefusalKind, code: &'static str, detail: impl Into<String>) -> Self {
-        Refusal {
-            kind,
-            code,
-            detail: detail.into(),
-            fields: Vec::new(),
-        }
+        Refusal { kind, code, detail: detail.into(), fields: Vec::new() }
     }
 
     /// A field has a value that is not allowed.
     pub fn invalid(field: &str, message: impl fmt::Display) -> Self {
-        Refusal::new(
-            RefusalKind::Invalid,
-            "invalid_field",
-            format!("{field} {message}"),
-        )
-        .with_field(field, message)
+        Refusal::new(RefusalKind::Invalid, "invalid_field", format!("{field} {message}"))
+            .with_field(field, message)
     }
 
     /// A query parameter is missing or malformed.
     pub fn malformed(field: &str, message: impl fmt::Display) -> Self {
-        Refusal::new(
-            RefusalKind::Malformed,
-            "invalid_parameter",
-            format!("{field} {message}"),
-        )
-        .with_field(field, message)
+        Refusal::new(RefusalKind::Malformed, "invalid_parameter", format!("{field} {message}"))
+            .with_field(field, message)
     }
 
     /// The principal may not do this.

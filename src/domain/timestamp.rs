@@ -23,25 +23,17 @@ impl Timestamp {
 
     /// Later by `by`, saturating.
     pub fn plus(self, by: Duration) -> Self {
-        Timestamp(
-            self.0
-                .saturating_add(i64::try_from(by.as_micros()).unwrap_or(i64::MAX)),
-        )
+        Timestamp(self.0.saturating_add(i64::try_from(by.as_micros()).unwrap_or(i64::MAX)))
     }
 
     /// Earlier by `by`, saturating.
     pub fn minus(self, by: Duration) -> Self {
-        Timestamp(
-            self.0
-                .saturating_sub(i64::try_from(by.as_micros()).unwrap_or(i64::MAX)),
-        )
+        Timestamp(self.0.saturating_sub(i64::try_from(by.as_micros()).unwrap_or(i64::MAX)))
     }
 
     /// Reads RFC 3339.
     pub fn parse(text: &str) -> Option<Self> {
-        chrono::DateTime::parse_from_rfc3339(text)
-            .ok()
-            .map(|at| Timestamp(at.timestamp_micros()))
+        chrono::DateTime::parse_from_rfc3339(text).ok().map(|at| Timestamp(at.timestamp_micros()))
     }
 }
 

@@ -99,34 +99,20 @@ pub enum TopicError {
 }
 
 /// Characters of a user's `sub` that stand for themselves inside a topic (RFC 3986 unreserved, and the colon).
-const SUB_ESCAPES: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'.')
-    .remove(b'_')
-    .remove(b'~')
-    .remove(b':');
+const SUB_ESCAPES: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b':');
 
 impl Topic {
     /// Checks and takes a topic's text; a user's `sub` is brought to one spelling of its percent-encoding.
     pub fn parse(text: &str) -> Result<Self, TopicError> {
         let (kind, id) = split(text)?;
         match (kind, id) {
-            (kind, None) if kind.is_bare() => Ok(Topic {
-                text: kind.as_str().into(),
-                kind,
-            }),
+            (kind, None) if kind.is_bare() => Ok(Topic { text: kind.as_str().into(), kind }),
             (TopicKind::User, Some(id)) => {
-                let sub = percent_decode_str(id)
-                    .decode_utf8()
-                    .map_err(|_| TopicError::MalformedId)?;
-                UserSub::parse(&sub)
-                    .map(|sub| Topic::user(&sub))
-                    .map_err(|_| TopicError::MalformedId)
+                let sub = percent_decode_str(id).decode_utf8().map_err(|_| TopicError::MalformedId)?;
+                UserSub::parse(&sub).map(|sub| Topic::user(&sub)).map_err(|_| TopicError::MalformedId)
             }
-            (kind, Some(id)) if !kind.is_bare() && is_id(id) => Ok(Topic {
-                text: text.into(),
-                kind,
-            }),
+            (kind, Some(id)) if !kind.is_bare() && is_id(id) => Ok(Topic { text: text.into(), kind }),
             (kind, Some(id)) if !kind.is_bare() && id.ends_with('*') => Err(TopicError::Prefix),
             _ => Err(TopicError::MalformedId),
         }
@@ -135,19 +121,13 @@ impl Topic {
     /// The topic of an entity; `kind` is one whose topics carry an id.
     pub fn of(kind: TopicKind, id: &EntityId) -> Self {
         debug_assert!(!kind.is_bare() && kind != TopicKind::User);
-        Topic {
-            text: format!("{}:{id}", kind.as_str()).into(),
-            kind,
-        }
+        Topic { text: format!("{}:{id}", kind.as_str()).into(), kind }
     }
 
     /// A user's own topic.
     pub fn user(sub: &UserSub) -> Self {
         let text = format!("user:{}", utf8_percent_encode(sub.as_str(), SUB_ESCAPES));
-        Topic {
-            text: text.into(),
-            kind: TopicKind::User,
-        }
+        Topic { text: text.into(), kind: TopicKind::User }
     }
 
     /// The kind before the colon.
@@ -232,10 +212,7 @@ impl Selector {
         if !id.is_empty() && !is_id(id) {
             return Err(TopicError::MalformedId);
         }
-        Ok(Selector::Prefix {
-            kind,
-            start: start.into(),
-        })
+        Ok(Selector::Prefix { kind, start: start.into() })
     }
 
     /// The kind of the topics selected.

@@ -14,19 +14,8 @@ pub struct FirstKey {
 
 /// Makes it.
 pub(super) async fn create(database: &Database, clock: Clock) -> Result<FirstKey, StoreError> {
-    let scopes = Scopes::default()
-        .with(Scope::Publish)
-        .with(Scope::Subscribe)
-        .with(Scope::Manage);
-    let new = NewKey {
-        tenant: Some(TenantId::default_tenant()),
-        scopes,
-        sub: None,
-        development: true,
-    };
+    let scopes = Scopes::default().with(Scope::Publish).with(Scope::Subscribe).with(Scope::Manage);
+    let new = NewKey { tenant: Some(TenantId::default_tenant()), scopes, sub: None, development: true };
     let (key, row) = create_key(database, clock, new).await?;
-    Ok(FirstKey {
-        key,
-        key_id: row.key_id,
-    })
+    Ok(FirstKey { key, key_id: row.key_id })
 }

@@ -112,10 +112,7 @@ async fn lay(settings: Settings, options: StartOptions) -> Result<Foundation, St
     })?;
     let development = keys.development_key_ids();
     if !address.ip().is_loopback() && !development.is_empty() {
-        return Err(StartError::DevelopmentKeys {
-            address,
-            key_ids: development.join(" "),
-        });
+        return Err(StartError::DevelopmentKeys { address, key_ids: development.join(" ") });
     }
     let mut own_first_key = None;
     if address.ip().is_loopback() && keys.is_empty() {
@@ -123,11 +120,7 @@ async fn lay(settings: Settings, options: StartOptions) -> Result<Foundation, St
         keys.refresh().await?;
     }
     let services = assemble(settings, options, (database, data_dir), clock, keys).await?;
-    Ok(Foundation {
-        services,
-        first_key: own_first_key,
-        lock,
-    })
+    Ok(Foundation { services, first_key: own_first_key, lock })
 }
 
 async fn assemble(
@@ -137,11 +130,8 @@ async fn assemble(
     clock: Clock,
     keys: KeyRing,
 ) -> Result<Services, StartError> {
-    let (metrics, workers, keys) = (
-        Arc::new(Metrics::default()),
-        Arc::new(Workers::default()),
-        Arc::new(keys),
-    );
+    let (metrics, workers, keys) =
+        (Arc::new(Metrics::default()), Arc::new(Workers::default()), Arc::new(keys));
     let log = EventLog::start(
         database.clone(),
         (&data_dir, options.new_epoch),
@@ -160,13 +150,7 @@ async fn assemble(
         Duration::from_secs(settings.auth.ticket_lifetime_s),
     );
     let keep = Duration::from_secs(settings.idempotency.command_s);
-    let fleets = Fleets::new(
-        database.clone(),
-        log.clone(),
-        bounds(&settings),
-        settings.fleets.history,
-        keep,
-    );
+    let fleets = Fleets::new(database.clone(), log.clone(), bounds(&settings), settings.fleets.history, keep);
     let server_id = match settings.server.server_id.as_str() {
         "" => format!("node-{:08x}", random_u64() as u32),
         own => own.to_owned(),

@@ -61,18 +61,11 @@ pub(super) fn start(services: &Services) -> Result<Serving, StartError> {
     let mut handles = vec![server.handle()];
     actix_rt::spawn(server);
     let metrics_address = metrics(services, &mut handles)?;
-    Ok(Serving {
-        address,
-        metrics_address,
-        handles,
-    })
+    Ok(Serving { address, metrics_address, handles })
 }
 
 fn listen(bind: &str, backlog: u32) -> Result<TcpListener, StartError> {
-    let failed = |problem: String| StartError::Listen {
-        address: bind.to_owned(),
-        problem,
-    };
+    let failed = |problem: String| StartError::Listen { address: bind.to_owned(), problem };
     let address: SocketAddr = bind.parse().map_err(|_| failed("not an address".into()))?;
     let open = || -> std::io::Result<TcpListener> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
@@ -86,9 +79,7 @@ fn listen(bind: &str, backlog: u32) -> Result<TcpListener, StartError> {
 }
 
 fn local(listener: &TcpListener) -> Result<SocketAddr, StartError> {
-    listener
-        .local_addr()
-        .map_err(|error| StartError::Runtime(error.to_string()))
+    listener.local_addr().map_err(|error| StartError::Runtime(error.to_string()))
 }
 
 /// One worker thread's way of serving: its room registry, its routes, and the two ways a connection can go.
@@ -104,9 +95,7 @@ fn connections(
 > + use<> {
     let options = &services.settings.server;
     let stall = Duration::from_millis(options.stall_timeout_ms);
-    let app = app(services.clone())
-        .into_factory()
-        .map_err(|error: actix_web::Error| error.error_response());
+    let app = app(services.clone()).into_factory().map_err(|error: actix_web::Error| error.error_response());
     HttpService::build()
         .keep_alive(KeepAlive::Timeout(Duration::from_millis(options.keep_alive_ms)))
         .client_request_timeout(Duration::from_millis(options.request_head_timeout_ms))
@@ -180,10 +169,7 @@ fn worker(services: &Services) -> Rc<http::WorkerContext> {
     Rc::new(http::WorkerContext {
         sessions: Rc::new(sessions),
         queues: Rc::new(QueueMetrics::new(&services.metrics, clock)),
-        limits: QueueLimits {
-            bytes: settings.sessions.queue_bytes,
-            items: settings.sessions.queue_items,
-        },
+        limits: QueueLimits { bytes: settings.sessions.queue_bytes, items: settings.sessions.queue_items },
     })
 }
 
@@ -193,9 +179,7 @@ async fn refuse_upgrade(
 ) -> Result<(), actix_http::Error> {
     let (head, body) = http::upgrade_refusal();
     let sent = async {
-        framed
-            .feed(h1::Message::Item((head, BodySize::Sized(body.len() as u64))))
-            .await?;
+        framed.feed(h1::Message::Item((head, BodySize::Sized(body.len() as u64)))).await?;
         framed.feed(h1::Message::Chunk(Some(body))).await?;
         framed.send(h1::Message::Chunk(None)).await
     };
@@ -214,18 +198,13 @@ fn metrics(services: &Services, handles: &mut Vec<ServerHandle>) -> Result<Optio
     let address = local(&listener)?;
     let own = services.clone();
     let server = actix_web::HttpServer::new(move || {
-        App::new()
-            .app_data(web::Data::new(own.clone()))
-            .route("/metrics", web::get().to(http::open_metrics))
+        App::new().app_data(web::Data::new(own.clone())).route("/metrics", web::get().to(http::open_metrics))
     })
     .workers(1)
     .disable_signals()
     .shutdown_timeout(1)
     .listen(listener)
-    .map_err(|error| StartError::Listen {
-        address: bind.clone(),
-        problem: error.to_string(),
-    })?
+    .map_err(|error| StartError::Listen { address: bind.clone(), problem: error.to_string() })?
     .run();
     handles.push(server.handle());
     actix_rt::spawn(server);

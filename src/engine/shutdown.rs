@@ -19,9 +19,7 @@ pub(super) async fn shutdown(services: &Services, serving: Serving) {
     services.draining.store(true, Ordering::Relaxed);
     sleep(Duration::from_millis(options.announce_ms).min(window.mul_f64(TELLING))).await;
     let told_by = window.mul_f64(TELLING).saturating_sub(started.elapsed());
-    services
-        .workers
-        .drain(pace(services.workers.sessions().await, told_by));
+    services.workers.drain(pace(services.workers.sessions().await, told_by));
     let patience = started + window.mul_f64(0.75);
     while services.workers.sessions().await > 0 && Instant::now() < patience {
         sleep(POLL).await;

@@ -100,9 +100,7 @@ pub fn decide(
     if let (Some(before), Some(measured_at)) = (before, reading.measured_at)
         && measured_at < before.measured_at
     {
-        return Decision::Stale {
-            stored_at: before.measured_at,
-        };
+        return Decision::Stale { stored_at: before.measured_at };
     }
     Decision::Accept {
         old_ei: before.map(|before| before.ei),
@@ -135,40 +133,21 @@ mod tests {
 
     #[test]
     fn grades_follow_their_bounds() {
-        for (value, grade) in [
-            ("0", Grade::A),
-            ("50", Grade::A),
-            ("50.000001", Grade::B),
-            ("110", Grade::C),
-            ("151", Grade::E),
-        ] {
+        for (value, grade) in
+            [("0", Grade::A), ("50", Grade::A), ("50.000001", Grade::B), ("110", Grade::C), ("151", Grade::E)]
+        {
             assert_eq!(bounds().grade(ei(value)), grade, "{value}");
         }
     }
 
     #[test]
     fn only_a_reading_measured_earlier_is_stale() {
-        let before = Some(Before {
-            ei: ei("80"),
-            measured_at: Timestamp::from_micros(100),
-            version: 4,
-        });
+        let before = Some(Before { ei: ei("80"), measured_at: Timestamp::from_micros(100), version: 4 });
         let now = Timestamp::from_micros(500);
         let decided = |reading: &NewReading| decide(before, reading, &bounds(), now);
-        assert_eq!(
-            decided(&reading(Some(99))),
-            Decision::Stale {
-                stored_at: Timestamp::from_micros(100)
-            }
-        );
+        assert_eq!(decided(&reading(Some(99))), Decision::Stale { stored_at: Timestamp::from_micros(100) });
         for measured in [Some(100), Some(900), None] {
-            let Decision::Accept {
-                old_ei,
-                version,
-                measured_at,
-                ..
-            } = decided(&reading(measured))
-            else {
+            let Decision::Accept { old_ei, version, measured_at, .. } = decided(&reading(measured)) else {
                 panic!("{measured:?} is not stale");
             };
             assert_eq!((old_ei, version), (Some(ei("80")), 5));
@@ -179,14 +158,6 @@ mod tests {
     #[test]
     fn the_first_reading_has_no_predecessor() {
         let decision = decide(None, &reading(None), &bounds(), Timestamp::from_micros(1));
-        assert!(matches!(
-            decision,
-            Decision::Accept {
-                old_ei: None,
-                version: 1,
-                grade: Grade::B,
-                ..
-            }
-        ));
+        assert!(matches!(decision, Decision::Accept { old_ei: None, version: 1, grade: Grade::B, .. }));
     }
 }

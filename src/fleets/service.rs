@@ -87,15 +87,7 @@ impl Fleets {
     ) -> Self {
         let clock = log.clock();
         let history = i64::try_from(history).unwrap_or(i64::MAX);
-        Fleets {
-            database,
-            log,
-            clock,
-            bounds,
-            history,
-            keep_answers,
-            in_flight: InFlightKeys::default(),
-        }
+        Fleets { database, log, clock, bounds, history, keep_answers, in_flight: InFlightKeys::default() }
     }
 
     /// Takes readings in, in order and in one transaction; answers each by itself.
@@ -109,9 +101,7 @@ impl Fleets {
     ) -> Result<Vec<EiUpdate>, Refusal> {
         let _in_flight = match &key {
             Some(key) => {
-                let entered = self
-                    .in_flight
-                    .enter(format!("{tenant}\n{}\n{}", key.principal, key.key));
+                let entered = self.in_flight.enter(format!("{tenant}\n{}\n{}", key.principal, key.key));
                 Some(entered.ok_or_else(in_progress)?)
             }
             None => None,
@@ -155,9 +145,7 @@ impl Fleets {
                         let before = stored.as_ref().map(before);
                         match decide(before, reading, &own.bounds, now) {
                             Decision::Stale { stored_at } => {
-                                updates.push(EiUpdate::Stale {
-                                    stored_at: stored_at.to_string(),
-                                });
+                                updates.push(EiUpdate::Stale { stored_at: stored_at.to_string() });
                             }
                             accepted => {
                                 let rows = Rows::new(&tenant, reading, accepted, now);
@@ -207,9 +195,7 @@ impl Fleets {
         let mut rows: Vec<FleetRow> = self
             .database
             .run(move |db| async move {
-                crate::read!(db, |conn, q| Ok(
-                    q::fleets::page(conn, &tenant, &after, wanted).await?
-                ))
+                crate::read!(db, |conn, q| Ok(q::fleets::page(conn, &tenant, &after, wanted).await?))
             })
             .await?;
         let more = rows.len() > limit;
@@ -231,10 +217,9 @@ impl Fleets {
         let mut rows: Vec<ReadingRow> = self
             .database
             .run(move |db| async move {
-                crate::read!(db, |conn, q| Ok(q::fleets::readings(
-                    conn, &tenant, &fleet_id, before, wanted
-                )
-                .await?))
+                crate::read!(db, |conn, q| Ok(
+                    q::fleets::readings(conn, &tenant, &fleet_id, before, wanted).await?
+                ))
             })
             .await?;
         let more = rows.len() > limit;
@@ -293,13 +278,7 @@ struct Rows {
 
 impl Rows {
     fn new(tenant: &str, new: &NewReading, decision: Decision, now: Timestamp) -> Self {
-        let Decision::Accept {
-            old_ei,
-            grade,
-            measured_at,
-            version,
-        } = decision
-        else {
+        let Decision::Accept { old_ei, grade, measured_at, version } = decision else {
             unreachable!("stale readings write nothing");
         };
         let fleet_id = new.fleet_id.as_str().to_owned();
@@ -340,12 +319,7 @@ impl Rows {
             public: None,
             created_us: now.micros(),
         };
-        Rows {
-            fleet,
-            reading,
-            outbox,
-            updated,
-        }
+        Rows { fleet, reading, outbox, updated }
     }
 }
 

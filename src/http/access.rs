@@ -25,23 +25,13 @@ pub async fn record(
     let path = request.path().to_owned();
     let mut response = named(next.call(request).await?.map_into_boxed_body());
     response.headers_mut().insert(REQUEST_ID, id.clone());
-    let route = response
-        .request()
-        .match_pattern()
-        .unwrap_or_else(|| "none".to_owned());
+    let route = response.request().match_pattern().unwrap_or_else(|| "none".to_owned());
     let (status, seconds) = (response.status().as_u16(), started.elapsed().as_secs_f64());
     metrics.http_answered(&route, &method, status, seconds);
     if response.status() == 503 {
         metrics.answered_unavailable();
     }
-    tracing::debug!(
-        request_id = id.to_str().unwrap_or_default(),
-        method,
-        path,
-        status,
-        seconds,
-        "answered"
-    );
+    tracing::debug!(request_id = id.to_str().unwrap_or_default(), method, path, status, seconds, "answered");
     Ok(response)
 }
 
@@ -50,9 +40,7 @@ fn request_id(request: &ServiceRequest) -> HeaderValue {
     let plain = |value: &&HeaderValue| {
         let bytes = value.as_bytes();
         (1..=64).contains(&bytes.len())
-            && bytes
-                .iter()
-                .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte))
+            && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte))
     };
     let own = request.headers().get(REQUEST_ID).filter(plain).cloned();
     own.unwrap_or_else(|| HeaderValue::from_str(&uuid::Uuid::now_v7().to_string()).expect("a uuid is plain"))
@@ -80,10 +68,7 @@ fn named(response: ServiceResponse) -> ServiceResponse {
         *problem.response_mut().status_mut() = status;
     }
     // what other layers have added (CORS, `allow`) stays
-    for (name, value) in framework
-        .headers()
-        .iter()
-        .filter(|(name, _)| !name.as_str().starts_with("content-"))
+    for (name, value) in framework.headers().iter().filter(|(name, _)| !name.as_str().starts_with("content-"))
     {
         problem.headers_mut().append(name.clone(), value.clone());
     }
@@ -91,10 +76,7 @@ fn named(response: ServiceResponse) -> ServiceResponse {
 }
 
 fn is_problem(response: &ServiceResponse) -> bool {
-    let value = response
-        .headers()
-        .get(CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
+    let value =
+        response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     value.contains("json")
 }

@@ -12,10 +12,7 @@ pub async fn authenticate(request: &HttpRequest) -> Result<Principal, Refusal> {
         None => Err(unauthenticated("missing_credentials", "an API key is required")),
         Some(secret) => match services.keys.authenticate(secret).await {
             Ok(Some(principal)) => on_behalf(principal, request.headers()),
-            Ok(None) => Err(unauthenticated(
-                "invalid_credentials",
-                "the API key is unknown or revoked",
-            )),
+            Ok(None) => Err(unauthenticated("invalid_credentials", "the API key is unknown or revoked")),
             Err(error) => Err(error.into()),
         },
     };
@@ -25,10 +22,7 @@ pub async fn authenticate(request: &HttpRequest) -> Result<Principal, Refusal> {
 /// Counts what was refused for its credentials.
 pub fn count_failure<T>(request: &HttpRequest, outcome: Result<T, Refusal>) -> Result<T, Refusal> {
     if let Err(refusal) = &outcome
-        && matches!(
-            refusal.kind,
-            RefusalKind::Unauthenticated | RefusalKind::Forbidden
-        )
+        && matches!(refusal.kind, RefusalKind::Unauthenticated | RefusalKind::Forbidden)
     {
         services(request).metrics.auth_failed(refusal.code);
     }
@@ -41,13 +35,10 @@ fn unauthenticated(code: &'static str, detail: &str) -> Refusal {
 
 fn secret(headers: &HeaderMap) -> Option<&str> {
     let own = headers.get("x-api-key").and_then(|value| value.to_str().ok());
-    let bearer = headers
-        .get(AUTHORIZATION)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| {
-            let (scheme, token) = value.split_once(' ')?;
-            scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
-        });
+    let bearer = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(|value| {
+        let (scheme, token) = value.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+    });
     own.or(bearer).filter(|secret| !secret.is_empty())
 }
 
@@ -63,18 +54,9 @@ fn on_behalf(principal: Principal, headers: &HeaderMap) -> Result<Principal, Ref
         return Err(Refusal::forbidden("identity_headers", detail));
     }
     if tenant.is_some_and(|tenant| principal.tenant.as_ref().map(|own| own.as_str()) != Some(tenant)) {
-        return Err(Refusal::forbidden(
-            "wrong_tenant",
-            "x-tenant-id is not the tenant of the key",
-        ));
+        return Err(Refusal::forbidden("wrong_tenant", "x-tenant-id is not the tenant of the key"));
     }
     let Some(sub) = sub else { return Ok(principal) };
     let sub = UserSub::parse(sub).map_err(|error| Refusal::malformed("x-user-id", error))?;
-    Ok(Principal {
-        user: Some(User {
-            sub,
-            roles: Vec::new(),
-        }),
-        ..principal
-    })
+    Ok(Principal { user: Some(User { sub, roles: Vec::new() }), ..principal })
 }

@@ -3,14 +3,8 @@ use actix_web::http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName};
 
 /// Lets pages of the listed origins use the API; all others get no permission.
 pub fn cors(allowed_origins: &[String]) -> Cors {
-    let headers = [
-        "x-api-key",
-        "last-event-id",
-        "x-tenant-id",
-        "x-user-id",
-        "idempotency-key",
-        "x-request-id",
-    ];
+    let headers =
+        ["x-api-key", "last-event-id", "x-tenant-id", "x-user-id", "idempotency-key", "x-request-id"];
     let cors = Cors::default()
         .allowed_methods(["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
         .allowed_headers(headers.map(HeaderName::from_static))
@@ -20,9 +14,5 @@ pub fn cors(allowed_origins: &[String]) -> Cors {
     if allowed_origins.iter().any(|origin| origin == "*") {
         return cors.allow_any_origin();
     }
-    allowed_origins
-        .iter()
-        .fold(cors.supports_credentials(), |cors, origin| {
-            cors.allowed_origin(origin)
-        })
+    allowed_origins.iter().fold(cors.supports_credentials(), |cors, origin| cors.allowed_origin(origin))
 }

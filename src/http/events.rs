@@ -102,16 +102,10 @@ pub async fn publish_batch(request: HttpRequest, body: JsonBody<Batch>) -> Resul
         .collect();
     let groups: Vec<Vec<NewEvent>> = prepared.iter().flatten().cloned().collect();
     let idempotency = idempotency(&request, &principal, body.hash)?;
-    let mut outcomes = append(services, &principal, groups, idempotency)
-        .await?
-        .into_iter();
+    let mut outcomes = append(services, &principal, groups, idempotency).await?.into_iter();
     let results = prepared.into_iter().map(|item| {
         match item.and_then(|_| outcomes.next().unwrap_or_else(|| Err(lost()))) {
-            Ok(published) => BatchItem {
-                status: 202,
-                published: Some(published),
-                error: None,
-            },
+            Ok(published) => BatchItem { status: 202, published: Some(published), error: None },
             Err(refusal) => BatchItem {
                 status: status(refusal.kind).as_u16(),
                 published: None,
@@ -119,9 +113,7 @@ pub async fn publish_batch(request: HttpRequest, body: JsonBody<Batch>) -> Resul
             },
         }
     });
-    Ok(HttpResponse::Accepted().json(BatchAnswer {
-        results: results.collect(),
-    }))
+    Ok(HttpResponse::Accepted().json(BatchAnswer { results: results.collect() }))
 }
 
 fn lost() -> Refusal {
@@ -136,27 +128,15 @@ async fn append(
     idempotency: Option<Idempotency>,
 ) -> Result<Vec<Result<Published, Refusal>>, Refusal> {
     let tenant = principal.tenant()?;
-    if idempotency.is_some()
-        && groups
-            .iter()
-            .flatten()
-            .any(|event| event.class == Class::Volatile)
-    {
-        return Err(Refusal::invalid(
-            "class",
-            "volatile excludes an Idempotency-Key: nothing of it is kept",
-        ));
+    if idempotency.is_some() && groups.iter().flatten().any(|event| event.class == Class::Volatile) {
+        return Err(Refusal::invalid("class", "volatile excludes an Idempotency-Key: nothing of it is kept"));
     }
     let is_volatile = |group: &Vec<NewEvent>| group.iter().all(|event| event.class == Class::Volatile);
     let kinds: Vec<bool> = groups.iter().map(is_volatile).collect();
     let (volatile, logged): (Vec<_>, Vec<_>) = groups.into_iter().partition(is_volatile);
     let mut appended = Vec::new();
     if !logged.is_empty() || idempotency.is_some() {
-        let request = AppendRequest {
-            tenant: tenant.clone(),
-            groups: logged,
-            idempotency,
-        };
+        let request = AppendRequest { tenant: tenant.clone(), groups: logged, idempotency };
         appended = services.log.append(request).await?;
     }
     for event in volatile.into_iter().flatten() {
@@ -165,19 +145,11 @@ async fn append(
     let log = services.log.open(tenant).await?;
     let mut appended = appended.into_iter();
     let outcome = |is_volatile: bool| match is_volatile {
-        true => Ok(Published {
-            id: None,
-            position: None,
-            duplicate: false,
-        }),
+        true => Ok(Published { id: None, position: None, duplicate: false }),
         false => match appended.next() {
             Some(Appended::At { seq, duplicate }) => {
                 let position = Some(log.position(seq));
-                Ok(Published {
-                    id: position,
-                    position,
-                    duplicate,
-                })
+                Ok(Published { id: position, position, duplicate })
             }
             Some(Appended::Stale) => {
                 let detail = "the version is not greater than the stored one";
@@ -197,10 +169,7 @@ pub fn idempotency_key(request: &HttpRequest) -> Result<Option<String>, Refusal>
     let key = value.to_str().unwrap_or_default();
     match (1..=128).contains(&key.len()) {
         true => Ok(Some(key.to_owned())),
-        false => Err(Refusal::malformed(
-            "Idempotency-Key",
-            "must be 1-128 visible ASCII characters",
-        )),
+        false => Err(Refusal::malformed("Idempotency-Key", "must be 1-128 visible ASCII characters")),
     }
 }
 

@@ -44,12 +44,7 @@ impl EiReading {
                 Timestamp::parse(&text).ok_or_else(|| Refusal::invalid("measured_at", "must be RFC 3339"))
             })
             .transpose()?;
-        Ok(NewReading {
-            fleet_id,
-            ei,
-            grade: self.ei_grade,
-            measured_at,
-        })
+        Ok(NewReading { fleet_id, ei, grade: self.ei_grade, measured_at })
     }
 }
 
@@ -169,10 +164,7 @@ pub async fn update_ei(request: HttpRequest, body: JsonBody<EiReading>) -> Resul
     rights::require(&principal, Command::UpdateEi)?;
     let reading = body.value.check()?;
     let key = command_key(&request, &principal, body.hash)?;
-    let updates = services
-        .fleets
-        .update_ei(principal.tenant()?, vec![reading], key)
-        .await?;
+    let updates = services.fleets.update_ei(principal.tenant()?, vec![reading], key).await?;
     match updates.into_iter().next() {
         Some(EiUpdate::Updated(updated)) => Ok(HttpResponse::Ok().json(updated)),
         Some(EiUpdate::Stale { stored_at }) => Err(stale(&stored_at).into()),
@@ -198,35 +190,19 @@ pub async fn update_ei_batch(request: HttpRequest, body: JsonBody<EiBatch>) -> R
     if body.value.updates.is_empty() || body.value.updates.len() > MAX_BATCH {
         return Err(Refusal::invalid("updates", format!("must be 1-{MAX_BATCH}")).into());
     }
-    let checked: Vec<Result<NewReading, Refusal>> = body
-        .value
-        .updates
-        .iter()
-        .map(|raw| parse::<EiReading>(raw.get().as_bytes())?.check())
-        .collect();
+    let checked: Vec<Result<NewReading, Refusal>> =
+        body.value.updates.iter().map(|raw| parse::<EiReading>(raw.get().as_bytes())?.check()).collect();
     let readings: Vec<NewReading> = checked.iter().flatten().cloned().collect();
     let key = command_key(&request, &principal, body.hash)?;
-    let mut updates = services
-        .fleets
-        .update_ei(principal.tenant()?, readings, key)
-        .await?
-        .into_iter();
+    let mut updates = services.fleets.update_ei(principal.tenant()?, readings, key).await?.into_iter();
     let results = checked.into_iter().map(|item| {
         let outcome = item.and_then(|_| match updates.next() {
             Some(EiUpdate::Updated(updated)) => Ok(updated),
             Some(EiUpdate::Stale { stored_at }) => Err(stale(&stored_at)),
-            None => Err(Refusal::new(
-                RefusalKind::Internal,
-                "internal",
-                "an internal error",
-            )),
+            None => Err(Refusal::new(RefusalKind::Internal, "internal", "an internal error")),
         });
         match outcome {
-            Ok(updated) => EiBatchItem {
-                status: 200,
-                updated: Some(updated),
-                error: None,
-            },
+            Ok(updated) => EiBatchItem { status: 200, updated: Some(updated), error: None },
             Err(refusal) => EiBatchItem {
                 status: status(refusal.kind).as_u16(),
                 updated: None,
@@ -234,9 +210,7 @@ pub async fn update_ei_batch(request: HttpRequest, body: JsonBody<EiBatch>) -> R
             },
         }
     });
-    Ok(HttpResponse::Ok().json(EiBatchAnswer {
-        results: results.collect(),
-    }))
+    Ok(HttpResponse::Ok().json(EiBatchAnswer { results: results.collect() }))
 }
 
 /// A page of fleets.
@@ -257,16 +231,9 @@ pub async fn list(request: HttpRequest) -> Result<HttpResponse, Problem> {
     let tenant = principal.tenant()?;
     // first the position, then the state: what happens in between is in the replay
     let position = services.log.open(tenant).await?.head();
-    let page = services
-        .fleets
-        .page(tenant, query.get("after").unwrap_or_default(), query.limit()?)
-        .await?;
+    let page = services.fleets.page(tenant, query.get("after").unwrap_or_default(), query.limit()?).await?;
     let fleets = page.rows.into_iter().map(fleet).collect();
-    Ok(HttpResponse::Ok().json(FleetPage {
-        fleets,
-        next: page.next,
-        position,
-    }))
+    Ok(HttpResponse::Ok().json(FleetPage { fleets, next: page.next, position }))
 }
 
 /// One fleet.
@@ -287,10 +254,7 @@ pub async fn find(request: HttpRequest, id: web::Path<String>) -> Result<HttpRes
         Err(_) => None,
     };
     let row = found.ok_or_else(no_fleet)?;
-    Ok(HttpResponse::Ok().json(FleetSnapshot {
-        fleet: fleet(row),
-        position,
-    }))
+    Ok(HttpResponse::Ok().json(FleetSnapshot { fleet: fleet(row), position }))
 }
 
 /// A fleet's readings, newest first.
@@ -314,10 +278,7 @@ pub async fn history(request: HttpRequest, id: web::Path<String>) -> Result<Http
     let tenant = principal.tenant()?;
     let position = services.log.open(tenant).await?.head();
     let id = EntityId::parse(&id).map_err(|_| no_fleet())?;
-    let page = services
-        .fleets
-        .history(tenant, &id, before, query.limit()?)
-        .await?;
+    let page = services.fleets.history(tenant, &id, before, query.limit()?).await?;
     if page.rows.is_empty() && before.is_none() {
         return Err(no_fleet().into());
     }
@@ -331,11 +292,7 @@ pub async fn history(request: HttpRequest, id: web::Path<String>) -> Result<Http
 }
 
 fn no_fleet() -> Refusal {
-    Refusal::new(
-        RefusalKind::NotFound,
-        "no_such_fleet",
-        "no reading of this fleet was ever reported",
-    )
+    Refusal::new(RefusalKind::NotFound, "no_such_fleet", "no reading of this fleet was ever reported")
 }
 
 fn stale(stored_at: &str) -> Refusal {
@@ -377,10 +334,5 @@ fn command_key(
 
 /// The routes of this file.
 pub fn routes(config: &mut utoipa_actix_web::service_config::ServiceConfig<'_>) {
-    config
-        .service(update_ei)
-        .service(update_ei_batch)
-        .service(list)
-        .service(find)
-        .service(history);
+    config.service(update_ei).service(update_ei_batch).service(list).service(find).service(history);
 }

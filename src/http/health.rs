@@ -36,9 +36,7 @@ pub struct Readiness {
 pub async fn health(request: HttpRequest) -> HttpResponse {
     match services(&request).workers.answer(LIVENESS_PATIENCE).await {
         true => HttpResponse::Ok().json(Health { status: "ok" }),
-        false => HttpResponse::ServiceUnavailable().json(Health {
-            status: "a worker does not answer",
-        }),
+        false => HttpResponse::ServiceUnavailable().json(Health { status: "a worker does not answer" }),
     }
 }
 
@@ -48,20 +46,13 @@ pub async fn health(request: HttpRequest) -> HttpResponse {
 pub async fn ready(request: HttpRequest) -> HttpResponse {
     let services = services(&request);
     let query = services.database.run(|db| async move {
-        crate::read!(db, |conn, q| Ok::<_, StoreError>(
-            q::api_keys::generation(conn).await?
-        ))
+        crate::read!(db, |conn, q| Ok::<_, StoreError>(q::api_keys::generation(conn).await?))
     });
     let store = matches!(tokio::time::timeout(READINESS_PATIENCE, query).await, Ok(Ok(_)));
     let log = services.log.is_running();
     let accepting = !services.is_draining();
     let ready = store && log && accepting;
-    let body = Readiness {
-        ready,
-        accepting,
-        store,
-        log,
-    };
+    let body = Readiness { ready, accepting, store, log };
     match ready {
         true => HttpResponse::Ok().json(body),
         false => HttpResponse::ServiceUnavailable().json(body),

@@ -26,13 +26,7 @@ pub async fn revoke(request: HttpRequest, key_id: web::Path<String>) -> Result<H
     let found = services
         .database
         .run(move |db| async move {
-            crate::write_tx!(db, |conn, q| Ok(q::api_keys::revoke(
-                conn,
-                Some(&tenant),
-                &key_id,
-                now
-            )
-            .await?))
+            crate::write_tx!(db, |conn, q| Ok(q::api_keys::revoke(conn, Some(&tenant), &key_id, now).await?))
         })
         .await?;
     match found {

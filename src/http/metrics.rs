@@ -27,9 +27,7 @@ pub async fn open_metrics(services: web::Data<Services>) -> HttpResponse {
 }
 
 fn answer(services: &Services) -> HttpResponse {
-    HttpResponse::Ok()
-        .content_type(CONTENT_TYPE)
-        .body(services.metrics.render())
+    HttpResponse::Ok().content_type(CONTENT_TYPE).body(services.metrics.render())
 }
 
 /// The routes of this file.

@@ -26,11 +26,8 @@ pub fn routes(config: &mut ServiceConfig<'_>) {
 
 /// The OpenAPI 3.1 document of every route.
 pub fn document() -> utoipa::openapi::OpenApi {
-    let (_, mut document) = App::new()
-        .into_utoipa_app()
-        .openapi(Head::openapi())
-        .configure(routes)
-        .split_for_parts();
+    let (_, mut document) =
+        App::new().into_utoipa_app().openapi(Head::openapi()).configure(routes).split_for_parts();
     let components = document.components.get_or_insert_with(Default::default);
     let api_key = SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::new("X-API-Key")));
     let bearer = SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build());

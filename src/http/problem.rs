@@ -53,9 +53,7 @@ impl ProblemBody {
             status: status.as_u16(),
             code: refusal.code,
             detail: refusal.detail.clone(),
-            errors: fields
-                .map(|(field, message)| ProblemField { field, message })
-                .collect(),
+            errors: fields.map(|(field, message)| ProblemField { field, message }).collect(),
         }
     }
 }
@@ -100,9 +98,7 @@ impl ResponseError for Problem {
         }
         let body = serde_json::to_vec(&ProblemBody::new(&self.0)).expect("a problem is plain data");
         response
-            .insert_header(ContentType(
-                "application/problem+json".parse().expect("a media type"),
-            ))
+            .insert_header(ContentType("application/problem+json".parse().expect("a media type")))
             .body(body)
     }
 }

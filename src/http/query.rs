@@ -15,17 +15,12 @@ impl Query {
 
     /// The first value of a parameter.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0
-            .iter()
-            .find(|(own, _)| own == name)
-            .map(|(_, value)| value.as_str())
+        self.0.iter().find(|(own, _)| own == name).map(|(_, value)| value.as_str())
     }
 
     /// A list split at commas, trimmed, empties and repetitions dropped; missing or empty is an error.
     pub fn list(&self, name: &str) -> Result<Vec<&str>, Refusal> {
-        let text = self
-            .get(name)
-            .ok_or_else(|| Refusal::malformed(name, "is required"))?;
+        let text = self.get(name).ok_or_else(|| Refusal::malformed(name, "is required"))?;
         let mut items: Vec<&str> = Vec::new();
         for item in text.split(',').map(str::trim).filter(|item| !item.is_empty()) {
             if !items.contains(&item) {
@@ -68,10 +63,7 @@ mod tests {
 
     #[test]
     fn lists_are_trimmed_and_deduplicated() {
-        assert_eq!(
-            query("ids=a,%20b%20,,a,c").list("ids").unwrap_or_default(),
-            ["a", "b", "c"]
-        );
+        assert_eq!(query("ids=a,%20b%20,,a,c").list("ids").unwrap_or_default(), ["a", "b", "c"]);
         assert!(query("ids=,%20,").list("ids").is_err());
         assert!(query("other=1").list("ids").is_err());
         assert!(query("ids=a%0Ab").ids("ids").is_err());

@@ -113,11 +113,7 @@ async fn open(
 ) -> Result<HttpResponse, Refusal> {
     let services = services(request);
     if services.is_draining() {
-        return Err(Refusal::new(
-            RefusalKind::Unavailable,
-            "draining",
-            "this node is draining",
-        ));
+        return Err(Refusal::new(RefusalKind::Unavailable, "draining", "this node is draining"));
     }
     let query = Query::of(request)?;
     // whoever cannot be identified learns nothing about the parameters
@@ -141,28 +137,15 @@ async fn open(
         tenant,
         grants,
         cursor: cursor(request, &query),
-        hello: hello(
-            services,
-            id,
-            principal.user.as_ref().map(|user| user.sub.as_str()),
-        ),
-        principal: SessionPrincipal {
-            key_id: principal.key_id,
-            ticket_id: principal.ticket_id,
-        },
+        hello: hello(services, id, principal.user.as_ref().map(|user| user.sub.as_str())),
+        principal: SessionPrincipal { key_id: principal.key_id, ticket_id: principal.ticket_id },
         transport: "sse",
         peer: request.peer_addr().map(|address| address.ip()),
-        user_agent: header(request, USER_AGENT.as_str())
-            .unwrap_or_default()
-            .to_owned(),
+        user_agent: header(request, USER_AGENT.as_str()).unwrap_or_default().to_owned(),
     };
-    let worker = request
-        .app_data::<Rc<WorkerContext>>()
-        .expect("set by the engine");
+    let worker = request.app_data::<Rc<WorkerContext>>().expect("set by the engine");
     let queue = Rc::new(SendQueue::new(format, worker.limits, worker.queues.clone()));
-    queue.push_control(wire::retry_frame(Duration::from_millis(
-        services.settings.sessions.retry_ms,
-    )));
+    queue.push_control(wire::retry_frame(Duration::from_millis(services.settings.sessions.retry_ms)));
     let port = SessionActor::open(worker.sessions.clone(), session, queue.clone());
     Ok(event_stream(&mut HttpResponse::Ok()).body(SseBody::new(queue, port)))
 }
@@ -193,10 +176,8 @@ fn within_limit(mut selectors: Vec<Selector>, limit: usize) -> Result<Vec<Select
     if selectors.len() <= limit {
         return Ok(selectors);
     }
-    let detail = format!(
-        "{} topics asked for, at most {limit} are allowed on one connection",
-        selectors.len()
-    );
+    let detail =
+        format!("{} topics asked for, at most {limit} are allowed on one connection", selectors.len());
     Err(Refusal::new(RefusalKind::Malformed, "too_many_topics", detail))
 }
 
@@ -214,19 +195,12 @@ fn grants(principal: &crate::identity::Principal, selectors: Vec<Selector>) -> R
         return Ok(grants.into());
     }
     let refusal = Refusal::forbidden("forbidden_topics", format!("not allowed: {}", refused.join(", ")));
-    Err(refused
-        .iter()
-        .fold(refusal, |refusal, topic| refusal.with_field("topics", topic)))
+    Err(refused.iter().fold(refusal, |refusal, topic| refusal.with_field("topics", topic)))
 }
 
 fn cursor(request: &HttpRequest, query: &Query) -> Option<Cursor> {
-    let sent = request
-        .headers()
-        .get("last-event-id")
-        .map(|value| value.to_str().unwrap_or("?"));
-    sent.filter(|text| !text.is_empty())
-        .or_else(|| query.get("cursor"))
-        .map(Cursor::read)
+    let sent = request.headers().get("last-event-id").map(|value| value.to_str().unwrap_or("?"));
+    sent.filter(|text| !text.is_empty()).or_else(|| query.get("cursor")).map(Cursor::read)
 }
 
 fn header<'a>(request: &'a HttpRequest, name: &str) -> Option<&'a str> {
@@ -251,19 +225,11 @@ fn refuse(request: &HttpRequest, refusal: Refusal) -> HttpResponse {
 
 /// The answer to an upgrade request on a path that has no WebSocket: its head and its body.
 pub fn upgrade_refusal() -> (actix_http::Response<()>, Bytes) {
-    let refusal = Refusal::new(
-        RefusalKind::NotFound,
-        "no_websocket",
-        "there is no WebSocket at this path",
-    );
+    let refusal = Refusal::new(RefusalKind::NotFound, "no_websocket", "there is no WebSocket at this path");
     let body = serde_json::to_vec(&ProblemBody::new(&refusal)).expect("a problem is plain data");
     let mut response = actix_http::Response::new(status(refusal.kind)).drop_body();
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-    response
-        .head_mut()
-        .set_connection_type(actix_http::ConnectionType::Close);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    response.head_mut().set_connection_type(actix_http::ConnectionType::Close);
     (response, body.into())
 }
 

@@ -21,9 +21,7 @@ pub async fn issue(request: HttpRequest, body: JsonBody<TicketRequest>) -> Resul
     let principal = authenticate(&request).await?;
     rights::require(&principal, Command::IssueTicket)?;
     let ticket = services(&request).tickets.issue(&principal, body.value).await?;
-    Ok(HttpResponse::Created()
-        .insert_header(("Cache-Control", "no-store"))
-        .json(ticket))
+    Ok(HttpResponse::Created().insert_header(("Cache-Control", "no-store")).json(ticket))
 }
 
 /// The routes of this file.

@@ -21,12 +21,10 @@ pub fn hash_hex(bytes: &[u8]) -> String {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes
-        .iter()
-        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 /// A key to be made.
@@ -52,9 +50,7 @@ pub async fn create_key(
     let row = ApiKeyRow {
         key_id: uuid::Uuid::now_v7().to_string(),
         hash: hash_hex(secret.as_bytes()),
-        tenant: new
-            .tenant
-            .map_or(String::new(), |tenant| tenant.as_str().to_owned()),
+        tenant: new.tenant.map_or(String::new(), |tenant| tenant.as_str().to_owned()),
         scopes: new.scopes.to_string(),
         sub: new.sub.map(|sub| sub.as_str().to_owned()),
         development: new.development,
@@ -110,11 +106,7 @@ impl KeyRing {
             .run(move |db| async move {
                 crate::read!(db, |conn, q| {
                     let generation = q::api_keys::generation(conn).await?;
-                    let rows = if generation == known {
-                        Vec::new()
-                    } else {
-                        q::api_keys::all(conn).await?
-                    };
+                    let rows = if generation == known { Vec::new() } else { q::api_keys::all(conn).await? };
                     Ok((generation, rows))
                 })
             })
@@ -123,12 +115,7 @@ impl KeyRing {
             return Ok(HashSet::new());
         }
         let mut fresh = Ring::default();
-        for row in read
-            .1
-            .into_iter()
-            .filter(|row| row.revoked_us.is_none())
-            .map(Arc::new)
-        {
+        for row in read.1.into_iter().filter(|row| row.revoked_us.is_none()).map(Arc::new) {
             fresh.by_hash.insert(row.hash.clone(), row.clone());
             fresh.by_id.insert(row.key_id.clone(), row);
         }
@@ -153,22 +140,13 @@ impl KeyRing {
 
     /// The principal of a key that is still in force.
     pub fn by_id(&self, key_id: &str) -> Option<Principal> {
-        self.ring
-            .read()
-            .expect("no panic while held")
-            .by_id
-            .get(key_id)
-            .and_then(|row| principal(row))
+        self.ring.read().expect("no panic while held").by_id.get(key_id).and_then(|row| principal(row))
     }
 
     /// The ids of keys in force that were generated for a first start.
     pub fn development_key_ids(&self) -> Vec<String> {
         let ring = self.ring.read().expect("no panic while held");
-        ring.by_id
-            .values()
-            .filter(|row| row.development)
-            .map(|row| row.key_id.clone())
-            .collect()
+        ring.by_id.values().filter(|row| row.development).map(|row| row.key_id.clone()).collect()
     }
 
     /// Whether there is no key at all.
@@ -177,12 +155,7 @@ impl KeyRing {
     }
 
     fn by_hash(&self, hash: &str) -> Option<Principal> {
-        self.ring
-            .read()
-            .expect("no panic while held")
-            .by_hash
-            .get(hash)
-            .and_then(|row| principal(row))
+        self.ring.read().expect("no panic while held").by_hash.get(hash).and_then(|row| principal(row))
     }
 }
 
@@ -196,10 +169,7 @@ fn principal(row: &ApiKeyRow) -> Option<Principal> {
         tenant,
         key_id: row.key_id.as_str().into(),
         scopes: Scopes::parse(&row.scopes).ok()?,
-        user: sub.map(|sub| User {
-            sub,
-            roles: Vec::new(),
-        }),
+        user: sub.map(|sub| User { sub, roles: Vec::new() }),
         ticket_id: None,
     })
 }
@@ -212,9 +182,6 @@ mod tests {
     fn secrets_are_long_and_hashes_are_sha_256() {
         assert_eq!(new_secret("bk_").len(), 3 + 64);
         assert_ne!(new_secret(""), new_secret(""));
-        assert_eq!(
-            hash_hex(b"abc"),
-            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-        );
+        assert_eq!(hash_hex(b"abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
     }
 }

@@ -39,12 +39,7 @@ const STAFF: &[&str] = &["manager", "admin"];
 const DISPATCH: &[&str] = &["dispatcher", "manager", "admin"];
 
 const fn row(kind: TopicKind, services: &'static [Scope], users: Users) -> TopicRow {
-    TopicRow {
-        kind,
-        services,
-        users,
-        full: None,
-    }
+    TopicRow { kind, services, users, full: None }
 }
 
 /// Topics by kind. Entities that exist narrow some of these further (a sealed bid, an order's parties).
@@ -113,31 +108,15 @@ pub const COMMANDS: &[CommandRow] = &[
         services: &[Scope::Subscribe, Scope::Manage, Scope::Admin],
         users: Users::Everybody,
     },
-    CommandRow {
-        command: Command::PublishNamed,
-        services: &[Scope::Publish],
-        users: Users::Roles(STAFF),
-    },
-    CommandRow {
-        command: Command::PublishOther,
-        services: &[Scope::Publish],
-        users: Users::Nobody,
-    },
+    CommandRow { command: Command::PublishNamed, services: &[Scope::Publish], users: Users::Roles(STAFF) },
+    CommandRow { command: Command::PublishOther, services: &[Scope::Publish], users: Users::Nobody },
     CommandRow {
         command: Command::IssueTicket,
         services: &[Scope::Subscribe, Scope::ActAsUser, Scope::Admin],
         users: Users::Everybody,
     },
-    CommandRow {
-        command: Command::ManageKeys,
-        services: &[Scope::Admin],
-        users: Users::Roles(&["admin"]),
-    },
-    CommandRow {
-        command: Command::ReadNodeFigures,
-        services: &[Scope::Operator],
-        users: Users::Nobody,
-    },
+    CommandRow { command: Command::ManageKeys, services: &[Scope::Admin], users: Users::Roles(&["admin"]) },
+    CommandRow { command: Command::ReadNodeFigures, services: &[Scope::Operator], users: Users::Nobody },
 ];
 
 /// Whether a principal may do something.
@@ -154,15 +133,9 @@ pub fn require(principal: &Principal, command: Command) -> Result<(), Refusal> {
     if may(principal, command) {
         return Ok(());
     }
-    let scopes = COMMANDS
-        .iter()
-        .filter(|row| row.command == command)
-        .flat_map(|row| row.services);
+    let scopes = COMMANDS.iter().filter(|row| row.command == command).flat_map(|row| row.services);
     let scopes: Vec<_> = scopes.map(|scope| scope.as_str()).collect();
-    Err(Refusal::forbidden(
-        "forbidden",
-        format!("needs one of the scopes {}, or a role", scopes.join(", ")),
-    ))
+    Err(Refusal::forbidden("forbidden", format!("needs one of the scopes {}, or a role", scopes.join(", "))))
 }
 
 /// The variant that a principal sees of what it may subscribe to; None when it may not.
@@ -186,13 +159,10 @@ fn allows(users: Users, user: &User, topic: Option<&Topic>) -> bool {
         Users::Everybody => true,
         Users::Roles(roles) => has_role(user, roles),
         Users::Oneself => topic.is_some_and(|topic| *topic == Topic::user(&user.sub)),
-        Users::RoomsOfTopic => topic
-            .and_then(|topic| Topic::parse(topic.id()).ok())
-            .is_some_and(|room| {
-                let row = TOPICS.iter().find(|row| row.kind == room.kind());
-                room.kind() != TopicKind::Presence
-                    && row.is_some_and(|row| allows(row.users, user, Some(&room)))
-            }),
+        Users::RoomsOfTopic => topic.and_then(|topic| Topic::parse(topic.id()).ok()).is_some_and(|room| {
+            let row = TOPICS.iter().find(|row| row.kind == room.kind());
+            room.kind() != TopicKind::Presence && row.is_some_and(|row| allows(row.users, user, Some(&room)))
+        }),
         Users::Nobody => false,
     }
 }

@@ -19,14 +19,8 @@ pub enum Scope {
 
 impl Scope {
     /// Every scope.
-    pub const ALL: [Scope; 6] = [
-        Scope::Publish,
-        Scope::Subscribe,
-        Scope::Manage,
-        Scope::Admin,
-        Scope::ActAsUser,
-        Scope::Operator,
-    ];
+    pub const ALL: [Scope; 6] =
+        [Scope::Publish, Scope::Subscribe, Scope::Manage, Scope::Admin, Scope::ActAsUser, Scope::Operator];
 
     /// The word used on the command line and in the database.
     pub const fn as_str(self) -> &'static str {
@@ -50,12 +44,7 @@ impl Scopes {
     pub fn parse(text: &str) -> Result<Self, String> {
         let words = text.split(',').map(str::trim).filter(|word| !word.is_empty());
         words
-            .map(|word| {
-                Scope::ALL
-                    .into_iter()
-                    .find(|scope| scope.as_str() == word)
-                    .ok_or(word)
-            })
+            .map(|word| Scope::ALL.into_iter().find(|scope| scope.as_str() == word).ok_or(word))
             .try_fold(Scopes::default(), |scopes, scope| {
                 scope.map(|scope| scopes.with(scope)).map_err(str::to_owned)
             })
@@ -83,11 +72,7 @@ impl Scopes {
 
     /// The words, in a fixed order.
     pub fn words(self) -> Vec<&'static str> {
-        Scope::ALL
-            .into_iter()
-            .filter(|scope| self.has(*scope))
-            .map(Scope::as_str)
-            .collect()
+        Scope::ALL.into_iter().filter(|scope| self.has(*scope)).map(Scope::as_str).collect()
     }
 }
 

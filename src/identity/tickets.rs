@@ -47,13 +47,7 @@ impl Tickets {
         first_use: Duration,
         lifetime: Duration,
     ) -> Self {
-        Tickets {
-            database,
-            keys,
-            clock,
-            first_use,
-            lifetime,
-        }
+        Tickets { database, keys, clock, first_use, lifetime }
     }
 
     /// Issues a ticket for the principal's own rights.
@@ -63,16 +57,9 @@ impl Tickets {
         request: TicketRequest,
     ) -> Result<IssuedTicket, Refusal> {
         if principal.ticket_id.is_some() {
-            return Err(Refusal::forbidden(
-                "ticket_from_ticket",
-                "a ticket cannot issue tickets",
-            ));
+            return Err(Refusal::forbidden("ticket_from_ticket", "a ticket cannot issue tickets"));
         }
-        if request
-            .path
-            .as_ref()
-            .is_some_and(|path| !path.starts_with('/') || path.len() > 200)
-        {
+        if request.path.as_ref().is_some_and(|path| !path.starts_with('/') || path.len() > 200) {
             return Err(Refusal::invalid("path", "must be an absolute path"));
         }
         for topic in request.topics.iter().flatten() {
@@ -103,10 +90,7 @@ impl Tickets {
                 })
             })
             .await?;
-        Ok(IssuedTicket {
-            ticket: secret,
-            expires_at,
-        })
+        Ok(IssuedTicket { ticket: secret, expires_at })
     }
 
     /// The principal behind a ticket that is good for this path and these topics.
@@ -124,24 +108,16 @@ impl Tickets {
             return Err(refused("expired_ticket", "the ticket has expired"));
         }
         if row.path.as_ref().is_some_and(|own| own != path) {
-            return Err(Refusal::forbidden(
-                "ticket_path",
-                "the ticket is for another path",
-            ));
+            return Err(Refusal::forbidden("ticket_path", "the ticket is for another path"));
         }
         bound(&row, wanted)?;
-        let principal = self
-            .keys
-            .by_id(&row.key_id)
-            .ok_or_else(|| refused("revoked", "the ticket's key is revoked"))?;
+        let principal =
+            self.keys.by_id(&row.key_id).ok_or_else(|| refused("revoked", "the ticket's key is revoked"))?;
         let ticket_id: Arc<str> = row.ticket_id.as_str().into();
         if row.first_used_us.is_none() {
             self.mark_used(row.ticket_id, now).await?;
         }
-        Ok(Principal {
-            ticket_id: Some(ticket_id),
-            ..principal
-        })
+        Ok(Principal { ticket_id: Some(ticket_id), ..principal })
     }
 
     async fn mark_used(&self, ticket_id: String, now: Timestamp) -> Result<(), StoreError> {
@@ -163,20 +139,11 @@ fn refused(code: &'static str, detail: &str) -> Refusal {
 fn bound(row: &TicketRow, wanted: &[Selector]) -> Result<(), Refusal> {
     let Some(topics) = &row.topics else { return Ok(()) };
     let granted: Vec<String> = serde_json::from_str(topics).unwrap_or_default();
-    let granted: Vec<Selector> = granted
-        .iter()
-        .filter_map(|topic| Selector::parse(topic).ok())
-        .collect();
-    let outside: Vec<String> = wanted
-        .iter()
-        .filter(|selector| !granted.contains(selector))
-        .map(ToString::to_string)
-        .collect();
+    let granted: Vec<Selector> = granted.iter().filter_map(|topic| Selector::parse(topic).ok()).collect();
+    let outside: Vec<String> =
+        wanted.iter().filter(|selector| !granted.contains(selector)).map(ToString::to_string).collect();
     if outside.is_empty() {
         return Ok(());
     }
-    Err(Refusal::forbidden(
-        "ticket_topics",
-        format!("the ticket is not for {}", outside.join(", ")),
-    ))
+    Err(Refusal::forbidden("ticket_topics", format!("the ticket is not for {}", outside.join(", "))))
 }

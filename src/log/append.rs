@@ -112,10 +112,7 @@ pub(super) fn to_row(tenant: &TenantId, seq: u64, now: Timestamp, event: &NewEve
 /// The event of a stored row; None when the row is damaged.
 pub(super) fn to_event(epoch: crate::domain::Epoch, row: LogRow) -> Option<Event> {
     Some(Event::new(EventParts {
-        position: Some(Position {
-            epoch,
-            seq: u64::try_from(row.seq).ok()?,
-        }),
+        position: Some(Position { epoch, seq: u64::try_from(row.seq).ok()? }),
         topic: Topic::parse(&row.topic).ok()?,
         name: EventName::trusted(&row.name),
         class: Class::parse(&row.class)?,

@@ -12,15 +12,14 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::append::to_row;
+use super::batch::{Batch, Committed, new_tenant};
 use super::event_log::Shared;
 use super::head_file::{Head, HeadFile};
 use super::recovery::Floors;
 use super::retention::Retention;
-use super::{AppendRequest, Appended, LogError, NewEvent, TenantLog};
-use crate::clock::random_u64;
-use crate::domain::{Class, Epoch, EventName, TenantId, Timestamp, Topic};
-use crate::storage::{LogRow, LogTx, OutboxRow, StoreError, TenantRow};
+use super::{AppendRequest, Appended, LogError, TenantLog};
+use crate::domain::{Epoch, TenantId, Timestamp};
+use crate::storage::{LogRow, LogTx, StoreError, TenantRow};
 use crate::telemetry::crash_point;
 
 /// Requests and outbox rows gathered into one transaction at most.
@@ -33,17 +32,9 @@ const TRIM_INTERVAL: Duration = Duration::from_secs(1);
 const TRIM_BATCH: i64 = 2000;
 
 pub(super) enum Job {
-    Append {
-        request: AppendRequest,
-        reply: oneshot::Sender<Result<Vec<Appended>, LogError>>,
-    },
-    Open {
-        tenant: TenantId,
-        reply: oneshot::Sender<Result<Arc<TenantLog>, LogError>>,
-    },
-    Stop {
-        reply: oneshot::Sender<()>,
-    },
+    Append { request: AppendRequest, reply: oneshot::Sender<Result<Vec<Appended>, LogError>> },
+    Open { tenant: TenantId, reply: oneshot::Sender<Result<Arc<TenantLog>, LogError>> },
+    Stop { reply: oneshot::Sender<()> },
 }
 
 pub(super) struct Appender {
@@ -60,17 +51,6 @@ pub(super) struct Appender {
     in_doubt: bool,
 }
 
-/// What one transaction did.
-struct Committed {
-    answers: Vec<Result<Vec<Appended>, LogError>>,
-    rows: Vec<LogRow>,
-    tenants: HashMap<TenantId, TenantRow>,
-    head: Head,
-    relayed: u64,
-    relay_again: bool,
-    dead: u64,
-}
-
 impl Appender {
     pub fn new(
         shared: Arc<Shared>,
@@ -80,10 +60,8 @@ impl Appender {
         tenants: Vec<TenantRow>,
     ) -> Self {
         let retention = shared.options.retention;
-        let tenants = tenants
-            .into_iter()
-            .filter_map(|row| Some((TenantId::parse(&row.tenant).ok()?, row)))
-            .collect();
+        let tenants =
+            tenants.into_iter().filter_map(|row| Some((TenantId::parse(&row.tenant).ok()?, row))).collect();
         let tenants = Arc::new(tenants);
         Appender {
             shared,
@@ -138,9 +116,12 @@ impl Appender {
                 last_relay = tokio::time::Instant::now();
                 relay_at = None;
             }
-            for stop in stops {
+            if !stops.is_empty() {
                 while self.backlog().await > 0 && self.commit(Vec::new(), true).await.is_ok() {}
-                let _ = stop.send(());
+                for stop in stops {
+                    // whoever asked has given up waiting
+                    let _ = stop.send(());
+                }
                 return;
             }
         }
@@ -167,19 +148,14 @@ impl Appender {
         }
         match self.commit(requests, *relay).await {
             Ok((answers, relay_again)) => {
-                replies
-                    .into_iter()
-                    .zip(answers)
-                    .for_each(|(reply, answer)| drop(reply.send(answer)));
+                replies.into_iter().zip(answers).for_each(|(reply, answer)| drop(reply.send(answer)));
                 if relay_again {
                     self.shared.relay_wake.notify_one();
                 }
             }
             Err(error) => {
                 let error = LogError::Unavailable(error.to_string());
-                replies
-                    .into_iter()
-                    .for_each(|reply| drop(reply.send(Err(error.clone()))));
+                replies.into_iter().for_each(|reply| drop(reply.send(Err(error.clone()))));
             }
         }
         stops
@@ -192,11 +168,7 @@ impl Appender {
         }
         let row = new_tenant(&tenant);
         let stored = row.clone();
-        let saved = self
-            .shared
-            .database
-            .log_transaction(move |tx| tx.save_tenant(&stored))
-            .await;
+        let saved = self.shared.database.log_transaction(move |tx| tx.save_tenant(&stored)).await;
         saved.map_err(|error| LogError::Unavailable(error.to_string()))?;
         Ok(self.adopt(&tenant, row))
     }
@@ -230,16 +202,9 @@ impl Appender {
             now: self.shared.clock.steady(),
             max_message_bytes: self.shared.options.max_message_bytes,
         };
-        let relay_limit = if relay {
-            self.shared.options.relay_batch as i64
-        } else {
-            0
-        };
-        let outcome = self
-            .shared
-            .database
-            .log_transaction(move |tx| batch.carry_out(tx, &requests, relay_limit))
-            .await;
+        let relay_limit = if relay { self.shared.options.relay_batch as i64 } else { 0 };
+        let outcome =
+            self.shared.database.log_transaction(move |tx| batch.carry_out(tx, &requests, relay_limit)).await;
         let committed = match outcome {
             Ok(committed) => committed,
             Err(error) => {
@@ -272,13 +237,7 @@ impl Appender {
                     .get(tenant.as_str())
                     .and_then(|rows| rows.first())
                     .map_or(row.head, |first| first.seq - 1);
-                self.adopt(
-                    &tenant,
-                    TenantRow {
-                        head: first,
-                        ..row.clone()
-                    },
-                );
+                self.adopt(&tenant, TenantRow { head: first, ..row.clone() });
             }
             Arc::make_mut(&mut self.tenants).insert(tenant.clone(), row);
             if let (Some(log), Some(rows)) = (self.shared.tenant(&tenant), by_tenant.remove(tenant.as_str()))
@@ -295,11 +254,8 @@ impl Appender {
 
     /// After a commit of unknown outcome: shows what it stored after all.
     async fn settle(&mut self) -> Result<(), StoreError> {
-        let known: Vec<(String, i64)> = self
-            .tenants
-            .values()
-            .map(|row| (row.tenant.clone(), row.head))
-            .collect();
+        let known: Vec<(String, i64)> =
+            self.tenants.values().map(|row| (row.tenant.clone(), row.head)).collect();
         let (tenants, rows, commit) = self
             .shared
             .database
@@ -307,10 +263,8 @@ impl Appender {
                 let tenants = tx.tenants()?;
                 let mut rows = Vec::new();
                 for row in &tenants {
-                    let head = known
-                        .iter()
-                        .find(|(tenant, _)| *tenant == row.tenant)
-                        .map_or(0, |(_, head)| *head);
+                    let head =
+                        known.iter().find(|(tenant, _)| *tenant == row.tenant).map_or(0, |(_, head)| *head);
                     if row.head > head {
                         rows.extend(tx.entries_after(&row.tenant, head, i64::MAX)?);
                     }
@@ -319,24 +273,11 @@ impl Appender {
             })
             .await?;
         let number = commit.map_or(0, |(_, number)| number);
-        let tenants = tenants
-            .into_iter()
-            .filter_map(|row| Some((TenantId::parse(&row.tenant).ok()?, row)))
-            .collect();
-        let head = Head {
-            instance: self.instance.clone(),
-            number,
-        };
+        let tenants =
+            tenants.into_iter().filter_map(|row| Some((TenantId::parse(&row.tenant).ok()?, row))).collect();
+        let head = Head { instance: self.instance.clone(), number };
         let (answers, relay_again, relayed, dead) = (Vec::new(), false, 0, 0);
-        self.show(Committed {
-            answers,
-            rows,
-            tenants,
-            head,
-            relayed,
-            relay_again,
-            dead,
-        });
+        self.show(Committed { answers, rows, tenants, head, relayed, relay_again, dead });
         self.in_doubt = false;
         Ok(())
     }
@@ -344,11 +285,8 @@ impl Appender {
     /// Outbox rows waiting; also tells the metrics.
     async fn backlog(&self) -> i64 {
         let database = self.shared.database.clone();
-        let backlog = async {
-            crate::read!(database, |conn, q| Ok::<_, StoreError>(
-                q::outbox::backlog(conn).await?
-            ))
-        };
+        let backlog =
+            async { crate::read!(database, |conn, q| Ok::<_, StoreError>(q::outbox::backlog(conn).await?)) };
         let Ok((waiting, oldest)) = backlog.await else {
             return 0;
         };
@@ -375,11 +313,8 @@ impl Appender {
             }
         }
         self.shared.shrink_windows(now);
-        if let Err(error) = self
-            .shared
-            .database
-            .log_transaction(move |tx| tx.forget_expired(now.micros()))
-            .await
+        if let Err(error) =
+            self.shared.database.log_transaction(move |tx| tx.forget_expired(now.micros())).await
         {
             tracing::debug!(%error, "expired answers could not be forgotten");
         }
@@ -390,16 +325,10 @@ impl Appender {
             return Ok(());
         };
         let (name, after) = (row.tenant.clone(), row.trimmed);
-        let oldest = self
-            .shared
-            .database
-            .log_transaction(move |tx| tx.oldest(&name, after, TRIM_BATCH))
-            .await?;
+        let oldest =
+            self.shared.database.log_transaction(move |tx| tx.oldest(&name, after, TRIM_BATCH)).await?;
         let Some(trim) = self.retention.plan(&row, &oldest, now) else {
-            self.oldest_at.insert(
-                tenant.clone(),
-                oldest.first().map_or(i64::MAX, |first| first.at_us),
-            );
+            self.oldest_at.insert(tenant.clone(), oldest.first().map_or(i64::MAX, |first| first.at_us));
             return Ok(());
         };
         self.oldest_at.remove(tenant);
@@ -409,11 +338,8 @@ impl Appender {
         next.trimmed = trim.up_to;
         next.bytes -= trim.bytes;
         next.global_floor = global.map_or(next.global_floor, |floor| next.global_floor.max(floor as i64));
-        let floors: Vec<(String, i64)> = trim
-            .floors
-            .iter()
-            .map(|(topic, floor)| (topic.as_str().to_owned(), *floor as i64))
-            .collect();
+        let floors: Vec<(String, i64)> =
+            trim.floors.iter().map(|(topic, floor)| (topic.as_str().to_owned(), *floor as i64)).collect();
         let (stored, up_to) = (next.clone(), trim.up_to);
         let work = move |tx: &mut LogTx<'_>| {
             tx.trim(&stored.tenant, up_to, &floors)?;
@@ -434,223 +360,5 @@ async fn sleep_until(at: Option<tokio::time::Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
-    }
-}
-
-fn new_tenant(tenant: &TenantId) -> TenantRow {
-    TenantRow {
-        tenant: tenant.as_str().to_owned(),
-        epoch: Epoch::new(random_u64()).to_string(),
-        head: 0,
-        trimmed: 0,
-        bytes: 0,
-        global_floor: 0,
-    }
-}
-
-/// One transaction's work, on the blocking thread.
-struct Batch {
-    /// The logs as last committed.
-    stored: Arc<HashMap<TenantId, TenantRow>>,
-    /// Those this transaction appends to.
-    changed: HashMap<TenantId, TenantRow>,
-    rows: Vec<LogRow>,
-    now: Timestamp,
-    max_message_bytes: usize,
-}
-
-impl Batch {
-    fn carry_out(
-        &mut self,
-        tx: &mut LogTx<'_>,
-        requests: &[AppendRequest],
-        relay: i64,
-    ) -> Result<Committed, StoreError> {
-        let (relayed, dead, relay_again) = self.relay(tx, relay)?;
-        let mut answers = Vec::with_capacity(requests.len());
-        for request in requests {
-            answers.push(self.answer(tx, request)?);
-        }
-        tx.insert_entries(&self.rows)?;
-        for row in self.changed.values() {
-            tx.save_tenant(row)?;
-        }
-        let (instance, number) = tx.advance_commit()?;
-        let head = Head { instance, number };
-        let (rows, tenants) = (std::mem::take(&mut self.rows), std::mem::take(&mut self.changed));
-        Ok(Committed {
-            answers,
-            rows,
-            tenants,
-            head,
-            relayed,
-            relay_again,
-            dead,
-        })
-    }
-
-    /// Appends waiting outbox rows and marks them, in the order of their commits.
-    fn relay(&mut self, tx: &mut LogTx<'_>, limit: i64) -> Result<(u64, u64, bool), StoreError> {
-        if limit == 0 {
-            return Ok((0, 0, false));
-        }
-        let waiting = tx.outbox(limit)?;
-        let mut published = Vec::with_capacity(waiting.len());
-        let mut dead = 0;
-        for row in &waiting {
-            match self.relayed(tx, row)? {
-                Ok(()) => published.push(row.id),
-                Err(reason) => {
-                    tracing::error!(outbox_id = row.id, reason, "an outbox row can never be published");
-                    tx.mark_dead(row.id, reason)?;
-                    dead += 1;
-                }
-            }
-        }
-        tx.mark_published(&published)?;
-        Ok((published.len() as u64, dead, waiting.len() as i64 == limit))
-    }
-
-    /// A row is published, or counts as published because a newer version is in the log; or why it never can be.
-    fn relayed(
-        &mut self,
-        tx: &mut LogTx<'_>,
-        row: &OutboxRow,
-    ) -> Result<Result<(), &'static str>, StoreError> {
-        let Ok(tenant) = TenantId::parse(&row.tenant) else {
-            return Ok(Err("malformed tenant"));
-        };
-        let Ok(topic) = Topic::parse(&row.topic) else {
-            return Ok(Err("malformed topic"));
-        };
-        let Some(class) = Class::parse(&row.class) else {
-            return Ok(Err("malformed class"));
-        };
-        let fits = row.data.len() <= self.max_message_bytes;
-        let event = NewEvent {
-            topic,
-            name: EventName::trusted(if fits { &row.name } else { "reset" }),
-            class: if fits { class } else { Class::Durable },
-            key: row.key.clone(),
-            version: row.version.filter(|_| fits),
-            ttl: None,
-            dedup: None,
-            data: if fits {
-                row.data.clone()
-            } else {
-                "{\"reason\":\"event_too_large\"}".to_owned()
-            },
-            public: row.public.clone().filter(|_| fits),
-        };
-        self.append_group(tx, &tenant, &[event])?;
-        Ok(if fits {
-            Ok(())
-        } else {
-            Err("larger than log.max_message_bytes")
-        })
-    }
-
-    fn answer(
-        &mut self,
-        tx: &mut LogTx<'_>,
-        request: &AppendRequest,
-    ) -> Result<Result<Vec<Appended>, LogError>, StoreError> {
-        let tenant = request.tenant.as_str();
-        if let Some(own) = &request.idempotency
-            && let Some((hash, answer)) = tx.answer(tenant, &own.principal, &own.key, self.now.micros())?
-        {
-            let stored =
-                serde_json::from_str(&answer).map_err(|error| StoreError::Unexpected(error.to_string()))?;
-            return Ok(if hash == own.request_hash {
-                Ok(stored)
-            } else {
-                Err(LogError::KeyReused)
-            });
-        }
-        let mut outcomes = Vec::with_capacity(request.groups.len());
-        for group in &request.groups {
-            outcomes.push(self.append_group(tx, &request.tenant, group)?);
-        }
-        if let Some(own) = &request.idempotency {
-            let answer = serde_json::to_string(&outcomes).expect("outcomes are plain data");
-            let until = self.now.plus(own.keep).micros();
-            tx.save_answer(
-                (tenant, &own.principal, &own.key),
-                &own.request_hash,
-                &answer,
-                until,
-            )?;
-        }
-        Ok(Ok(outcomes))
-    }
-
-    /// All entries of a group get the next numbers, or none does.
-    fn append_group(
-        &mut self,
-        tx: &mut LogTx<'_>,
-        tenant: &TenantId,
-        group: &[NewEvent],
-    ) -> Result<Appended, StoreError> {
-        let head = self.log_of(tenant).head;
-        let mut rows = Vec::with_capacity(group.len());
-        let mut named_before = None;
-        for event in group {
-            let named = event.dedup.as_ref().map(|dedup| dedup.key.as_str());
-            if let Some(key) = named
-                && let Some(seq) =
-                    tx.duplicate_of(tenant.as_str(), event.topic.as_str(), key, self.now.micros())?
-            {
-                named_before = named_before.max(Some(seq));
-                continue;
-            }
-            let row = to_row(tenant, (head + 1) as u64 + rows.len() as u64, self.now, event);
-            if let Some(version) = event.version
-                && tx.version(&row)?.is_some_and(|stored| stored >= version)
-            {
-                return Ok(Appended::Stale);
-            }
-            rows.push((row, event));
-        }
-        if let (true, Some(seq)) = (rows.is_empty(), named_before) {
-            return Ok(Appended::At {
-                seq: seq as u64,
-                duplicate: true,
-            });
-        }
-        for (row, event) in rows {
-            self.take(tx, tenant, row, event)?;
-        }
-        Ok(Appended::At {
-            seq: self.log_of(tenant).head as u64,
-            duplicate: false,
-        })
-    }
-
-    /// The log of a tenant as this transaction leaves it.
-    fn log_of(&mut self, tenant: &TenantId) -> &mut TenantRow {
-        let stored = &self.stored;
-        let found = || stored.get(tenant).cloned().unwrap_or_else(|| new_tenant(tenant));
-        self.changed.entry(tenant.clone()).or_insert_with(found)
-    }
-
-    fn take(
-        &mut self,
-        tx: &mut LogTx<'_>,
-        tenant: &TenantId,
-        row: LogRow,
-        event: &NewEvent,
-    ) -> Result<(), StoreError> {
-        if let Some(version) = event.version {
-            tx.save_version(&row, version)?;
-        }
-        if let Some(dedup) = &event.dedup {
-            let until = self.now.plus(dedup.window).micros();
-            tx.save_dedup(&row, &dedup.key, until)?;
-        }
-        let own = self.log_of(tenant);
-        own.head = row.seq;
-        own.bytes += row.bytes;
-        self.rows.push(row);
-        Ok(())
     }
 }

@@ -56,11 +56,7 @@ impl From<&Settings> for LogOptions {
                 age: Duration::from_secs(log.retention_s),
             },
             max_trim_floors: log.max_trim_floors,
-            window: WindowBudget {
-                count: log.window_count,
-                bytes: log.window_bytes,
-                seconds: log.window_s,
-            },
+            window: WindowBudget { count: log.window_count, bytes: log.window_bytes, seconds: log.window_s },
             window_total_bytes: log.window_total_bytes,
             max_message_bytes: log.max_message_bytes,
             append_queue: log.append_queue,
@@ -95,29 +91,17 @@ pub(super) struct Shared {
 
 impl Shared {
     pub fn tenant(&self, tenant: &TenantId) -> Option<Arc<TenantLog>> {
-        self.tenants
-            .read()
-            .expect("no panic while held")
-            .get(tenant)
-            .cloned()
+        self.tenants.read().expect("no panic while held").get(tenant).cloned()
     }
 
     pub fn insert(&self, log: TenantLog) -> Arc<TenantLog> {
         let log = Arc::new(log);
-        self.tenants
-            .write()
-            .expect("no panic while held")
-            .insert(log.tenant().clone(), log.clone());
+        self.tenants.write().expect("no panic while held").insert(log.tenant().clone(), log.clone());
         log
     }
 
     fn all(&self) -> Vec<Arc<TenantLog>> {
-        self.tenants
-            .read()
-            .expect("no panic while held")
-            .values()
-            .cloned()
-            .collect()
+        self.tenants.read().expect("no panic while held").values().cloned().collect()
     }
 
     /// Makes committed rows visible to this process.
@@ -174,9 +158,7 @@ impl EventLog {
         let file_error = |error: std::io::Error| StoreError::Unavailable(format!("log.head: {error}"));
         let mut head_file = HeadFile::open(data_dir).map_err(file_error)?;
         let file_head = head_file.read().map_err(file_error)?;
-        let loaded = database
-            .log_transaction(move |tx| load(tx, file_head.as_ref(), new_epoch))
-            .await?;
+        let loaded = database.log_transaction(move |tx| load(tx, file_head.as_ref(), new_epoch)).await?;
         head_file.write(&loaded.head).map_err(file_error)?;
         let relay_wake = Notify::new();
         let shared = Arc::new(Shared {
@@ -192,9 +174,8 @@ impl EventLog {
             let (Ok(tenant), Ok(epoch)) = (TenantId::parse(&row.tenant), row.epoch.parse()) else {
                 return Err(StoreError::Unexpected(format!("log of tenant {:?}", row.tenant)));
             };
-            let by_topic = floors
-                .iter()
-                .filter_map(|(topic, floor)| Some((Topic::parse(topic).ok()?, *floor as u64)));
+            let by_topic =
+                floors.iter().filter_map(|(topic, floor)| Some((Topic::parse(topic).ok()?, *floor as u64)));
             let floors = Floors::new(row.global_floor as u64, by_topic.collect());
             shared.insert(TenantLog::new(tenant, epoch, row.head as u64, floors));
         }
@@ -202,11 +183,7 @@ impl EventLog {
         let tenants = loaded.tenants.into_iter().map(|(row, _)| row).collect();
         let appender = Appender::new(shared.clone(), receiver, head_file, loaded.head.instance, tenants);
         Handle::current().spawn(appender.run());
-        let log = EventLog {
-            shared,
-            jobs,
-            in_flight: InFlightKeys::default(),
-        };
+        let log = EventLog { shared, jobs, in_flight: InFlightKeys::default() };
         log.report_windows();
         Ok(log)
     }
@@ -234,11 +211,7 @@ impl EventLog {
         if let Some(log) = self.shared.tenant(tenant) {
             return Ok(log);
         }
-        self.ask(|reply| Job::Open {
-            tenant: tenant.clone(),
-            reply,
-        })
-        .await?
+        self.ask(|reply| Job::Open { tenant: tenant.clone(), reply }).await?
     }
 
     /// Appends; nothing is delivered, and nothing answered, before it is committed.
@@ -259,9 +232,7 @@ impl EventLog {
     pub async fn publish_volatile(&self, tenant: &TenantId, event: NewEvent) -> Result<(), LogError> {
         let log = self.open(tenant).await?;
         self.shared.metrics.published(Class::Volatile.as_str(), 1);
-        self.shared
-            .observer
-            .volatile(&log, Arc::new(to_volatile(event, self.shared.clock.steady())));
+        self.shared.observer.volatile(&log, Arc::new(to_volatile(event, self.shared.clock.steady())));
         Ok(())
     }
 
@@ -298,10 +269,9 @@ impl EventLog {
         };
         match before {
             WindowRead::Evicted => Ok(Page::Evicted),
-            WindowRead::Events { events, scanned_to } => Ok(Page::Events {
-                events: self.unexpired(events),
-                scanned_to,
-            }),
+            WindowRead::Events { events, scanned_to } => {
+                Ok(Page::Events { events: self.unexpired(events), scanned_to })
+            }
             WindowRead::Older { before } => {
                 let span = (after, before.min(after + SPAN));
                 let page = self.read_store(log, selectors, span, limit).await;
@@ -318,28 +288,18 @@ impl EventLog {
         limit: usize,
     ) -> Result<Page, StoreError> {
         self.shared.metrics.log_store_read();
-        let rows = self
-            .rows_between(log.tenant(), selectors, (after, up_to), limit)
-            .await?;
-        let scanned_to = if rows.len() == limit {
-            rows.last().map_or(up_to, |row| row.seq as u64)
-        } else {
-            up_to
-        };
+        let rows = self.rows_between(log.tenant(), selectors, (after, up_to), limit).await?;
+        let scanned_to =
+            if rows.len() == limit { rows.last().map_or(up_to, |row| row.seq as u64) } else { up_to };
         // trimming raises the floors first, so looking afterwards misses nothing that went meanwhile
         if matches!(log.select(selectors, after, 0), WindowRead::Evicted) {
             return Ok(Page::Evicted);
         }
         let epoch = log.head().epoch;
-        let events = rows
-            .into_iter()
-            .filter_map(|row| to_event(epoch, row).map(Arc::new));
+        let events = rows.into_iter().filter_map(|row| to_event(epoch, row).map(Arc::new));
         let selected =
             events.filter(|event| selectors.iter().any(|selector| selector.matches(event.topic())));
-        Ok(Page::Events {
-            events: self.unexpired(selected.collect()),
-            scanned_to,
-        })
+        Ok(Page::Events { events: self.unexpired(selected.collect()), scanned_to })
     }
 
     async fn rows_between(
@@ -354,11 +314,7 @@ impl EventLog {
             Selector::Prefix { .. } => None,
         });
         let topics: Option<Vec<String>> = exact.collect();
-        let (tenant, span, limit) = (
-            tenant.as_str().to_owned(),
-            (after as i64, up_to as i64),
-            limit as i64,
-        );
+        let (tenant, span, limit) = (tenant.as_str().to_owned(), (after as i64, up_to as i64), limit as i64);
         self.shared
             .database
             .run(move |db| async move {
@@ -378,9 +334,7 @@ impl EventLog {
             let before = log.head().seq - held.0 as u64;
             let (tenant, up_to) = (log.tenant().as_str().to_owned(), before as i64);
             let read = move |db: Database| async move {
-                crate::read!(db, |conn, q| Ok(
-                    q::log::newest(conn, &tenant, up_to, WARM_PAGE).await?
-                ))
+                crate::read!(db, |conn, q| Ok(q::log::newest(conn, &tenant, up_to, WARM_PAGE).await?))
             };
             let mut rows = self.shared.database.run(read).await?;
             rows.reverse();
@@ -401,10 +355,7 @@ impl EventLog {
         let before = events.len();
         events.retain(|event| !event.is_expired(now));
         if events.len() < before {
-            self.shared
-                .metrics
-                .dropped("expired")
-                .inc_by((before - events.len()) as u64);
+            self.shared.metrics.dropped("expired").inc_by((before - events.len()) as u64);
         }
         events
     }
@@ -418,9 +369,7 @@ impl EventLog {
             }
             mpsc::error::TrySendError::Closed(_) => LogError::Unavailable("the log has stopped".into()),
         })?;
-        answer
-            .await
-            .map_err(|_| LogError::Unavailable("the log has stopped".into()))
+        answer.await.map_err(|_| LogError::Unavailable("the log has stopped".into()))
     }
 }
 
@@ -441,10 +390,7 @@ fn load(tx: &mut LogTx<'_>, file: Option<&Head>, new_epoch: bool) -> Result<Load
         Some(stored) if !restored && !new_epoch => stored,
         _ => {
             tx.forget_everything()?;
-            let head = Head {
-                instance: format!("{:016x}", random_u64()),
-                number: 0,
-            };
+            let head = Head { instance: format!("{:016x}", random_u64()), number: 0 };
             tx.create_commit(&head.instance)?;
             head
         }

@@ -40,17 +40,13 @@ impl HeadFile {
         }
         let head = text.trim().split_once(' ');
         Ok(head.and_then(|(instance, number)| {
-            Some(Head {
-                instance: instance.to_owned(),
-                number: number.trim().parse().ok()?,
-            })
+            Some(Head { instance: instance.to_owned(), number: number.trim().parse().ok()? })
         }))
     }
 
     /// One small write in place; not synced, because only a surviving machine can have shown more.
     pub fn write(&self, head: &Head) -> io::Result<()> {
-        self.file
-            .write_all_at(format!("{} {:020}\n", head.instance, head.number).as_bytes(), 0)
+        self.file.write_all_at(format!("{} {:020}\n", head.instance, head.number).as_bytes(), 0)
     }
 }
 
@@ -68,10 +64,7 @@ mod tests {
 
     #[test]
     fn a_database_behind_its_file_is_a_restored_backup() {
-        let head = |instance: &str, number| Head {
-            instance: instance.into(),
-            number,
-        };
+        let head = |instance: &str, number| Head { instance: instance.into(), number };
         assert!(!is_restored(&head("a", 0), None));
         assert!(!is_restored(&head("a", 5), Some(&head("a", 5))));
         assert!(!is_restored(&head("a", 6), Some(&head("a", 5))));
@@ -86,19 +79,9 @@ mod tests {
         let mut file = HeadFile::open(dir.path()).unwrap();
         assert_eq!(file.read().unwrap(), None);
         for number in [999, 1000, 1001] {
-            file.write(&Head {
-                instance: "abc".into(),
-                number,
-            })
-            .unwrap();
+            file.write(&Head { instance: "abc".into(), number }).unwrap();
         }
         let read = HeadFile::open(dir.path()).unwrap().read().unwrap();
-        assert_eq!(
-            read,
-            Some(Head {
-                instance: "abc".into(),
-                number: 1001
-            })
-        );
+        assert_eq!(read, Some(Head { instance: "abc".into(), number: 1001 }));
     }
 }

@@ -128,9 +128,7 @@ mod tests {
     }
 
     fn selectors(ids: &[&str]) -> Vec<Selector> {
-        ids.iter()
-            .map(|id| Selector::parse(&format!("topic:{id}")).unwrap())
-            .collect()
+        ids.iter().map(|id| Selector::parse(&format!("topic:{id}")).unwrap()).collect()
     }
 
     #[test]
@@ -141,39 +139,20 @@ mod tests {
         let at = |epoch, seq| Some(Cursor::At(Position { epoch, seq }));
         let judged = |cursor, ids: &[&str]| judge(cursor, (epoch, 100), &floors, &selectors(ids));
         assert_eq!(judged(None, &["a"]), Recovery::Fresh);
-        assert_eq!(
-            judged(Some(Cursor::Unreadable), &["a"]),
-            Recovery::Failed(RecoveryFailure::Invalid)
-        );
-        assert_eq!(
-            judged(at(Epoch::new(2), 50), &["a"]),
-            Recovery::Failed(RecoveryFailure::EpochChanged)
-        );
-        assert_eq!(
-            judged(at(epoch, 101), &["a"]),
-            Recovery::Failed(RecoveryFailure::Ahead)
-        );
+        assert_eq!(judged(Some(Cursor::Unreadable), &["a"]), Recovery::Failed(RecoveryFailure::Invalid));
+        assert_eq!(judged(at(Epoch::new(2), 50), &["a"]), Recovery::Failed(RecoveryFailure::EpochChanged));
+        assert_eq!(judged(at(epoch, 101), &["a"]), Recovery::Failed(RecoveryFailure::Ahead));
         assert_eq!(judged(at(epoch, 100), &["a"]), Recovery::Current);
         assert_eq!(judged(at(epoch, 40), &["a"]), Recovery::Replay { after: 40 });
-        assert_eq!(
-            judged(at(epoch, 39), &["a", "b"]),
-            Recovery::Failed(RecoveryFailure::Evicted)
-        );
+        assert_eq!(judged(at(epoch, 39), &["a", "b"]), Recovery::Failed(RecoveryFailure::Evicted));
         assert_eq!(judged(at(epoch, 0), &["b"]), Recovery::Replay { after: 0 });
-        assert_eq!(
-            judged(at(epoch, 39), &["*"]),
-            Recovery::Failed(RecoveryFailure::Evicted)
-        );
+        assert_eq!(judged(at(epoch, 39), &["*"]), Recovery::Failed(RecoveryFailure::Evicted));
     }
 
     #[test]
     fn too_many_floors_become_one_that_is_never_too_low() {
         let mut floors = Floors::default();
-        floors.raise(
-            &(0..10)
-                .map(|n| (topic(&format!("t{n}")), 10 + n))
-                .collect::<Vec<_>>(),
-        );
+        floors.raise(&(0..10).map(|n| (topic(&format!("t{n}")), 10 + n)).collect::<Vec<_>>());
         assert_eq!(floors.overflow(10), None);
         floors.raise(&[(topic("t10"), 20)]);
         assert_eq!(floors.overflow(10), Some(15));

@@ -50,10 +50,8 @@ impl Retention {
                 floors.insert(&row.topic, row.seq as u64);
             }
         }
-        trim.floors = floors
-            .into_iter()
-            .filter_map(|(topic, seq)| Some((Topic::parse(topic).ok()?, seq)))
-            .collect();
+        trim.floors =
+            floors.into_iter().filter_map(|(topic, seq)| Some((Topic::parse(topic).ok()?, seq))).collect();
         (trim.count > 0).then_some(trim)
     }
 }
@@ -65,32 +63,15 @@ mod tests {
     const NOW: Timestamp = Timestamp::from_micros(1_000_000_000);
 
     fn tenant(head: i64, trimmed: i64, bytes: i64) -> TenantRow {
-        TenantRow {
-            tenant: "acme".into(),
-            epoch: "0".into(),
-            head,
-            trimmed,
-            bytes,
-            global_floor: 0,
-        }
+        TenantRow { tenant: "acme".into(), epoch: "0".into(), head, trimmed, bytes, global_floor: 0 }
     }
 
     fn row(seq: i64, topic: &str, age_s: i64, expired: bool) -> OldestRow {
         let at_us = NOW.micros() - age_s * 1_000_000;
-        OldestRow {
-            seq,
-            topic: topic.into(),
-            at_us,
-            expires_us: expired.then_some(at_us + 1),
-            bytes: 10,
-        }
+        OldestRow { seq, topic: topic.into(), at_us, expires_us: expired.then_some(at_us + 1), bytes: 10 }
     }
 
-    const KEEP: Retention = Retention {
-        count: 3,
-        bytes: 1000,
-        age: Duration::from_secs(100),
-    };
+    const KEEP: Retention = Retention { count: 3, bytes: 1000, age: Duration::from_secs(100) };
 
     #[test]
     fn count_bytes_and_age_each_trim_the_oldest() {
@@ -104,11 +85,7 @@ mod tests {
 
     #[test]
     fn floors_name_the_topics_that_lost_something_still_worth_sending() {
-        let rows = [
-            row(1, "topic:a", 0, false),
-            row(2, "topic:b", 9, true),
-            row(3, "topic:a", 0, false),
-        ];
+        let rows = [row(1, "topic:a", 0, false), row(2, "topic:b", 9, true), row(3, "topic:a", 0, false)];
         let trim = KEEP.plan(&tenant(6, 0, 60), &rows, NOW).unwrap();
         assert_eq!(trim.floors, [(Topic::parse("topic:a").unwrap(), 3)]);
         assert_eq!((trim.count, trim.bytes), (3, 30));

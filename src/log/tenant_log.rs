@@ -30,10 +30,7 @@ pub(super) enum WindowRead {
     /// Events of the selected topics may have been trimmed.
     Evicted,
     /// These match; everything up to `scanned_to` has been looked at.
-    Events {
-        events: Vec<Arc<Event>>,
-        scanned_to: u64,
-    },
+    Events { events: Vec<Arc<Event>>, scanned_to: u64 },
     /// The read starts before the window, whose first event follows `before`.
     Older { before: u64 },
 }
@@ -43,10 +40,7 @@ impl TenantLog {
         TenantLog {
             tenant,
             epoch,
-            state: Mutex::new(State {
-                window: Window::at(head),
-                floors,
-            }),
+            state: Mutex::new(State { window: Window::at(head), floors }),
             window_bytes: AtomicUsize::new(0),
             warm: tokio::sync::Mutex::new(false),
         }
@@ -64,20 +58,14 @@ impl TenantLog {
 
     /// The position with number `seq` in this run of the log.
     pub fn position(&self, seq: u64) -> Position {
-        Position {
-            epoch: self.epoch,
-            seq,
-        }
+        Position { epoch: self.epoch, seq }
     }
 
     /// What a cursor leads to for a connection with these topics, with the head it was judged against.
     pub fn recovery(&self, cursor: Option<Cursor>, selectors: &[Selector]) -> (Recovery, Position) {
         let state = self.state();
         let head = state.window.head();
-        (
-            judge(cursor, (self.epoch, head), &state.floors, selectors),
-            self.position(head),
-        )
+        (judge(cursor, (self.epoch, head), &state.floors, selectors), self.position(head))
     }
 
     /// Every event after `seq`, at most `limit`; None when the window no longer reaches back that far.
@@ -92,16 +80,11 @@ impl TenantLog {
             return WindowRead::Evicted;
         }
         if !state.window.covers(after) {
-            return WindowRead::Older {
-                before: state.window.head() - state.window.len() as u64,
-            };
+            return WindowRead::Older { before: state.window.head() - state.window.len() as u64 };
         }
         let events = state.window.select(selectors, after, limit);
         let full = events.len() == limit;
-        let scanned_to = events
-            .last()
-            .filter(|_| full)
-            .map_or(state.window.head(), |event| event.seq());
+        let scanned_to = events.last().filter(|_| full).map_or(state.window.head(), |event| event.seq());
         WindowRead::Events { events, scanned_to }
     }
 
@@ -117,9 +100,7 @@ impl TenantLog {
 
     pub(super) fn extend_back(&self, older: Vec<Event>) {
         let mut state = self.state();
-        state
-            .window
-            .extend_back(older.into_iter().map(Arc::new).collect());
+        state.window.extend_back(older.into_iter().map(Arc::new).collect());
         self.measure(&state);
     }
 

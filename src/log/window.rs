@@ -28,10 +28,7 @@ pub(super) struct Window {
 impl Window {
     /// An empty window whose next event is `head + 1`.
     pub fn at(head: u64) -> Self {
-        Window {
-            before: head,
-            ..Window::default()
-        }
+        Window { before: head, ..Window::default() }
     }
 
     /// Number of the newest event.
@@ -61,10 +58,7 @@ impl Window {
     pub fn push(&mut self, event: Arc<Event>) {
         assert_eq!(event.seq(), self.head() + 1, "events enter the window in order");
         self.bytes += event.weight();
-        self.by_topic
-            .entry(event.topic().clone())
-            .or_default()
-            .push_back(event.seq());
+        self.by_topic.entry(event.topic().clone()).or_default().push_back(event.seq());
         self.events.push_back(event);
     }
 
@@ -75,10 +69,7 @@ impl Window {
                 return;
             }
             self.bytes += event.weight();
-            self.by_topic
-                .entry(event.topic().clone())
-                .or_default()
-                .push_front(event.seq());
+            self.by_topic.entry(event.topic().clone()).or_default().push_front(event.seq());
             self.before -= 1;
             self.events.push_front(event);
         }
@@ -154,10 +145,7 @@ impl Window {
         found.sort_unstable();
         found.dedup();
         found.truncate(limit);
-        found
-            .into_iter()
-            .filter_map(|seq| self.get(seq).cloned())
-            .collect()
+        found.into_iter().filter_map(|seq| self.get(seq).cloned()).collect()
     }
 }
 
@@ -170,10 +158,7 @@ mod tests {
 
     fn event(seq: u64, topic: u8) -> Arc<Event> {
         Arc::new(Event::new(EventParts {
-            position: Some(Position {
-                epoch: Epoch::new(1),
-                seq,
-            }),
+            position: Some(Position { epoch: Epoch::new(1), seq }),
             topic: Topic::parse(&format!("topic:t{topic}")).unwrap(),
             name: EventName::trusted("tick"),
             class: Class::Durable,

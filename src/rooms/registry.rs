@@ -182,9 +182,7 @@ impl Registry {
             Recovery::Replay { after } => after,
             _ => stands_at,
         });
-        attach
-            .queue
-            .push_control(wire::ready_frame(&self.ready(&attach, recovery, position)));
+        attach.queue.push_control(wire::ready_frame(&self.ready(&attach, recovery, position)));
         let behind = match recovery {
             Recovery::Replay { after } => Some(after),
             _ => None,
@@ -227,9 +225,7 @@ impl Registry {
             return Joined::Behind { after };
         }
         entry.behind = None;
-        entry
-            .queue
-            .push_control(wire::position_frame(own.log.position(own.delivered)));
+        entry.queue.push_control(wire::position_frame(own.log.position(own.delivered)));
         self.enter(id);
         Joined::Live
     }
@@ -309,16 +305,9 @@ impl Registry {
 
     /// Ends every session of these keys.
     pub fn revoke(&mut self, key_ids: &HashSet<Arc<str>>) {
-        let revoked = self
-            .sessions
-            .iter()
-            .filter(|(_, entry)| key_ids.contains(&entry.principal.key_id));
+        let revoked = self.sessions.iter().filter(|(_, entry)| key_ids.contains(&entry.principal.key_id));
         for id in revoked.map(|(id, _)| *id).collect::<Vec<_>>() {
-            self.finish(
-                id,
-                CloseCode::Unauthenticated,
-                CloseCode::Unauthenticated.default_retry(),
-            );
+            self.finish(id, CloseCode::Unauthenticated, CloseCode::Unauthenticated.default_retry());
         }
     }
 
@@ -370,11 +359,7 @@ impl Registry {
             server_id: attach.hello.server_id.clone(),
             tenant_id: attach.log.tenant().as_str().to_owned(),
             user_id: attach.hello.user_id.clone(),
-            topics: attach
-                .grants
-                .iter()
-                .map(|grant| grant.selector.to_string())
-                .collect(),
+            topics: attach.grants.iter().map(|grant| grant.selector.to_string()).collect(),
             heartbeat_ms: self.options.heartbeat.as_millis() as u64,
             position,
             recovered: recovery.recovered(),
@@ -402,10 +387,8 @@ impl Registry {
         let after = own.delivered;
         own.delivered = own.log.head().seq;
         own.topics = TenantTopics::default();
-        let live = self
-            .sessions
-            .values_mut()
-            .filter(|entry| entry.tenant == *tenant && entry.behind.is_none());
+        let live =
+            self.sessions.values_mut().filter(|entry| entry.tenant == *tenant && entry.behind.is_none());
         for entry in live {
             entry.behind = Some(after);
             entry.handle.notify(Notice::FellBehind { after });
@@ -438,15 +421,12 @@ impl Registry {
     fn drain_some(&mut self, now: Instant) {
         let Some(by) = self.drain_by else { return };
         let left = by.saturating_duration_since(now).as_millis().max(1) as usize;
-        let count = (self.sessions.len() * DRAIN_STEP.as_millis() as usize)
-            .div_ceil(left)
-            .min(self.sessions.len());
+        let count =
+            (self.sessions.len() * DRAIN_STEP.as_millis() as usize).div_ceil(left).min(self.sessions.len());
         let ids: Vec<_> = self.sessions.keys().rev().take(count).copied().collect();
         for id in ids {
-            let retry = self
-                .options
-                .retry_spread
-                .mul_f64(crate::clock::random_u64() as f64 / u64::MAX as f64);
+            let retry =
+                self.options.retry_spread.mul_f64(crate::clock::random_u64() as f64 / u64::MAX as f64);
             self.finish(id, CloseCode::Draining, retry);
         }
     }
@@ -467,20 +447,14 @@ impl Registry {
 /// Hands a session the few events between where it stands and where the worker does, so that it gets live
 /// however fast others publish; false when they are too many or do not fit.
 fn top_up(entry: &Entry, own: &Tenant, after: u64) -> bool {
-    let Some(events) = own
-        .log
-        .after(after, PAGE)
-        .filter(|events| after + events.len() as u64 >= own.delivered)
+    let Some(events) =
+        own.log.after(after, PAGE).filter(|events| after + events.len() as u64 >= own.delivered)
     else {
         return false;
     };
     let missed = events.iter().filter(|event| event.seq() <= own.delivered);
-    for event in missed.filter(|event| {
-        entry
-            .grants
-            .iter()
-            .any(|grant| grant.selector.matches(event.topic()))
-    }) {
+    for event in missed.filter(|event| entry.grants.iter().any(|grant| grant.selector.matches(event.topic())))
+    {
         let audience = audience_of(&entry.grants, event);
         if !entry.queue.has_room_for(event, audience) {
             return false;
@@ -506,8 +480,6 @@ impl Drop for Registry {
 
 impl std::fmt::Debug for Registry {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.debug_struct("Registry")
-            .field("sessions", &self.sessions.len())
-            .finish()
+        out.debug_struct("Registry").field("sessions", &self.sessions.len()).finish()
     }
 }

@@ -28,10 +28,7 @@ pub(super) struct Rooms {
 impl Rooms {
     pub fn enter(&mut self, id: ConnectionId, grants: &[Grant], queue: &Rc<SendQueue>) {
         for grant in grants {
-            let member = Member {
-                queue: queue.clone(),
-                audience: grant.audience,
-            };
+            let member = Member { queue: queue.clone(), audience: grant.audience };
             match &grant.selector {
                 Selector::Topic(topic) => self.by_topic.entry(topic.clone()).or_default().insert(id, member),
                 Selector::Prefix { .. } => self.prefix_room(&grant.selector).insert(id, member),
@@ -61,10 +58,7 @@ impl Rooms {
     /// Offers an event to everybody who hears its topic; collects those it no longer fits.
     pub fn deliver(&self, event: &Arc<Event>, overflowed: &mut Vec<ConnectionId>) {
         let exact = self.by_topic.get(event.topic()).into_iter();
-        let prefixed = self
-            .by_prefix
-            .iter()
-            .filter(|(selector, _)| selector.matches(event.topic()));
+        let prefixed = self.by_prefix.iter().filter(|(selector, _)| selector.matches(event.topic()));
         // who hears a topic twice is served once: the queue ignores what it has seen
         for (id, member) in exact.chain(prefixed.map(|(_, room)| room)).flatten() {
             if member.queue.push_event(event, member.audience) == Pushed::Overflow {

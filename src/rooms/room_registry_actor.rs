@@ -24,14 +24,12 @@ pub struct Rooms(Rc<RefCell<Guarded<Registry>>>);
 impl Rooms {
     /// See [`Registry::attach`]; a registry that panicked over it ends the session.
     pub fn attach(&self, attach: Attach) -> Result<Attached, CloseCode> {
-        self.run(|registry| registry.attach(attach, Instant::now()))
-            .ok_or(CloseCode::GoingAway)
+        self.run(|registry| registry.attach(attach, Instant::now())).ok_or(CloseCode::GoingAway)
     }
 
     /// See [`Registry::join`].
     pub fn join(&self, id: ConnectionId, after: u64) -> Result<Joined, CloseCode> {
-        self.run(|registry| registry.join(id, after))
-            .ok_or(CloseCode::GoingAway)
+        self.run(|registry| registry.join(id, after)).ok_or(CloseCode::GoingAway)
     }
 
     /// See [`Registry::leave`].
@@ -62,10 +60,7 @@ impl WorkerMail {
 
 impl LogObserver for WorkerMail {
     fn advanced(&self, log: &Arc<TenantLog>) {
-        self.advanced
-            .lock()
-            .expect("no panic while held")
-            .insert(log.tenant().clone());
+        self.advanced.lock().expect("no panic while held").insert(log.tenant().clone());
         if self.flight.ask() && self.port.tell(Advance).is_err() {
             // a full mailbox is swept soon, and the sweep looks here too
             self.flight.finish();
@@ -73,14 +68,7 @@ impl LogObserver for WorkerMail {
     }
 
     fn volatile(&self, log: &Arc<TenantLog>, event: Arc<Event>) {
-        if self
-            .port
-            .tell(Volatile {
-                tenant: log.tenant().clone(),
-                event,
-            })
-            .is_err()
-        {
+        if self.port.tell(Volatile { tenant: log.tenant().clone(), event }).is_err() {
             self.metrics.dropped("worker_busy").inc();
         }
     }
@@ -114,12 +102,7 @@ impl RoomRegistryActor {
             build()
         };
         let rooms = Rooms(Rc::new(RefCell::new(Guarded::new(rebuild, give_up))));
-        let address = RoomRegistryActor {
-            rooms: rooms.clone(),
-            sweep,
-            mail: None,
-        }
-        .start();
+        let address = RoomRegistryActor { rooms: rooms.clone(), sweep, mail: None }.start();
         let port = Port::new(address, MAILBOX);
         let mail = Arc::new(WorkerMail {
             port,
@@ -136,8 +119,7 @@ impl RoomRegistryActor {
     fn take_advances(&self) {
         let Some(mail) = &self.mail else { return };
         let tenants = std::mem::take(&mut *mail.advanced.lock().expect("no panic while held"));
-        self.rooms
-            .run(|registry| tenants.iter().for_each(|tenant| registry.advance(tenant)));
+        self.rooms.run(|registry| tenants.iter().for_each(|tenant| registry.advance(tenant)));
     }
 }
 
@@ -240,8 +222,7 @@ impl Handler<Counted<ReplaceTicket>> for RoomRegistryActor {
 
     fn handle(&mut self, message: Counted<ReplaceTicket>, _: &mut Self::Context) {
         let ReplaceTicket { ticket_id, newer } = message.open();
-        self.rooms
-            .run(|registry| registry.replace_ticket(&ticket_id, newer));
+        self.rooms.run(|registry| registry.replace_ticket(&ticket_id, newer));
     }
 }
 

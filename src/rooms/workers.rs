@@ -32,10 +32,7 @@ impl Workers {
     pub fn replace_ticket(&self, ticket_id: &Arc<str>, newer: u64) {
         self.each(|mail| {
             // a worker too busy to hear it keeps an older connection of the same client a little longer
-            let _ = mail.port().tell(ReplaceTicket {
-                ticket_id: ticket_id.clone(),
-                newer,
-            });
+            let _ = mail.port().tell(ReplaceTicket { ticket_id: ticket_id.clone(), newer });
         });
     }
 
@@ -60,10 +57,7 @@ impl Workers {
     /// Whether every worker's event loop turns: answers within `patience`.
     pub async fn answer(&self, patience: Duration) -> bool {
         for mail in self.all() {
-            if !matches!(
-                tokio::time::timeout(patience, mail.port().ask(Probe)).await,
-                Ok(Ok(()))
-            ) {
+            if !matches!(tokio::time::timeout(patience, mail.port().ask(Probe)).await, Ok(Ok(()))) {
                 return false;
             }
         }
@@ -83,11 +77,7 @@ impl Workers {
     }
 
     fn each(&self, tell: impl Fn(&WorkerMail)) {
-        self.0
-            .read()
-            .expect("no panic while held")
-            .iter()
-            .for_each(|mail| tell(mail));
+        self.0.read().expect("no panic while held").iter().for_each(|mail| tell(mail));
     }
 }
 

@@ -66,11 +66,7 @@ pub enum Pushed {
 #[derive(Debug)]
 enum Item {
     Control(Bytes),
-    Event {
-        frame: Bytes,
-        event: Arc<Event>,
-        audience: Audience,
-    },
+    Event { frame: Bytes, event: Arc<Event>, audience: Audience },
 }
 
 impl Item {
@@ -96,14 +92,7 @@ impl ConflationKey {
         };
         let parts = event.parts();
         let latest = event.class() == Class::Latest;
-        latest.then(|| {
-            ConflationKey(
-                parts.topic.clone(),
-                parts.name.clone(),
-                parts.key.clone(),
-                *audience,
-            )
-        })
+        latest.then(|| ConflationKey(parts.topic.clone(), parts.name.clone(), parts.key.clone(), *audience))
     }
 }
 
@@ -137,10 +126,7 @@ pub struct SendQueue {
 impl std::fmt::Debug for SendQueue {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let items = self.items.borrow().len();
-        out.debug_struct("SendQueue")
-            .field("state", &self.state.get())
-            .field("items", &items)
-            .finish()
+        out.debug_struct("SendQueue").field("state", &self.state.get()).field("items", &items).finish()
     }
 }
 
@@ -209,11 +195,7 @@ impl SendQueue {
         if self.state.get() != State::Open || (seq != 0 && seq <= self.last_seq.get()) {
             return Pushed::Ignored;
         }
-        let item = Item::Event {
-            frame: event.frame(self.format, audience),
-            event: event.clone(),
-            audience,
-        };
+        let item = Item::Event { frame: event.frame(self.format, audience), event: event.clone(), audience };
         let pushed = self.admit(item);
         if seq != 0 && pushed == Pushed::Taken {
             self.last_seq.set(seq);
@@ -380,21 +362,13 @@ impl SendQueue {
 
     /// Puts a newer value in the place of the oldest one it conflates, and removes the others.
     fn take_place(&self, item: &Item) -> bool {
-        let Item::Event {
-            event: newer,
-            audience,
-            ..
-        } = item
-        else {
+        let Item::Event { event: newer, audience, .. } = item else {
             return false;
         };
         let mut taken = false;
         self.rewrite(|all| {
             all.retain_mut(|old| {
-                let Item::Event {
-                    event, audience: own, ..
-                } = old
-                else {
+                let Item::Event { event, audience: own, .. } = old else {
                     return true;
                 };
                 if own != audience || !event.is_conflated_by(newer) {
@@ -404,11 +378,7 @@ impl SendQueue {
                 let first = !std::mem::replace(&mut taken, true);
                 if first {
                     let frame = newer.frame_without_id(self.format, *audience);
-                    *old = Item::Event {
-                        frame,
-                        event: newer.clone(),
-                        audience: *audience,
-                    };
+                    *old = Item::Event { frame, event: newer.clone(), audience: *audience };
                 }
                 first
             });
@@ -428,11 +398,7 @@ impl SendQueue {
                     (Some(place), Item::Event { event, audience, .. }) if place < kept.len() => {
                         self.metrics.conflated.inc();
                         let frame = event.frame_without_id(self.format, *audience);
-                        kept[place] = Item::Event {
-                            frame,
-                            event: event.clone(),
-                            audience: *audience,
-                        };
+                        kept[place] = Item::Event { frame, event: event.clone(), audience: *audience };
                     }
                     _ => kept.push_back(item),
                 }
@@ -465,10 +431,7 @@ impl SendQueue {
 
     fn clear(&self) {
         let discarded = self.items.borrow_mut().take_all();
-        let events = discarded
-            .iter()
-            .filter(|item| matches!(item, Item::Event { .. }))
-            .count();
+        let events = discarded.iter().filter(|item| matches!(item, Item::Event { .. })).count();
         self.metrics.discarded.inc_by(events as u64);
         self.bytes.set(0);
     }
@@ -487,10 +450,7 @@ mod tests {
     use crate::wire::{Content, EventParts};
 
     fn event(seq: u64, class: Class, key: &str) -> Arc<Event> {
-        let position = (class != Class::Volatile).then_some(Position {
-            epoch: Epoch::new(1),
-            seq,
-        });
+        let position = (class != Class::Volatile).then_some(Position { epoch: Epoch::new(1), seq });
         Arc::new(Event::new(EventParts {
             position,
             topic: Topic::parse("topic:t").unwrap(),
@@ -507,17 +467,7 @@ mod tests {
 
     fn queue(items: usize) -> (SendQueue, Rc<QueueMetrics>) {
         let metrics = Rc::new(QueueMetrics::new(&Metrics::default(), Clock::system()));
-        (
-            SendQueue::new(
-                Format::SseData,
-                QueueLimits {
-                    bytes: 100_000,
-                    items,
-                },
-                metrics.clone(),
-            ),
-            metrics,
-        )
+        (SendQueue::new(Format::SseData, QueueLimits { bytes: 100_000, items }, metrics.clone()), metrics)
     }
 
     fn drain(queue: &SendQueue) -> Vec<String> {
@@ -536,70 +486,35 @@ mod tests {
         queue.push_event(&event(0, Class::Volatile, ""), Audience::Full);
         queue.push_event(&event(2, Class::Durable, ""), Audience::Full);
         queue.push_event(&event(3, Class::Latest, "a"), Audience::Full);
-        assert_eq!(
-            queue.push_event(&event(4, Class::Durable, ""), Audience::Full),
-            Pushed::Taken
-        );
+        assert_eq!(queue.push_event(&event(4, Class::Durable, ""), Audience::Full), Pushed::Taken);
         assert_eq!((metrics.volatile_dropped.get(), metrics.conflated.get()), (1, 0));
-        assert_eq!(
-            queue.push_event(&event(5, Class::Durable, ""), Audience::Full),
-            Pushed::Taken
-        );
+        assert_eq!(queue.push_event(&event(5, Class::Durable, ""), Audience::Full), Pushed::Taken);
         assert_eq!(metrics.conflated.get(), 1);
-        assert_eq!(
-            queue.push_event(&event(6, Class::Latest, "a"), Audience::Full),
-            Pushed::Taken
-        );
-        assert_eq!(
-            queue.push_event(&event(0, Class::Volatile, ""), Audience::Full),
-            Pushed::Dropped
-        );
-        assert_eq!(
-            queue.push_event(&event(7, Class::Durable, ""), Audience::Full),
-            Pushed::Overflow
-        );
+        assert_eq!(queue.push_event(&event(6, Class::Latest, "a"), Audience::Full), Pushed::Taken);
+        assert_eq!(queue.push_event(&event(0, Class::Volatile, ""), Audience::Full), Pushed::Dropped);
+        assert_eq!(queue.push_event(&event(7, Class::Durable, ""), Audience::Full), Pushed::Overflow);
         let frames = drain(&queue);
         assert_eq!(
             frames[0], "event: tick\ndata: 6\n\n",
             "the newest value, in the oldest place, without id"
         );
-        assert!(
-            frames[1..]
-                .iter()
-                .zip([2, 4, 5])
-                .all(|(frame, seq)| frame.contains(&format!("-{seq}\n")))
-        );
+        assert!(frames[1..].iter().zip([2, 4, 5]).all(|(frame, seq)| frame.contains(&format!("-{seq}\n"))));
     }
 
     #[test]
     fn an_event_seen_before_is_ignored() {
         let (queue, _) = queue(4);
-        assert_eq!(
-            queue.push_event(&event(2, Class::Durable, ""), Audience::Full),
-            Pushed::Taken
-        );
-        assert_eq!(
-            queue.push_event(&event(2, Class::Durable, ""), Audience::Full),
-            Pushed::Ignored
-        );
-        assert_eq!(
-            queue.push_event(&event(1, Class::Durable, ""), Audience::Full),
-            Pushed::Ignored
-        );
+        assert_eq!(queue.push_event(&event(2, Class::Durable, ""), Audience::Full), Pushed::Taken);
+        assert_eq!(queue.push_event(&event(2, Class::Durable, ""), Audience::Full), Pushed::Ignored);
+        assert_eq!(queue.push_event(&event(1, Class::Durable, ""), Audience::Full), Pushed::Ignored);
     }
 
     #[test]
     fn an_item_larger_than_the_queue_is_taken_when_nothing_else_waits() {
         let metrics = Rc::new(QueueMetrics::new(&Metrics::default(), Clock::system()));
         let queue = SendQueue::new(Format::SseData, QueueLimits { bytes: 10, items: 4 }, metrics);
-        assert_eq!(
-            queue.push_event(&event(1, Class::Durable, ""), Audience::Full),
-            Pushed::Taken
-        );
-        assert_eq!(
-            queue.push_event(&event(2, Class::Durable, ""), Audience::Full),
-            Pushed::Overflow
-        );
+        assert_eq!(queue.push_event(&event(1, Class::Durable, ""), Audience::Full), Pushed::Taken);
+        assert_eq!(queue.push_event(&event(2, Class::Durable, ""), Audience::Full), Pushed::Overflow);
     }
 
     #[test]
@@ -607,15 +522,9 @@ mod tests {
         let (queue, metrics) = queue(4);
         queue.push_event(&event(1, Class::Durable, ""), Audience::Full);
         queue.cut(Bytes::from_static(b"bye"));
-        assert_eq!(
-            queue.push_event(&event(2, Class::Durable, ""), Audience::Full),
-            Pushed::Ignored
-        );
+        assert_eq!(queue.push_event(&event(2, Class::Durable, ""), Audience::Full), Pushed::Ignored);
         assert_eq!(drain(&queue), ["bye"]);
         assert_eq!(metrics.discarded.get(), 1);
-        assert!(matches!(
-            queue.poll_next(&mut Context::from_waker(Waker::noop())),
-            Poll::Ready(None)
-        ));
+        assert!(matches!(queue.poll_next(&mut Context::from_waker(Waker::noop())), Poll::Ready(None)));
     }
 }

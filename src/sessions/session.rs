@@ -57,12 +57,7 @@ pub const PAGE: usize = 256;
 impl Session {
     /// A session that may see what `grants` say.
     pub fn new(grants: Arc<[Grant]>) -> Self {
-        Session {
-            grants,
-            pending: VecDeque::new(),
-            scanned_to: 0,
-            replayed: 0,
-        }
+        Session { grants, pending: VecDeque::new(), scanned_to: 0, replayed: 0 }
     }
 
     /// It has to catch up from here.
@@ -103,9 +98,7 @@ impl Session {
         while let Some(event) = self.pending.front() {
             let audience = audience_of(&self.grants, event);
             if !queue.has_room_for(event, audience) {
-                return Step::Drain {
-                    room: queue.frame_len(event, audience),
-                };
+                return Step::Drain { room: queue.frame_len(event, audience) };
             }
             if queue.push_event(event, audience) == Pushed::Taken {
                 self.replayed += 1;
@@ -113,19 +106,13 @@ impl Session {
             self.pending.pop_front();
         }
         self.pending = VecDeque::new();
-        Step::Join {
-            after: self.scanned_to,
-        }
+        Step::Join { after: self.scanned_to }
     }
 }
 
 /// The variant a session sees of an event on one of its topics.
 pub fn audience_of(grants: &[Grant], event: &Event) -> Audience {
-    let own = grants
-        .iter()
-        .filter(|grant| grant.selector.matches(event.topic()));
-    let full = own
-        .map(|grant| grant.audience)
-        .any(|audience| audience == Audience::Full);
+    let own = grants.iter().filter(|grant| grant.selector.matches(event.topic()));
+    let full = own.map(|grant| grant.audience).any(|audience| audience == Audience::Full);
     if full { Audience::Full } else { Audience::Public }
 }

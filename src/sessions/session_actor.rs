@@ -83,9 +83,7 @@ impl SessionActor {
         request: SessionRequest,
         queue: Rc<SendQueue>,
     ) -> Port<SessionActor> {
-        context
-            .metrics
-            .connected(request.transport, request.tenant.as_str());
+        context.metrics.connected(request.transport, request.tenant.as_str());
         tracing::debug!(
             connection_id = request.hello.connection_id,
             tenant = %request.tenant,
@@ -123,12 +121,10 @@ impl SessionActor {
         let log = self.context.log.clone();
         let (tenant, patience) = (self.about.tenant.clone(), self.context.ready_timeout);
         let opened = async move { tokio::time::timeout(patience, log.open(&tenant)).await };
-        let opened = opened
-            .into_actor(self)
-            .map(|opened, actor, context| match opened {
-                Ok(Ok(log)) => actor.attach(log, context),
-                Ok(Err(_)) | Err(_) => actor.end(CloseCode::GoingAway, context),
-            });
+        let opened = opened.into_actor(self).map(|opened, actor, context| match opened {
+            Ok(Ok(log)) => actor.attach(log, context),
+            Ok(Err(_)) | Err(_) => actor.end(CloseCode::GoingAway, context),
+        });
         context.spawn(opened);
     }
 
@@ -212,14 +208,9 @@ impl Actor for SessionActor {
     fn stopped(&mut self, _: &mut Self::Context) {
         // also after a panic: the stream must not stay open without its session
         self.context.rooms.leave(self.about.id);
-        self.queue.finish(wire::close_frame(
-            CloseCode::GoingAway,
-            CloseCode::GoingAway.default_retry(),
-        ));
+        self.queue.finish(wire::close_frame(CloseCode::GoingAway, CloseCode::GoingAway.default_retry()));
         let close = self.closed.map(|code| (code.code(), code.reason()));
-        self.context
-            .metrics
-            .closed(self.about.transport, self.about.tenant.as_str(), close);
+        self.context.metrics.closed(self.about.transport, self.about.tenant.as_str(), close);
         tracing::debug!(
             connection = self.about.id,
             tenant = %self.about.tenant,

@@ -77,19 +77,14 @@ pub fn load(overrides: &Overrides) -> Result<(Settings, Vec<Warning>), SettingsE
     for (key, value) in &overrides.values {
         layers.set(key, value)?;
     }
-    let settings: Settings = layers
-        .0
-        .try_into()
-        .map_err(|error: toml::de::Error| invalid("value", error.message()))?;
+    let settings: Settings =
+        layers.0.try_into().map_err(|error: toml::de::Error| invalid("value", error.message()))?;
     let warnings = validate(&settings)?;
     Ok((settings, warnings))
 }
 
 fn invalid(key: &str, problem: impl Into<String>) -> SettingsError {
-    SettingsError::Invalid {
-        key: key.to_owned(),
-        problem: problem.into(),
-    }
+    SettingsError::Invalid { key: key.to_owned(), problem: problem.into() }
 }
 
 /// The options so far: two levels, sections and keys, always complete.
@@ -103,14 +98,9 @@ impl Layers {
             (None, Ok(name)) => PathBuf::from(format!("config/{name}.toml")),
             (None, Err(_)) => return Ok(()),
         };
-        let problem = |problem: String| SettingsError::File {
-            path: path.clone(),
-            problem,
-        };
+        let problem = |problem: String| SettingsError::File { path: path.clone(), problem };
         let text = std::fs::read_to_string(&path).map_err(|error| problem(error.to_string()))?;
-        let file: Table = text
-            .parse()
-            .map_err(|error: toml::de::Error| problem(error.to_string()))?;
+        let file: Table = text.parse().map_err(|error: toml::de::Error| problem(error.to_string()))?;
         for (section, options) in file {
             let Value::Table(options) = options else {
                 return Err(self.unknown(&section));
@@ -133,9 +123,7 @@ impl Layers {
             Value::Float(_) => text.trim().parse().ok().map(Value::Float),
             Value::Array(_) => {
                 let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
-                Some(Value::Array(
-                    items.map(|item| Value::String(item.to_owned())).collect(),
-                ))
+                Some(Value::Array(items.map(|item| Value::String(item.to_owned())).collect()))
             }
             _ => None,
         };
@@ -157,16 +145,10 @@ impl Layers {
             let options = options.as_table().into_iter().flat_map(|options| options.keys());
             options.map(move |option| format!("{section}.{option}"))
         });
-        let nearest = known
-            .map(|known| (strsim::jaro_winkler(&known, key), known))
-            .max_by(|a, b| a.0.total_cmp(&b.0));
-        let suggestion = nearest
-            .filter(|(likeness, _)| *likeness > 0.8)
-            .map(|(_, known)| known);
-        SettingsError::UnknownKey {
-            key: key.to_owned(),
-            suggestion,
-        }
+        let nearest =
+            known.map(|known| (strsim::jaro_winkler(&known, key), known)).max_by(|a, b| a.0.total_cmp(&b.0));
+        let suggestion = nearest.filter(|(likeness, _)| *likeness > 0.8).map(|(_, known)| known);
+        SettingsError::UnknownKey { key: key.to_owned(), suggestion }
     }
 }
 
@@ -178,49 +160,25 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("bongsu.toml");
         std::fs::write(&file, text).unwrap();
-        load(&Overrides {
-            file: Some(file),
-            values: vec![("server.bind", "127.0.0.1:0".into())],
-        })
+        load(&Overrides { file: Some(file), values: vec![("server.bind", "127.0.0.1:0".into())] })
     }
 
     #[test]
     fn a_file_wins_over_the_defaults_and_a_flag_over_the_file() {
         let (settings, _) = with_file("[server]\nbind = \"127.0.0.1:1\"\nbacklog = 512").unwrap();
-        assert_eq!(
-            (settings.server.bind.as_str(), settings.server.backlog),
-            ("127.0.0.1:0", 512)
-        );
+        assert_eq!((settings.server.bind.as_str(), settings.server.backlog), ("127.0.0.1:0", 512));
     }
 
     #[test]
     fn an_unknown_key_is_an_error_with_a_suggestion() {
         let error = with_file("[server]\nbacklogs = 1").unwrap_err().to_string();
-        assert_eq!(
-            error,
-            "configuration: unknown key `server.backlogs`, did you mean `server.backlog`?"
-        );
+        assert_eq!(error, "configuration: unknown key `server.backlogs`, did you mean `server.backlog`?");
     }
 
     #[test]
     fn wrong_types_and_ranges_name_the_key() {
-        assert!(
-            with_file("[server]\nbacklog = 1")
-                .unwrap_err()
-                .to_string()
-                .contains("server.backlog")
-        );
-        assert!(
-            with_file("[server]\nbacklog = \"x\"")
-                .unwrap_err()
-                .to_string()
-                .contains("invalid type")
-        );
-        assert!(
-            with_file("not toml")
-                .unwrap_err()
-                .to_string()
-                .contains("bongsu.toml")
-        );
+        assert!(with_file("[server]\nbacklog = 1").unwrap_err().to_string().contains("server.backlog"));
+        assert!(with_file("[server]\nbacklog = \"x\"").unwrap_err().to_string().contains("invalid type"));
+        assert!(with_file("not toml").unwrap_err().to_string().contains("bongsu.toml"));
     }
 }

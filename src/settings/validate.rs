@@ -27,14 +27,10 @@ fn ranges() -> Vec<(String, std::ops::RangeInclusive<i64>)> {
     for line in DEFAULTS.lines() {
         if let Some(name) = line.strip_prefix('[') {
             section = name.trim_end_matches(']');
-        } else if let Some((_, text)) = line
-            .strip_prefix('#')
-            .and_then(|comment| comment.split_once("Range "))
+        } else if let Some((_, text)) =
+            line.strip_prefix('#').and_then(|comment| comment.split_once("Range "))
         {
-            let (low, high) = text
-                .trim_end_matches('.')
-                .split_once('-')
-                .expect("a range is a-b");
+            let (low, high) = text.trim_end_matches('.').split_once('-').expect("a range is a-b");
             range = Some(low.parse().expect("a number")..=high.parse().expect("a number"));
         } else if let Some((option, _)) = line.split_once(" = ") {
             found.extend(range.take().map(|range| (format!("{section}.{option}"), range)));
@@ -44,19 +40,11 @@ fn ranges() -> Vec<(String, std::ops::RangeInclusive<i64>)> {
 }
 
 fn between(settings: &Settings) -> Result<(), SettingsError> {
-    let fail = |key: &str, problem: String| {
-        Err(SettingsError::Invalid {
-            key: key.to_owned(),
-            problem,
-        })
-    };
+    let fail = |key: &str, problem: String| Err(SettingsError::Invalid { key: key.to_owned(), problem });
     let (log, sessions) = (&settings.log, &settings.sessions);
     let three_heartbeats_s = (3 * sessions.heartbeat_ms).div_ceil(1000);
     if log.retention_s < three_heartbeats_s {
-        return fail(
-            "log.retention_s",
-            format!("must cover three heartbeats ({three_heartbeats_s} s)"),
-        );
+        return fail("log.retention_s", format!("must cover three heartbeats ({three_heartbeats_s} s)"));
     }
     let needed = log.peak_rate_per_s * three_heartbeats_s;
     if log.retention_count < needed {
@@ -66,10 +54,7 @@ fn between(settings: &Settings) -> Result<(), SettingsError> {
         );
     }
     if log.max_event_bytes > log.max_message_bytes {
-        return fail(
-            "log.max_event_bytes",
-            "must not exceed log.max_message_bytes".into(),
-        );
+        return fail("log.max_event_bytes", "must not exceed log.max_message_bytes".into());
     }
     if !["pretty", "json"].contains(&settings.logging.format.as_str()) {
         return fail("logging.format", "must be \"pretty\" or \"json\"".into());
@@ -77,48 +62,27 @@ fn between(settings: &Settings) -> Result<(), SettingsError> {
     if tracing_subscriber::EnvFilter::try_new(&settings.logging.level).is_err() {
         return fail("logging.level", "is not a log level or directive".into());
     }
-    for (key, address) in [
-        ("server.bind", &settings.server.bind),
-        ("metrics.bind", &settings.metrics.bind),
-    ] {
+    for (key, address) in [("server.bind", &settings.server.bind), ("metrics.bind", &settings.metrics.bind)] {
         let optional = key == "metrics.bind" && address.is_empty();
         if !optional && address.parse::<std::net::SocketAddr>().is_err() {
-            return fail(
-                key,
-                format!("must be HOST:PORT with a numeric host, is {address:?}"),
-            );
+            return fail(key, format!("must be HOST:PORT with a numeric host, is {address:?}"));
         }
     }
-    if settings
-        .cors
-        .allowed_origins
-        .iter()
-        .any(|origin| origin != "*" && !origin.contains("://"))
-    {
-        return fail(
-            "cors.allowed_origins",
-            "must hold origins such as https://app.example".into(),
-        );
+    if settings.cors.allowed_origins.iter().any(|origin| origin != "*" && !origin.contains("://")) {
+        return fail("cors.allowed_origins", "must hold origins such as https://app.example".into());
     }
     grades(settings)
 }
 
 fn grades(settings: &Settings) -> Result<(), SettingsError> {
-    let parsed: Result<Vec<_>, _> = settings
-        .fleets
-        .grade_bounds
-        .iter()
-        .map(|bound| crate::domain::Decimal::parse(bound))
-        .collect();
+    let parsed: Result<Vec<_>, _> =
+        settings.fleets.grade_bounds.iter().map(|bound| crate::domain::Decimal::parse(bound)).collect();
     let rising = parsed.is_ok_and(|bounds| bounds.len() == 4 && bounds.is_sorted_by(|a, b| a < b));
     if rising {
         return Ok(());
     }
     let problem = "must hold four rising decimals, the upper bounds of A, B, C and D".into();
-    Err(SettingsError::Invalid {
-        key: "fleets.grade_bounds".into(),
-        problem,
-    })
+    Err(SettingsError::Invalid { key: "fleets.grade_bounds".into(), problem })
 }
 
 fn warnings(settings: &Settings) -> Vec<Warning> {
@@ -136,11 +100,7 @@ fn warnings(settings: &Settings) -> Vec<Warning> {
                 .into(),
         );
     }
-    let loopback = settings
-        .server
-        .bind
-        .parse::<std::net::SocketAddr>()
-        .is_ok_and(|at| at.ip().is_loopback());
+    let loopback = settings.server.bind.parse::<std::net::SocketAddr>().is_ok_and(|at| at.ip().is_loopback());
     if !loopback {
         warn(format!(
             "server.bind {} is reachable from outside and speaks plain HTTP: put TLS in front",
@@ -164,20 +124,10 @@ mod tests {
     fn retention_must_outlast_three_heartbeats() {
         let mut settings = Settings::defaults();
         settings.log.peak_rate_per_s = 1_000_000;
-        assert!(
-            validate(&settings)
-                .unwrap_err()
-                .to_string()
-                .contains("log.retention_count")
-        );
+        assert!(validate(&settings).unwrap_err().to_string().contains("log.retention_count"));
         settings.log.peak_rate_per_s = 1;
         settings.sessions.heartbeat_ms = 600_000;
         settings.log.retention_s = 60;
-        assert!(
-            validate(&settings)
-                .unwrap_err()
-                .to_string()
-                .contains("log.retention_s")
-        );
+        assert!(validate(&settings).unwrap_err().to_string().contains("log.retention_s"));
     }
 }

@@ -111,10 +111,7 @@ impl Database {
             true => Backend::Sqlite(open_sqlite(options).await?),
             false => Backend::Postgres(open_postgres(options)?),
         };
-        Ok(Database {
-            backend: Arc::new(backend),
-            runtime,
-        })
+        Ok(Database { backend: Arc::new(backend), runtime })
     }
 
     /// The backend, for [`read!`](crate::read) and [`write_tx!`](crate::write_tx).
@@ -130,8 +127,7 @@ impl Database {
         F: Future<Output = Result<T, StoreError>> + Send + 'static,
     {
         let task = self.runtime.spawn(work(self.clone()));
-        task.await
-            .unwrap_or_else(|error| Err(StoreError::Unexpected(error.to_string())))
+        task.await.unwrap_or_else(|error| Err(StoreError::Unexpected(error.to_string())))
     }
 
     /// Brings the schema up to date; returns the names of the migrations that ran.
@@ -166,20 +162,13 @@ async fn open_sqlite(options: &DatabaseOptions) -> Result<Sqlite, StoreError> {
             .build()
             .map_err(unavailable)
     };
-    let own = Sqlite {
-        write: pool(1)?,
-        read: pool(options.connections)?,
-    };
+    let own = Sqlite { write: pool(1)?, read: pool(options.connections)? };
     drop(own.writer().await?);
     Ok(own)
 }
 
 fn sqlite_config(options: &DatabaseOptions) -> ManagerConfig<SqliteConn> {
-    let max_pages = if options.max_bytes == 0 {
-        0xffff_fffe
-    } else {
-        (options.max_bytes / 4096).max(1)
-    };
+    let max_pages = if options.max_bytes == 0 { 0xffff_fffe } else { (options.max_bytes / 4096).max(1) };
     let pragmas = format!(
         "PRAGMA busy_timeout={}; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;
          PRAGMA page_size=4096; PRAGMA max_page_count={max_pages};",
@@ -235,9 +224,9 @@ impl ServeLock {
             .map_err(|error| unavailable(format!("{shown}: {error}")))?;
         match file.try_lock() {
             Ok(()) => Ok(ServeLock { _file: file }),
-            Err(_) => Err(unavailable(format!(
-                "another process serves this data directory ({shown} is locked)"
-            ))),
+            Err(_) => {
+                Err(unavailable(format!("another process serves this data directory ({shown} is locked)")))
+            }
         }
     }
 }

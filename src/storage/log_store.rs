@@ -64,10 +64,8 @@ impl Database {
         };
         let mut conn = own.writer().await?;
         // the wrapper's error type is diesel's, so the work's own result travels inside the value
-        let outcome = conn
-            .spawn_blocking(move |conn| Ok(conn.immediate_transaction(|conn| work(&mut LogTx { conn }))))
-            .await?;
-        outcome
+        conn.spawn_blocking(move |conn| Ok(conn.immediate_transaction(|conn| work(&mut LogTx { conn }))))
+            .await?
     }
 }
 
@@ -77,37 +75,26 @@ impl LogTx<'_> {
         diesel::update(log_commits::table.find(1))
             .set(log_commits::number.eq(log_commits::number + 1))
             .execute(self.conn)?;
-        self.commit()?
-            .ok_or_else(|| StoreError::Unexpected("the log has no commit row".into()))
+        self.commit()?.ok_or_else(|| StoreError::Unexpected("the log has no commit row".into()))
     }
 
     /// The present commit number and instance; None before the log's first start.
     pub fn commit(&mut self) -> Result<Option<(String, i64)>, StoreError> {
-        let row = log_commits::table
-            .find(1)
-            .select((log_commits::instance, log_commits::number));
+        let row = log_commits::table.find(1).select((log_commits::instance, log_commits::number));
         Ok(row.first(self.conn).optional()?)
     }
 
     /// Names a new instance, counting from 0.
     pub fn create_commit(&mut self, instance: &str) -> Result<(), StoreError> {
         diesel::delete(log_commits::table).execute(self.conn)?;
-        let row = (
-            log_commits::id.eq(1),
-            log_commits::instance.eq(instance),
-            log_commits::number.eq(0),
-        );
-        diesel::insert_into(log_commits::table)
-            .values(row)
-            .execute(self.conn)?;
+        let row = (log_commits::id.eq(1), log_commits::instance.eq(instance), log_commits::number.eq(0));
+        diesel::insert_into(log_commits::table).values(row).execute(self.conn)?;
         Ok(())
     }
 
     /// Every tenant's log.
     pub fn tenants(&mut self) -> Result<Vec<TenantRow>, StoreError> {
-        Ok(log_tenants::table
-            .select(TenantRow::as_select())
-            .load(self.conn)?)
+        Ok(log_tenants::table.select(TenantRow::as_select()).load(self.conn)?)
     }
 
     /// Stores a tenant's log, new or changed.
@@ -146,35 +133,23 @@ impl LogTx<'_> {
     pub fn insert_entries(&mut self, rows: &[LogRow]) -> Result<(), StoreError> {
         // 11 columns a row: stays far below SQLite's limit of bound values
         for chunk in rows.chunks(200) {
-            diesel::insert_into(log_entries::table)
-                .values(chunk)
-                .execute(self.conn)?;
+            diesel::insert_into(log_entries::table).values(chunk).execute(self.conn)?;
         }
         Ok(())
     }
 
     /// Entries after `after`, in order, at most `limit`.
     pub fn entries_after(&mut self, tenant: &str, after: i64, limit: i64) -> Result<Vec<LogRow>, StoreError> {
-        let rows = log_entries::table
-            .filter(log_entries::tenant.eq(tenant))
-            .filter(log_entries::seq.gt(after));
-        Ok(rows
-            .order(log_entries::seq)
-            .limit(limit)
-            .select(LogRow::as_select())
-            .load(self.conn)?)
+        let rows =
+            log_entries::table.filter(log_entries::tenant.eq(tenant)).filter(log_entries::seq.gt(after));
+        Ok(rows.order(log_entries::seq).limit(limit).select(LogRow::as_select()).load(self.conn)?)
     }
 
     /// The oldest entries after `after` as retention sees them, at most `limit`.
     pub fn oldest(&mut self, tenant: &str, after: i64, limit: i64) -> Result<Vec<OldestRow>, StoreError> {
-        let rows = log_entries::table
-            .filter(log_entries::tenant.eq(tenant))
-            .filter(log_entries::seq.gt(after));
-        Ok(rows
-            .order(log_entries::seq)
-            .limit(limit)
-            .select(OldestRow::as_select())
-            .load(self.conn)?)
+        let rows =
+            log_entries::table.filter(log_entries::tenant.eq(tenant)).filter(log_entries::seq.gt(after));
+        Ok(rows.order(log_entries::seq).limit(limit).select(OldestRow::as_select()).load(self.conn)?)
     }
 
     /// The version stored under a key of a topic's event name.
@@ -195,9 +170,7 @@ impl LogTx<'_> {
             log_versions::version.eq(version),
             log_versions::seq.eq(row.seq),
         );
-        diesel::replace_into(log_versions::table)
-            .values(values)
-            .execute(self.conn)?;
+        diesel::replace_into(log_versions::table).values(values).execute(self.conn)?;
         Ok(())
     }
 
@@ -209,9 +182,7 @@ impl LogTx<'_> {
         key: &str,
         now_us: i64,
     ) -> Result<Option<i64>, StoreError> {
-        let stored = log_dedup::table
-            .find((tenant, topic, key))
-            .filter(log_dedup::until_us.gt(now_us));
+        let stored = log_dedup::table.find((tenant, topic, key)).filter(log_dedup::until_us.gt(now_us));
         Ok(stored.select(log_dedup::seq).first(self.conn).optional()?)
     }
 
@@ -224,9 +195,7 @@ impl LogTx<'_> {
             log_dedup::seq.eq(row.seq),
             log_dedup::until_us.eq(until_us),
         );
-        diesel::replace_into(log_dedup::table)
-            .values(values)
-            .execute(self.conn)?;
+        diesel::replace_into(log_dedup::table).values(values).execute(self.conn)?;
         Ok(())
     }
 
@@ -238,13 +207,9 @@ impl LogTx<'_> {
         key: &str,
         now_us: i64,
     ) -> Result<Option<(String, String)>, StoreError> {
-        let stored = log_answers::table
-            .find((tenant, principal, key))
-            .filter(log_answers::until_us.gt(now_us));
-        Ok(stored
-            .select((log_answers::request_hash, log_answers::answer))
-            .first(self.conn)
-            .optional()?)
+        let stored =
+            log_answers::table.find((tenant, principal, key)).filter(log_answers::until_us.gt(now_us));
+        Ok(stored.select((log_answers::request_hash, log_answers::answer)).first(self.conn).optional()?)
     }
 
     /// Stores the answer to a publish.
@@ -263,9 +228,7 @@ impl LogTx<'_> {
             log_answers::answer.eq(answer),
             log_answers::until_us.eq(until_us),
         );
-        diesel::replace_into(log_answers::table)
-            .values(values)
-            .execute(self.conn)?;
+        diesel::replace_into(log_answers::table).values(values).execute(self.conn)?;
         Ok(())
     }
 
@@ -278,10 +241,7 @@ impl LogTx<'_> {
 
     /// Outbox rows that wait, oldest first.
     pub fn outbox(&mut self, limit: i64) -> Result<Vec<OutboxRow>, StoreError> {
-        let waiting = outbox::table
-            .filter(outbox::dead_reason.is_null())
-            .order(outbox::id)
-            .limit(limit);
+        let waiting = outbox::table.filter(outbox::dead_reason.is_null()).order(outbox::id).limit(limit);
         Ok(waiting.select(OutboxRow::as_select()).load(self.conn)?)
     }
 
@@ -295,40 +255,30 @@ impl LogTx<'_> {
 
     /// Keeps a row that can never be published, with the reason.
     pub fn mark_dead(&mut self, id: i64, reason: &str) -> Result<(), StoreError> {
-        diesel::update(outbox::table.find(id))
-            .set(outbox::dead_reason.eq(reason))
-            .execute(self.conn)?;
+        diesel::update(outbox::table.find(id)).set(outbox::dead_reason.eq(reason)).execute(self.conn)?;
         Ok(())
     }
 
     /// Removes the entries up to `seq` with the versions they hold, and raises their topics' floors.
     pub fn trim(&mut self, tenant: &str, up_to: i64, floors: &[(String, i64)]) -> Result<(), StoreError> {
-        let entries = log_entries::table
-            .filter(log_entries::tenant.eq(tenant))
-            .filter(log_entries::seq.le(up_to));
+        let entries =
+            log_entries::table.filter(log_entries::tenant.eq(tenant)).filter(log_entries::seq.le(up_to));
         diesel::delete(entries).execute(self.conn)?;
-        let versions = log_versions::table
-            .filter(log_versions::tenant.eq(tenant))
-            .filter(log_versions::seq.le(up_to));
+        let versions =
+            log_versions::table.filter(log_versions::tenant.eq(tenant)).filter(log_versions::seq.le(up_to));
         diesel::delete(versions).execute(self.conn)?;
         for (topic, floor) in floors {
-            let values = (
-                log_floors::tenant.eq(tenant),
-                log_floors::topic.eq(topic),
-                log_floors::floor.eq(floor),
-            );
-            diesel::replace_into(log_floors::table)
-                .values(values)
-                .execute(self.conn)?;
+            let values =
+                (log_floors::tenant.eq(tenant), log_floors::topic.eq(topic), log_floors::floor.eq(floor));
+            diesel::replace_into(log_floors::table).values(values).execute(self.conn)?;
         }
         Ok(())
     }
 
     /// Drops the floors at or below `floor`: the global one covers them.
     pub fn drop_floors(&mut self, tenant: &str, floor: i64) -> Result<(), StoreError> {
-        let covered = log_floors::table
-            .filter(log_floors::tenant.eq(tenant))
-            .filter(log_floors::floor.le(floor));
+        let covered =
+            log_floors::table.filter(log_floors::tenant.eq(tenant)).filter(log_floors::floor.le(floor));
         diesel::delete(covered).execute(self.conn)?;
         Ok(())
     }

@@ -17,26 +17,17 @@ impl StorageRuntime {
             .thread_name("bongsu-storage")
             .enable_all()
             .build()?;
-        Ok(StorageRuntime {
-            runtime: Some(runtime),
-        })
+        Ok(StorageRuntime { runtime: Some(runtime) })
     }
 
     /// A handle to spawn on.
     pub fn handle(&self) -> Handle {
-        self.runtime
-            .as_ref()
-            .expect("present until dropped")
-            .handle()
-            .clone()
+        self.runtime.as_ref().expect("present until dropped").handle().clone()
     }
 
     /// Runs a future from a thread that is part of no runtime.
     pub fn block_on<F: Future>(&self, future: F) -> F::Output {
-        self.runtime
-            .as_ref()
-            .expect("present until dropped")
-            .block_on(future)
+        self.runtime.as_ref().expect("present until dropped").block_on(future)
     }
 }
 

@@ -21,17 +21,9 @@ pub fn init_logging(directives: &str, format: &str) -> Option<LogLevel> {
     let filter = EnvFilter::try_new(directives).unwrap_or_else(|_| EnvFilter::new("info"));
     let (filter, handle) = reload::Layer::new(filter);
     let lines = match format {
-        "json" => fmt::layer()
-            .json()
-            .flatten_event(true)
-            .with_writer(std::io::stderr)
-            .boxed(),
+        "json" => fmt::layer().json().flatten_event(true).with_writer(std::io::stderr).boxed(),
         _ => fmt::layer().compact().with_writer(std::io::stderr).boxed(),
     };
-    tracing_subscriber::registry()
-        .with(filter)
-        .with(lines)
-        .try_init()
-        .ok()?;
+    tracing_subscriber::registry().with(filter).with(lines).try_init().ok()?;
     Some(LogLevel(handle))
 }

@@ -31,11 +31,7 @@ labels!(Close { transport: &'static str, code: u16, reason: &'static str });
 labels!(Connections { transport: &'static str, tenant: String });
 labels!(Tenant { tenant: String });
 labels!(Actor { actor: &'static str });
-labels!(Route {
-    route: String,
-    method: String,
-    status: u16
-});
+labels!(Route { route: String, method: String, status: u16 });
 
 /// The metrics of one engine; engines in one process do not share them.
 #[derive(Debug)]
@@ -105,26 +101,14 @@ impl Default for Metrics {
                 Family::default()
             ),
             published: register!("events_published", "Events accepted", Family::default()),
-            delivered: register!(
-                "events_delivered",
-                "Frames handed to a socket",
-                Counter::default()
-            ),
-            dropped: register!(
-                "events_dropped",
-                "Frames not handed to a socket",
-                Family::default()
-            ),
+            delivered: register!("events_delivered", "Frames handed to a socket", Counter::default()),
+            dropped: register!("events_dropped", "Frames not handed to a socket", Family::default()),
             delivery_seconds: register!(
                 "delivery_seconds",
                 "Event accepted to frame handed to its socket",
                 latency()
             ),
-            recoveries: register!(
-                "recoveries",
-                "Connections by what their cursor led to",
-                Family::default()
-            ),
+            recoveries: register!("recoveries", "Connections by what their cursor led to", Family::default()),
             replayed: register!(
                 "events_replayed",
                 "Events replayed to reconnecting clients",
@@ -166,11 +150,7 @@ impl Default for Metrics {
                 "Outbox rows that the log refused for good",
                 Counter::default()
             ),
-            mailbox_waiting: register!(
-                "mailbox_waiting",
-                "Messages waiting for actors",
-                Family::default()
-            ),
+            mailbox_waiting: register!("mailbox_waiting", "Messages waiting for actors", Family::default()),
             mailbox_refused: register!(
                 "mailbox_refused",
                 "Messages refused by full mailboxes",
@@ -216,10 +196,7 @@ impl Default for Metrics {
 impl Metrics {
     /// Adds a function that is called before the metrics are read.
     pub fn add_reading(&self, reading: Reading) {
-        self.readings
-            .lock()
-            .expect("no panic while held")
-            .push(ReadingSlot(reading));
+        self.readings.lock().expect("no panic while held").push(ReadingSlot(reading));
     }
 
     /// The metrics in the OpenMetrics text format.
@@ -235,53 +212,28 @@ impl Metrics {
 
     fn read_process(&self) {
         let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-        let pages: i64 = statm
-            .split(' ')
-            .nth(1)
-            .and_then(|text| text.parse().ok())
-            .unwrap_or(0);
+        let pages: i64 = statm.split(' ').nth(1).and_then(|text| text.parse().ok()).unwrap_or(0);
         self.process_resident_bytes.set(pages * 4096);
         let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
         let after_name = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
-        let ticks: f64 = after_name
-            .split(' ')
-            .skip(11)
-            .take(2)
-            .filter_map(|text| text.parse::<f64>().ok())
-            .sum();
+        let ticks: f64 =
+            after_name.split(' ').skip(11).take(2).filter_map(|text| text.parse::<f64>().ok()).sum();
         self.process_cpu_seconds.set(ticks / 100.0);
         let descriptors = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
-        self.process_open_fds
-            .set(i64::try_from(descriptors).unwrap_or(i64::MAX));
+        self.process_open_fds.set(i64::try_from(descriptors).unwrap_or(i64::MAX));
     }
 
     /// A connection opened.
     pub fn connected(&self, transport: &'static str, tenant: &str) {
         self.connects.get_or_create(&Transport { transport }).inc();
-        self.connections
-            .get_or_create(&Connections {
-                transport,
-                tenant: tenant.to_owned(),
-            })
-            .inc();
+        self.connections.get_or_create(&Connections { transport, tenant: tenant.to_owned() }).inc();
     }
 
     /// A connection ended; `close` is what it was told, None when the client left by itself.
     pub fn closed(&self, transport: &'static str, tenant: &str, close: Option<(u16, &'static str)>) {
         let (code, reason) = close.unwrap_or((0, "client_left"));
-        self.closes
-            .get_or_create(&Close {
-                transport,
-                code,
-                reason,
-            })
-            .inc();
-        self.connections
-            .get_or_create(&Connections {
-                transport,
-                tenant: tenant.to_owned(),
-            })
-            .dec();
+        self.closes.get_or_create(&Close { transport, code, reason }).inc();
+        self.connections.get_or_create(&Connections { transport, tenant: tenant.to_owned() }).dec();
     }
 
     /// Events accepted for delivery.
@@ -317,11 +269,7 @@ impl Metrics {
     /// A tenant's log has a new head.
     pub fn log_head(&self, tenant: &str, head: u64) {
         let head = i64::try_from(head).unwrap_or(i64::MAX);
-        self.log_head
-            .get_or_create(&Tenant {
-                tenant: tenant.to_owned(),
-            })
-            .set(head);
+        self.log_head.get_or_create(&Tenant { tenant: tenant.to_owned() }).set(head);
     }
 
     /// A log transaction took this many seconds.
@@ -369,9 +317,7 @@ impl Metrics {
 
     /// How the mailboxes of one kind of actor stand.
     pub fn mailbox(&self, actor: &'static str, waiting: usize, refused: usize) {
-        self.mailbox_waiting
-            .get_or_create(&Actor { actor })
-            .set(waiting as i64);
+        self.mailbox_waiting.get_or_create(&Actor { actor }).set(waiting as i64);
         let counted = self.mailbox_refused.get_or_create_owned(&Actor { actor });
         counted.inc_by((refused as u64).saturating_sub(counted.get()));
     }
@@ -383,11 +329,7 @@ impl Metrics {
 
     /// A request was answered.
     pub fn http_answered(&self, route: &str, method: &str, status: u16, seconds: f64) {
-        let labels = Route {
-            route: route.to_owned(),
-            method: method.to_owned(),
-            status,
-        };
+        let labels = Route { route: route.to_owned(), method: method.to_owned(), status };
         self.http_seconds.get_or_create(&labels).observe(seconds);
     }
 
@@ -412,14 +354,8 @@ mod tests {
         metrics.connected("sse", "acme");
         metrics.dropped("expired").inc();
         let text = metrics.render();
-        assert!(
-            text.contains("bongsu_connections{transport=\"sse\",tenant=\"acme\"} 1"),
-            "{text}"
-        );
-        assert!(
-            text.contains("bongsu_events_dropped_total{reason=\"expired\"} 1"),
-            "{text}"
-        );
+        assert!(text.contains("bongsu_connections{transport=\"sse\",tenant=\"acme\"} 1"), "{text}");
+        assert!(text.contains("bongsu_events_dropped_total{reason=\"expired\"} 1"), "{text}");
         assert!(text.contains("# HELP bongsu_process_resident_bytes"));
     }
 }

@@ -69,10 +69,7 @@ impl CloseCode {
 
     /// Whether the client should connect again by itself.
     pub const fn reconnect(self) -> bool {
-        !matches!(
-            self,
-            CloseCode::Replaced | CloseCode::Unauthenticated | CloseCode::Forbidden
-        )
+        !matches!(self, CloseCode::Replaced | CloseCode::Unauthenticated | CloseCode::Forbidden)
     }
 
     /// How long the client should wait before it connects again, unless the server draws a delay of its own.

@@ -39,11 +39,7 @@ impl Content {
     pub fn new(data: impl Into<Box<str>>) -> Self {
         let data = data.into();
         debug_assert!(!data.contains(['\r', '\n']));
-        Content {
-            data,
-            with_id: Default::default(),
-            without_id: Default::default(),
-        }
+        Content { data, with_id: Default::default(), without_id: Default::default() }
     }
 
     /// The data as compact JSON.
@@ -87,10 +83,7 @@ pub struct Event {
 impl Event {
     /// An event accepted just now.
     pub fn new(parts: EventParts) -> Self {
-        Event {
-            parts,
-            accepted: Instant::now(),
-        }
+        Event { parts, accepted: Instant::now() }
     }
 
     /// What it is made of.
@@ -148,17 +141,13 @@ impl Event {
     /// The encoded frame, with the event's position as id.
     pub fn frame(&self, format: Format, audience: Audience) -> Bytes {
         let content = self.content(audience);
-        content.with_id[format as usize]
-            .get_or_init(|| self.encode(format, content, true))
-            .clone()
+        content.with_id[format as usize].get_or_init(|| self.encode(format, content, true)).clone()
     }
 
     /// The encoded frame without id: a conflated value sent in its predecessor's place.
     pub fn frame_without_id(&self, format: Format, audience: Audience) -> Bytes {
         let content = self.content(audience);
-        content.without_id[format as usize]
-            .get_or_init(|| self.encode(format, content, false))
-            .clone()
+        content.without_id[format as usize].get_or_init(|| self.encode(format, content, false)).clone()
     }
 
     fn content(&self, audience: Audience) -> &Content {

@@ -35,10 +35,7 @@ mod tests {
     #[test]
     fn white_space_goes_and_everything_else_stays() {
         let text = "{ \"a \\\" b\\\\\" :\r\n\t[1.000000000000000000001, \"\\n\" ] }";
-        assert_eq!(
-            &*compacted(text),
-            "{\"a \\\" b\\\\\":[1.000000000000000000001,\"\\n\"]}"
-        );
+        assert_eq!(&*compacted(text), "{\"a \\\" b\\\\\":[1.000000000000000000001,\"\\n\"]}");
     }
 
     proptest! {

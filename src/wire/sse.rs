@@ -12,9 +12,9 @@ use crate::domain::{Position, Timestamp};
 pub(super) fn event_frame(name: &str, id: Option<Position>, data: &str) -> Bytes {
     debug_assert!(!name.contains(['\r', '\n']) && !data.contains(['\r', '\n']));
     let mut frame = String::with_capacity(name.len() + data.len() + 64);
-    let _ = write!(frame, "event: {name}\n");
+    let _ = writeln!(frame, "event: {name}");
     if let Some(id) = id {
-        let _ = write!(frame, "id: {id}\n");
+        let _ = writeln!(frame, "id: {id}");
     }
     let _ = write!(frame, "data: {data}\n\n");
     frame.into()
@@ -33,20 +33,12 @@ pub fn ready_frame(ready: &Ready) -> Bytes {
 
 /// Marks the end of a replay: the past is complete.
 pub fn position_frame(position: Position) -> Bytes {
-    event_frame(
-        "position",
-        Some(position),
-        &format!("{{\"position\":\"{position}\"}}"),
-    )
+    event_frame("position", Some(position), &format!("{{\"position\":\"{position}\"}}"))
 }
 
 /// The periodic sign of life, which also moves a quiet client's cursor.
 pub fn heartbeat_frame(position: Position, now: Timestamp) -> Bytes {
-    event_frame(
-        "heartbeat",
-        Some(position),
-        &format!("{{\"type\":\"heartbeat\",\"timestamp\":\"{now}\"}}"),
-    )
+    event_frame("heartbeat", Some(position), &format!("{{\"type\":\"heartbeat\",\"timestamp\":\"{now}\"}}"))
 }
 
 /// The last event of a stream, and the delay for EventSource's own reconnect.
@@ -118,10 +110,7 @@ impl SseDecoder {
     }
 
     fn dispatch(&mut self) -> Option<SseMessage> {
-        let next = SseMessage {
-            id: self.current.id.clone(),
-            ..SseMessage::default()
-        };
+        let next = SseMessage { id: self.current.id.clone(), ..SseMessage::default() };
         if !std::mem::take(&mut self.has_data) {
             self.current.event.clear();
             return None;

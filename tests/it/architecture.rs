@@ -121,8 +121,13 @@ fn each_library_is_known_only_where_it_belongs() {
         for (library, places) in CONFINED {
             let names = |text: &str| {
                 let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
-                code.flat_map(|line| line.match_indices(&format!("{library}::")).map(|(at, _)| (line, at)).collect::<Vec<_>>())
-                    .any(|(line, at)| at == 0 || !line.as_bytes()[at - 1].is_ascii_alphanumeric() && line.as_bytes()[at - 1] != b'_')
+                code.flat_map(|line| {
+                    line.match_indices(&format!("{library}::")).map(|(at, _)| (line, at)).collect::<Vec<_>>()
+                })
+                .any(|(line, at)| {
+                    at == 0
+                        || !line.as_bytes()[at - 1].is_ascii_alphanumeric() && line.as_bytes()[at - 1] != b'_'
+                })
             };
             let allowed = places.iter().any(|place| match place.ends_with(".rs") {
                 true => source.path.ends_with(place),
@@ -137,7 +142,8 @@ fn each_library_is_known_only_where_it_belongs() {
 fn logic_has_no_runtime_in_it() {
     let sources = sources();
     for path in PURE {
-        let source = sources.iter().find(|source| source.path == *path).unwrap_or_else(|| panic!("no {path}"));
+        let source =
+            sources.iter().find(|source| source.path == *path).unwrap_or_else(|| panic!("no {path}"));
         for word in ["actix", "tokio", "diesel", "async fn", "async move", ".await"] {
             let code = source.text.lines().filter(|line| !line.trim_start().starts_with("//"));
             assert!(!code.into_iter().any(|line| line.contains(word)), "{path} holds {word}");
@@ -149,7 +155,8 @@ fn logic_has_no_runtime_in_it() {
 fn files_are_named_for_what_they_hold_and_stay_short() {
     for source in sources() {
         let name = source.path.rsplit('/').next().unwrap_or_default();
-        let telling = !["mod.rs", "utils.rs", "common.rs", "helpers.rs", "types.rs", "misc.rs"].contains(&name);
+        let telling =
+            !["mod.rs", "utils.rs", "common.rs", "helpers.rs", "types.rs", "misc.rs"].contains(&name);
         assert!(telling, "{}", source.path);
         assert!(source.text.lines().count() <= 450, "{} is long", source.path);
     }

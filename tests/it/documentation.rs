@@ -20,8 +20,11 @@ async fn every_metric_is_documented_and_every_documented_metric_exists() {
     let server = Server::with(ServerOptions::default().set("metrics.bind", "127.0.0.1:0"));
     let address = server.metrics_address().expect("an open port for metrics");
     let text = Api::new(address, None).get("/metrics").await.text;
-    let served: BTreeSet<String> =
-        text.lines().filter_map(|line| line.strip_prefix("# HELP ")?.split(' ').next()).map(str::to_owned).collect();
+    let served: BTreeSet<String> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# HELP ")?.split(' ').next())
+        .map(str::to_owned)
+        .collect();
     let documented = quoted(&read("docs/metrics.md"), |word| word.starts_with("bongsu_"));
     assert_eq!(served, documented);
 }

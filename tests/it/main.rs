@@ -5,3 +5,4 @@ mod support;
 mod architecture;
 mod documentation;
 mod first_light;
+mod storage;

@@ -1,6 +1,7 @@
 //! What the tests are built from.
 
 pub mod api;
+pub mod postgres;
 pub mod server;
 pub mod sse;
 pub mod wait;

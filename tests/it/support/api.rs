@@ -34,11 +34,7 @@ impl Answer {
     /// The body, after checking the status.
     pub fn expect(self, status: u16) -> Value {
         assert_eq!(self.status, status, "{}", self.text);
-        if self.text.is_empty() {
-            Value::Null
-        } else {
-            self.json()
-        }
+        if self.text.is_empty() { Value::Null } else { self.json() }
     }
 
     /// A problem's code, after checking status and content type.
@@ -57,20 +53,14 @@ impl Api {
         // a provider that was installed before serves as well
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         // no pooled connections: one that a killed server has left behind would fail the next call
-        let client = reqwest::Client::builder()
-            .no_proxy()
-            .pool_max_idle_per_host(0)
-            .build()
-            .expect("a client");
+        let client =
+            reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build().expect("a client");
         Api { client, address, key }
     }
 
     /// The same without a key.
     pub fn anonymous(&self) -> Self {
-        Api {
-            key: None,
-            ..self.clone()
-        }
+        Api { key: None, ..self.clone() }
     }
 
     /// The key.
@@ -97,11 +87,7 @@ impl Api {
     pub async fn send(request: reqwest::RequestBuilder) -> Result<Answer, reqwest::Error> {
         let response = request.send().await?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        Ok(Answer {
-            status,
-            headers,
-            text: response.text().await?,
-        })
+        Ok(Answer { status, headers, text: response.text().await? })
     }
 
     /// GET.
@@ -116,51 +102,37 @@ impl Api {
 
     /// POST of JSON.
     pub async fn post(&self, path: &str, body: &Value) -> Answer {
-        Self::send(self.request("POST", path).json(body))
-            .await
-            .expect("an answer")
+        Self::send(self.request("POST", path).json(body)).await.expect("an answer")
     }
 
     /// POST of JSON with an `Idempotency-Key`.
     pub async fn post_once(&self, path: &str, body: &Value, key: &str) -> Answer {
-        Self::send(
-            self.request("POST", path)
-                .json(body)
-                .header("Idempotency-Key", key),
-        )
-        .await
-        .expect("an answer")
+        Self::send(self.request("POST", path).json(body).header("Idempotency-Key", key))
+            .await
+            .expect("an answer")
     }
 
     /// POST of any text as JSON.
     pub async fn post_text(&self, path: &str, body: impl Into<String>) -> Answer {
-        let request = self
-            .request("POST", path)
-            .header("Content-Type", "application/json")
-            .body(body.into());
+        let request = self.request("POST", path).header("Content-Type", "application/json").body(body.into());
         Self::send(request).await.expect("an answer")
     }
 
     /// Publishes a durable event; its position.
     pub async fn publish(&self, topic: &str, name: &str, data: Value) -> String {
-        let answer = self
-            .post("/v2/events", &json!({"topic": topic, "type": name, "data": data}))
-            .await
-            .expect(202);
+        let answer =
+            self.post("/v2/events", &json!({"topic": topic, "type": name, "data": data})).await.expect(202);
         answer["position"].as_str().expect("a position").to_owned()
     }
 
     /// Reports a fleet's carbon intensity.
     pub async fn update_ei(&self, fleet: &str, ei: f64) -> Value {
-        self.post("/v2/fleet/ei-update", &json!({"fleet_id": fleet, "new_ei": ei}))
-            .await
-            .expect(200)
+        self.post("/v2/fleet/ei-update", &json!({"fleet_id": fleet, "new_ei": ei})).await.expect(200)
     }
 
     /// Listens to topics.
     pub async fn listen(&self, topics: &str, cursor: Option<&str>) -> Sse {
-        self.stream(&format!("/v2/realtime/stream?topics={topics}"), cursor)
-            .await
+        self.stream(&format!("/v2/realtime/stream?topics={topics}"), cursor).await
     }
 
     /// Opens a stream; panics unless it is one.
@@ -176,10 +148,7 @@ impl Api {
     pub async fn metric(&self, name: &str) -> f64 {
         let text = self.get("/metrics").await;
         assert_eq!(text.status, 200, "{}", text.text);
-        let line = text
-            .text
-            .lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        let line = text.text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         line.map_or(0.0, |value| value.trim().parse().expect("a number"))
     }
 }

@@ -58,10 +58,7 @@ pub fn binary() -> &'static str {
 
 /// Runs a command of the binary to its end: status, standard output, standard error.
 pub fn run_cli(args: &[&str]) -> (ExitStatus, String, String) {
-    let output = clean(Command::new(binary()))
-        .args(args)
-        .output()
-        .expect("the binary runs");
+    let output = clean(Command::new(binary())).args(args).output().expect("the binary runs");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (output.status, text(&output.stdout), text(&output.stderr))
 }
@@ -90,26 +87,20 @@ impl Server {
 
     /// A server with options.
     pub fn with(options: ServerOptions) -> Self {
-        let temporary = options
-            .data_dir
-            .is_none()
-            .then(|| tempfile::tempdir().expect("a temporary directory"));
+        let temporary =
+            options.data_dir.is_none().then(|| tempfile::tempdir().expect("a temporary directory"));
         let data_dir = options
             .data_dir
             .clone()
             .unwrap_or_else(|| temporary.as_ref().expect("made above").path().to_owned());
         match Self::launch(&options, &data_dir, "127.0.0.1:0") {
             Ok((child, stderr, line)) => {
-                let address = line["address"]
+                let address = line["address"].as_str().expect("an address").parse().expect("an address");
+                let key = line["key"]
                     .as_str()
-                    .expect("an address")
-                    .parse()
-                    .expect("an address");
-                let key = line["key"].as_str().map_or_else(
-                    || create_key(&data_dir, "publish,subscribe,manage"),
-                    str::to_owned,
-                );
-                let metrics_address = line["metrics_address"].as_str().map(|text| text.parse().expect("an address"));
+                    .map_or_else(|| create_key(&data_dir, "publish,subscribe,manage"), str::to_owned);
+                let metrics_address =
+                    line["metrics_address"].as_str().map(|text| text.parse().expect("an address"));
                 Server {
                     child,
                     address,
@@ -128,10 +119,7 @@ impl Server {
     /// Starts where none is expected to come up: what it said on standard error, and its exit code.
     pub fn refuse(options: ServerOptions, bind: &str) -> String {
         let temporary = tempfile::tempdir().expect("a temporary directory");
-        let data_dir = options
-            .data_dir
-            .clone()
-            .unwrap_or_else(|| temporary.path().to_owned());
+        let data_dir = options.data_dir.clone().unwrap_or_else(|| temporary.path().to_owned());
         match Self::launch(&options, &data_dir, bind) {
             Ok((mut child, _, line)) => {
                 child.kill().expect("it runs");
@@ -150,10 +138,7 @@ impl Server {
         let mut words = options.under.clone();
         words.push(binary().to_owned());
         let mut command = clean(Command::new(&words[0]));
-        command
-            .args(&words[1..])
-            .args(["serve", "--json", "--bind", bind, "--data-dir"])
-            .arg(data_dir);
+        command.args(&words[1..]).args(["serve", "--json", "--bind", bind, "--data-dir"]).arg(data_dir);
         command.args(&options.args).envs(options.env.iter().cloned());
         let mut child = command
             .stdin(Stdio::null())
@@ -166,16 +151,11 @@ impl Server {
         let reader = std::thread::spawn(move || {
             let mut piece = [0; 4096];
             while let Ok(length @ 1..) = source.read(&mut piece) {
-                collected
-                    .lock()
-                    .unwrap()
-                    .push_str(&String::from_utf8_lossy(&piece[..length]));
+                collected.lock().unwrap().push_str(&String::from_utf8_lossy(&piece[..length]));
             }
         });
         let mut line = String::new();
-        BufReader::new(child.stdout.take().expect("piped"))
-            .read_line(&mut line)
-            .expect("readable");
+        BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("readable");
         match serde_json::from_str(&line) {
             Ok(value) => Ok((child, stderr, value)),
             Err(_) => {
@@ -258,18 +238,13 @@ impl Server {
 
     /// Sends a signal by name, such as `TERM`.
     pub fn signal(&self, name: &str) {
-        let status = Command::new("kill")
-            .args([&format!("-{name}"), &self.pid().to_string()])
-            .status();
+        let status = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status();
         assert!(status.expect("kill runs").success());
     }
 
     /// Waits for its end.
     pub async fn ended(&mut self) -> ExitStatus {
-        super::eventually("the server's end", async || {
-            self.child.try_wait().expect("it is ours")
-        })
-        .await
+        super::eventually("the server's end", async || self.child.try_wait().expect("it is ours")).await
     }
 
     /// Starts again on the same data and the same port, with more options if given.
@@ -297,15 +272,8 @@ impl Drop for Server {
 
 fn create_key(data_dir: &Path, scopes: &str) -> String {
     let data_dir = data_dir.to_string_lossy();
-    let (status, out, err) = run_cli(&[
-        "key",
-        "create",
-        "--scopes",
-        scopes,
-        "--json",
-        "--data-dir",
-        &data_dir,
-    ]);
+    let (status, out, err) =
+        run_cli(&["key", "create", "--scopes", scopes, "--json", "--data-dir", &data_dir]);
     assert!(status.success(), "{err}");
     let line: Value = serde_json::from_str(&out).expect("JSON");
     line["key"].as_str().expect("a key").to_owned()

@@ -46,10 +46,7 @@ impl Sse {
         let response = request.send().await.expect("an answer");
         let (status, headers) = (response.status(), response.headers().clone());
         if status != 200 {
-            panic!(
-                "no stream but {status}: {}",
-                response.text().await.unwrap_or_default()
-            );
+            panic!("no stream but {status}: {}", response.text().await.unwrap_or_default());
         }
         assert_eq!(headers["content-type"], "text/event-stream");
         let bytes = response.bytes_stream().boxed();
@@ -71,18 +68,12 @@ impl Sse {
                 for message in self.decoder.feed(&piece) {
                     let data = serde_json::from_str(&message.data).expect("data is JSON");
                     self.retry_ms = message.retry_ms.or(self.retry_ms);
-                    self.waiting.push_back(SseEvent {
-                        event: message.event,
-                        id: message.id,
-                        data,
-                    });
+                    self.waiting.push_back(SseEvent { event: message.event, id: message.id, data });
                 }
             }
             self.waiting.pop_front()
         };
-        let event = tokio::time::timeout(PATIENCE, next)
-            .await
-            .expect("an event in time");
+        let event = tokio::time::timeout(PATIENCE, next).await.expect("an event in time");
         if let Some(id) = event.as_ref().and_then(|event| event.id.clone()) {
             self.cursor = Some(id);
         }
@@ -91,10 +82,7 @@ impl Sse {
 
     /// The next event, which has to be called `name`.
     pub async fn expect(&mut self, name: &str) -> SseEvent {
-        let event = self
-            .next()
-            .await
-            .unwrap_or_else(|| panic!("{name} before the stream's end"));
+        let event = self.next().await.unwrap_or_else(|| panic!("{name} before the stream's end"));
         assert_eq!(event.event, name, "{event:?}");
         event
     }
@@ -108,10 +96,8 @@ impl Sse {
     pub async fn take(&mut self, count: usize) -> Vec<SseEvent> {
         let mut events = Vec::with_capacity(count);
         while events.len() < count {
-            let event = self
-                .next()
-                .await
-                .unwrap_or_else(|| panic!("{count} events, ended after {}", events.len()));
+            let event =
+                self.next().await.unwrap_or_else(|| panic!("{count} events, ended after {}", events.len()));
             if !event.is_control() {
                 events.push(event);
             }

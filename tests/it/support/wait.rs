@@ -12,10 +12,7 @@ pub async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) 
         if let Some(answer) = ask().await {
             return answer;
         }
-        assert!(
-            tokio::time::Instant::now() < deadline,
-            "waited in vain for: {what}"
-        );
+        assert!(tokio::time::Instant::now() < deadline, "waited in vain for: {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

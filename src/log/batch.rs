@@ -1,0 +1,210 @@
+//! What one transaction of the appender does, on a blocking thread: decide, number, insert, mark.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::append::to_row;
+use super::head_file::Head;
+use super::{AppendRequest, Appended, LogError, NewEvent};
+use crate::clock::random_u64;
+use crate::domain::{Class, Epoch, EventName, TenantId, Timestamp, Topic};
+use crate::storage::{LogRow, LogTx, OutboxRow, StoreError, TenantRow};
+
+/// What one transaction did.
+pub(super) struct Committed {
+    pub answers: Vec<Result<Vec<Appended>, LogError>>,
+    pub rows: Vec<LogRow>,
+    pub tenants: HashMap<TenantId, TenantRow>,
+    pub head: Head,
+    pub relayed: u64,
+    pub relay_again: bool,
+    pub dead: u64,
+}
+
+/// A log that nothing was appended to yet.
+pub(super) fn new_tenant(tenant: &TenantId) -> TenantRow {
+    TenantRow {
+        tenant: tenant.as_str().to_owned(),
+        epoch: Epoch::new(random_u64()).to_string(),
+        head: 0,
+        trimmed: 0,
+        bytes: 0,
+        global_floor: 0,
+    }
+}
+
+/// One transaction's work, on the blocking thread.
+pub(super) struct Batch {
+    /// The logs as last committed.
+    pub stored: Arc<HashMap<TenantId, TenantRow>>,
+    /// Those this transaction appends to.
+    pub changed: HashMap<TenantId, TenantRow>,
+    pub rows: Vec<LogRow>,
+    pub now: Timestamp,
+    pub max_message_bytes: usize,
+}
+
+impl Batch {
+    pub fn carry_out(
+        &mut self,
+        tx: &mut LogTx<'_>,
+        requests: &[AppendRequest],
+        relay: i64,
+    ) -> Result<Committed, StoreError> {
+        let (relayed, dead, relay_again) = self.relay(tx, relay)?;
+        let mut answers = Vec::with_capacity(requests.len());
+        for request in requests {
+            answers.push(self.answer(tx, request)?);
+        }
+        tx.insert_entries(&self.rows)?;
+        for row in self.changed.values() {
+            tx.save_tenant(row)?;
+        }
+        let (instance, number) = tx.advance_commit()?;
+        let head = Head { instance, number };
+        let (rows, tenants) = (std::mem::take(&mut self.rows), std::mem::take(&mut self.changed));
+        Ok(Committed { answers, rows, tenants, head, relayed, relay_again, dead })
+    }
+
+    /// Appends waiting outbox rows and marks them, in the order of their commits.
+    fn relay(&mut self, tx: &mut LogTx<'_>, limit: i64) -> Result<(u64, u64, bool), StoreError> {
+        if limit == 0 {
+            return Ok((0, 0, false));
+        }
+        let waiting = tx.outbox(limit)?;
+        let mut published = Vec::with_capacity(waiting.len());
+        let mut dead = 0;
+        for row in &waiting {
+            match self.relayed(tx, row)? {
+                Ok(()) => published.push(row.id),
+                Err(reason) => {
+                    tracing::error!(outbox_id = row.id, reason, "an outbox row can never be published");
+                    tx.mark_dead(row.id, reason)?;
+                    dead += 1;
+                }
+            }
+        }
+        tx.mark_published(&published)?;
+        Ok((published.len() as u64, dead, waiting.len() as i64 == limit))
+    }
+
+    /// A row is published, or counts as published because a newer version is in the log; or why it never can be.
+    fn relayed(
+        &mut self,
+        tx: &mut LogTx<'_>,
+        row: &OutboxRow,
+    ) -> Result<Result<(), &'static str>, StoreError> {
+        let Ok(tenant) = TenantId::parse(&row.tenant) else {
+            return Ok(Err("malformed tenant"));
+        };
+        let Ok(topic) = Topic::parse(&row.topic) else {
+            return Ok(Err("malformed topic"));
+        };
+        let Some(class) = Class::parse(&row.class) else {
+            return Ok(Err("malformed class"));
+        };
+        let fits = row.data.len() <= self.max_message_bytes;
+        let event = NewEvent {
+            topic,
+            name: EventName::trusted(if fits { &row.name } else { "reset" }),
+            class: if fits { class } else { Class::Durable },
+            key: row.key.clone(),
+            version: row.version.filter(|_| fits),
+            ttl: None,
+            dedup: None,
+            data: if fits { row.data.clone() } else { "{\"reason\":\"event_too_large\"}".to_owned() },
+            public: row.public.clone().filter(|_| fits),
+        };
+        self.append_group(tx, &tenant, &[event])?;
+        Ok(if fits { Ok(()) } else { Err("larger than log.max_message_bytes") })
+    }
+
+    fn answer(
+        &mut self,
+        tx: &mut LogTx<'_>,
+        request: &AppendRequest,
+    ) -> Result<Result<Vec<Appended>, LogError>, StoreError> {
+        let tenant = request.tenant.as_str();
+        if let Some(own) = &request.idempotency
+            && let Some((hash, answer)) = tx.answer(tenant, &own.principal, &own.key, self.now.micros())?
+        {
+            let stored =
+                serde_json::from_str(&answer).map_err(|error| StoreError::Unexpected(error.to_string()))?;
+            return Ok(if hash == own.request_hash { Ok(stored) } else { Err(LogError::KeyReused) });
+        }
+        let mut outcomes = Vec::with_capacity(request.groups.len());
+        for group in &request.groups {
+            outcomes.push(self.append_group(tx, &request.tenant, group)?);
+        }
+        if let Some(own) = &request.idempotency {
+            let answer = serde_json::to_string(&outcomes).expect("outcomes are plain data");
+            let until = self.now.plus(own.keep).micros();
+            tx.save_answer((tenant, &own.principal, &own.key), &own.request_hash, &answer, until)?;
+        }
+        Ok(Ok(outcomes))
+    }
+
+    /// All entries of a group get the next numbers, or none does.
+    fn append_group(
+        &mut self,
+        tx: &mut LogTx<'_>,
+        tenant: &TenantId,
+        group: &[NewEvent],
+    ) -> Result<Appended, StoreError> {
+        let head = self.log_of(tenant).head;
+        let mut rows = Vec::with_capacity(group.len());
+        let mut named_before = None;
+        for event in group {
+            let named = event.dedup.as_ref().map(|dedup| dedup.key.as_str());
+            if let Some(key) = named
+                && let Some(seq) =
+                    tx.duplicate_of(tenant.as_str(), event.topic.as_str(), key, self.now.micros())?
+            {
+                named_before = named_before.max(Some(seq));
+                continue;
+            }
+            let row = to_row(tenant, (head + 1) as u64 + rows.len() as u64, self.now, event);
+            if let Some(version) = event.version
+                && tx.version(&row)?.is_some_and(|stored| stored >= version)
+            {
+                return Ok(Appended::Stale);
+            }
+            rows.push((row, event));
+        }
+        if let (true, Some(seq)) = (rows.is_empty(), named_before) {
+            return Ok(Appended::At { seq: seq as u64, duplicate: true });
+        }
+        for (row, event) in rows {
+            self.take(tx, tenant, row, event)?;
+        }
+        Ok(Appended::At { seq: self.log_of(tenant).head as u64, duplicate: false })
+    }
+
+    /// The log of a tenant as this transaction leaves it.
+    fn log_of(&mut self, tenant: &TenantId) -> &mut TenantRow {
+        let stored = &self.stored;
+        let found = || stored.get(tenant).cloned().unwrap_or_else(|| new_tenant(tenant));
+        self.changed.entry(tenant.clone()).or_insert_with(found)
+    }
+
+    fn take(
+        &mut self,
+        tx: &mut LogTx<'_>,
+        tenant: &TenantId,
+        row: LogRow,
+        event: &NewEvent,
+    ) -> Result<(), StoreError> {
+        if let Some(version) = event.version {
+            tx.save_version(&row, version)?;
+        }
+        if let Some(dedup) = &event.dedup {
+            let until = self.now.plus(dedup.window).micros();
+            tx.save_dedup(&row, &dedup.key, until)?;
+        }
+        let own = self.log_of(tenant);
+        own.head = row.seq;
+        own.bytes += row.bytes;
+        self.rows.push(row);
+        Ok(())
+    }
+}

@@ -1,0 +1,231 @@
+//! One query file, two backends: the same calls leave the same rows.
+
+use std::path::Path;
+use std::time::Duration;
+
+use bongsu::storage::{
+    ApiKeyRow, Database, DatabaseOptions, FleetRow, IdempotencyRow, OutboxRow, ReadingRow, StorageRuntime,
+    StoreError, TicketRow,
+};
+
+use crate::support::postgres;
+
+/// Runs `scenario` on SQLite, and on PostgreSQL where one is at hand.
+fn on_both<F>(scenario: impl Fn(Database) -> F)
+where
+    F: Future<Output = Result<(), StoreError>> + Send + 'static,
+{
+    let dir = tempfile::tempdir().expect("a directory");
+    on(&options(String::new(), dir.path()), &scenario);
+    match postgres::database() {
+        Some(url) => on(&options(url, dir.path()), &scenario),
+        None => eprintln!("no BONGSU_TEST_POSTGRES_URL: SQLite only"),
+    }
+}
+
+fn options(url: String, dir: &Path) -> DatabaseOptions {
+    let wait = Duration::from_secs(5);
+    DatabaseOptions { url, data_dir: dir.to_owned(), connections: 4, wait, max_bytes: 0 }
+}
+
+fn on<F>(options: &DatabaseOptions, scenario: &impl Fn(Database) -> F)
+where
+    F: Future<Output = Result<(), StoreError>> + Send + 'static,
+{
+    let runtime = StorageRuntime::start().expect("a runtime");
+    let handle = runtime.handle();
+    let own = options.clone();
+    let opened = runtime.block_on(handle.spawn(async move {
+        let database = Database::open(&own, tokio::runtime::Handle::current()).await?;
+        assert!(!database.migrate().await?.is_empty(), "the first run migrates");
+        assert!(database.migrate().await?.is_empty(), "the second finds nothing to do");
+        Ok::<_, StoreError>(database)
+    }));
+    let database = opened.expect("no panic").expect("a database");
+    runtime.block_on(handle.spawn(scenario(database))).expect("no panic").expect("the scenario");
+}
+
+fn key(id: &str) -> ApiKeyRow {
+    ApiKeyRow {
+        key_id: id.into(),
+        hash: format!("hash of {id}"),
+        tenant: "acme".into(),
+        scopes: "publish".into(),
+        sub: None,
+        development: false,
+        created_us: 1,
+        revoked_us: None,
+    }
+}
+
+#[test]
+fn keys_move_their_generation_and_are_revoked_once() {
+    on_both(|db| async move {
+        bongsu::write_tx!(db, |conn, q| Ok(q::api_keys::insert(conn, &key("a")).await?))?;
+        let twice = bongsu::write_tx!(db, |conn, q| Ok(q::api_keys::insert(conn, &key("a")).await?));
+        assert!(matches!(twice, Err(StoreError::Exists)), "{twice:?}");
+        let before = bongsu::read!(db, |conn, q| q::api_keys::generation(conn).await)?;
+        let others =
+            bongsu::write_tx!(db, |conn, q| Ok(q::api_keys::revoke(conn, Some("other"), "a", 5).await?))?;
+        let first =
+            bongsu::write_tx!(db, |conn, q| Ok(q::api_keys::revoke(conn, Some("acme"), "a", 6).await?))?;
+        let again = bongsu::write_tx!(db, |conn, q| Ok(q::api_keys::revoke(conn, None, "a", 7).await?))?;
+        assert_eq!((others, first, again), (None, Some(true), Some(false)));
+        let after = bongsu::read!(db, |conn, q| q::api_keys::generation(conn).await)?;
+        let all = bongsu::read!(db, |conn, q| q::api_keys::all(conn).await)?;
+        assert_eq!((after, all.len(), all[0].revoked_us), (before + 1, 1, Some(6)));
+        Ok(())
+    });
+}
+
+#[test]
+fn a_transaction_that_fails_leaves_nothing() {
+    on_both(|db| async move {
+        let failed: Result<(), StoreError> = bongsu::write_tx!(db, |conn, q| {
+            q::fleets::insert(conn, &fleet("FLT-1", 1)).await?;
+            q::outbox::insert(conn, &outbox(1)).await?;
+            Err(StoreError::Unexpected("on purpose".into()))
+        });
+        assert!(failed.is_err());
+        let found = bongsu::read!(db, |conn, q| q::fleets::find(conn, "acme", "FLT-1").await)?;
+        let backlog = bongsu::read!(db, |conn, q| q::outbox::backlog(conn).await)?;
+        assert_eq!((found, backlog), (None, (0, None)));
+        Ok(())
+    });
+}
+
+fn fleet(id: &str, version: i64) -> FleetRow {
+    let (tenant, fleet_id, grade) = ("acme".to_owned(), id.to_owned(), "B".to_owned());
+    FleetRow {
+        tenant,
+        fleet_id,
+        ei: 72_500_000 + version,
+        grade,
+        measured_us: version,
+        updated_us: version,
+        version,
+    }
+}
+
+fn outbox(created_us: i64) -> OutboxRow {
+    OutboxRow {
+        id: 0,
+        tenant: "acme".into(),
+        topic: "fleet:FLT-1".into(),
+        name: "ei_updated".into(),
+        class: "latest".into(),
+        key: Some("FLT-1".into()),
+        version: Some(1),
+        data: "{\"ü\":1}".into(),
+        public: None,
+        created_us,
+    }
+}
+
+#[test]
+fn fleets_keep_their_state_their_order_and_a_bounded_history() {
+    on_both(|db| async move {
+        bongsu::write_tx!(db, |conn, q| {
+            for id in ["FLT-2", "FLT-1", "FLT-3"] {
+                q::fleets::insert(conn, &fleet(id, 1)).await?;
+            }
+            for version in 1..=7 {
+                let reading = ReadingRow {
+                    tenant: "acme".into(),
+                    fleet_id: "FLT-1".into(),
+                    version,
+                    ei: version,
+                    grade: "A".into(),
+                    measured_us: version,
+                };
+                q::fleets::add_reading(conn, &reading, 4).await?;
+            }
+            q::fleets::update(conn, &fleet("FLT-1", 7)).await?;
+            q::outbox::insert(conn, &outbox(9)).await?;
+            q::outbox::insert(conn, &outbox(8)).await?;
+            Ok(())
+        })?;
+        let locked =
+            bongsu::write_tx!(db, |conn, q| Ok(q::fleets::find_locked(conn, "acme", "FLT-1").await?))?;
+        assert_eq!(locked, Some(fleet("FLT-1", 7)));
+        let page = bongsu::read!(db, |conn, q| q::fleets::page(conn, "acme", "FLT-1", 10).await)?;
+        assert_eq!(page.iter().map(|row| row.fleet_id.as_str()).collect::<Vec<_>>(), ["FLT-2", "FLT-3"]);
+        let foreign = bongsu::read!(db, |conn, q| q::fleets::page(conn, "other", "", 10).await)?;
+        assert_eq!(foreign, []);
+        let readings = bongsu::read!(db, |conn, q| q::fleets::readings(conn, "acme", "FLT-1", 7, 2).await)?;
+        assert_eq!(readings.iter().map(|row| row.version).collect::<Vec<_>>(), [6, 5]);
+        let all = bongsu::read!(db, |conn, q| q::fleets::readings(conn, "acme", "FLT-1", 100, 100).await)?;
+        assert_eq!(all.len(), 4);
+        assert_eq!(bongsu::read!(db, |conn, q| q::outbox::backlog(conn).await)?, (2, Some(8)));
+        Ok(())
+    });
+}
+
+#[test]
+fn answers_and_tickets_end_with_their_time() {
+    on_both(|db| async move {
+        let answer = |expires_us| IdempotencyRow {
+            tenant: "acme".into(),
+            principal: "key:a".into(),
+            key: "k".into(),
+            request_hash: "h".into(),
+            answer: "{}".into(),
+            expires_us,
+        };
+        bongsu::write_tx!(db, |conn, q| Ok(q::idempotency::store(conn, &answer(10), 0).await?))?;
+        let find = async |now| {
+            bongsu::read!(db, |conn, q| q::idempotency::find(conn, "acme", "key:a", "k", now)
+                .await
+                .map_err(StoreError::from))
+        };
+        assert_eq!((find(9).await?, find(10).await?), (Some(answer(10)), None));
+        bongsu::write_tx!(db, |conn, q| Ok(q::idempotency::store(conn, &answer(20), 11).await?))?;
+        assert_eq!(find(11).await?, Some(answer(20)));
+
+        let ticket = |id: &str, expires_us| TicketRow {
+            ticket_id: id.into(),
+            hash: format!("hash of {id}"),
+            tenant: "acme".into(),
+            key_id: "a".into(),
+            path: None,
+            topics: Some("[]".into()),
+            first_use_by_us: 5,
+            first_used_us: None,
+            expires_us,
+        };
+        bongsu::write_tx!(db, |conn, q| Ok(q::tickets::insert(conn, &ticket("old", 10), 0).await?))?;
+        bongsu::write_tx!(db, |conn, q| Ok(q::tickets::insert(conn, &ticket("new", 99), 50).await?))?;
+        bongsu::write_tx!(db, |conn, q| Ok(q::tickets::mark_used(conn, "new", 51).await?))?;
+        bongsu::write_tx!(db, |conn, q| Ok(q::tickets::mark_used(conn, "new", 52).await?))?;
+        let old = bongsu::read!(db, |conn, q| q::tickets::find(conn, "hash of old").await)?;
+        let new = bongsu::read!(db, |conn, q| q::tickets::find(conn, "hash of new").await)?;
+        assert_eq!((old, new.and_then(|row| row.first_used_us)), (None, Some(51)));
+        Ok(())
+    });
+}
+
+#[test]
+fn read_modify_write_under_a_lock_loses_no_update() {
+    on_both(|db| async move {
+        bongsu::write_tx!(db, |conn, q| Ok(q::fleets::insert(conn, &fleet("FLT-1", 0)).await?))?;
+        let tasks = (0..8).map(|_| {
+            let db = db.clone();
+            tokio::spawn(async move {
+                for _ in 0..25 {
+                    bongsu::write_tx!(db, |conn, q| {
+                        let row =
+                            q::fleets::find_locked(conn, "acme", "FLT-1").await?.expect("inserted above");
+                        Ok(q::fleets::update(conn, &fleet("FLT-1", row.version + 1)).await?)
+                    })?;
+                }
+                Ok::<_, StoreError>(())
+            })
+        });
+        for task in tasks.collect::<Vec<_>>() {
+            task.await.expect("no panic")?;
+        }
+        let found = bongsu::read!(db, |conn, q| q::fleets::find(conn, "acme", "FLT-1").await)?;
+        assert_eq!(found.map(|row| row.version), Some(200));
+        Ok(())
+    });
+}
