@@ -8,12 +8,17 @@ use futures_util::StreamExt;
 use futures_util::future::LocalBoxFuture;
 use serde::de::DeserializeOwned;
 
+use super::auth::authenticate;
 use super::{Problem, Services};
 use crate::domain::{Refusal, RefusalKind};
-use crate::identity::hash_hex;
+use crate::identity::{Principal, hash_hex};
 
-/// A JSON request body: bounded in bytes and time, unknown fields refused by name.
+/// A JSON request body from somebody known: bounded in bytes and time, unknown fields refused by name.
+///
+/// Credentials are looked at first: a stranger's body is not read.
 pub struct JsonBody<T> {
+    /// Who sends it.
+    pub principal: Principal,
     /// What it says.
     pub value: T,
     /// SHA-256 of its bytes, for idempotency.
@@ -27,6 +32,7 @@ impl<T: DeserializeOwned + 'static> FromRequest for JsonBody<T> {
     fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
         let (request, payload) = (request.clone(), payload.take());
         Box::pin(async move {
+            let principal = authenticate(&request).await?;
             let services = services(&request);
             let limits = &services.settings.server;
             is_json(&request)?;
@@ -35,7 +41,7 @@ impl<T: DeserializeOwned + 'static> FromRequest for JsonBody<T> {
             let bytes = read.map_err(|_| {
                 Refusal::new(RefusalKind::Timeout, "body_timeout", "the request body did not arrive in time")
             })??;
-            Ok(JsonBody { value: parse(&bytes)?, hash: hash_hex(&bytes) })
+            Ok(JsonBody { principal, value: parse(&bytes)?, hash: hash_hex(&bytes) })
         })
     }
 }

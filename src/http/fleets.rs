@@ -160,10 +160,10 @@ pub struct History {
 #[post("/v2/fleet/ei-update")]
 pub async fn update_ei(request: HttpRequest, body: JsonBody<EiReading>) -> Result<HttpResponse, Problem> {
     let services = services(&request);
-    let principal = authenticate(&request).await?;
-    rights::require(&principal, Command::UpdateEi)?;
+    let principal = &body.principal;
+    rights::require(principal, Command::UpdateEi)?;
     let reading = body.value.check()?;
-    let key = command_key(&request, &principal, body.hash)?;
+    let key = command_key(&request, principal, body.hash)?;
     let updates = services.fleets.update_ei(principal.tenant()?, vec![reading], key).await?;
     match updates.into_iter().next() {
         Some(EiUpdate::Updated(updated)) => Ok(HttpResponse::Ok().json(updated)),
@@ -185,15 +185,15 @@ pub async fn update_ei(request: HttpRequest, body: JsonBody<EiReading>) -> Resul
 #[post("/v2/fleet/ei-update/batch")]
 pub async fn update_ei_batch(request: HttpRequest, body: JsonBody<EiBatch>) -> Result<HttpResponse, Problem> {
     let services = services(&request);
-    let principal = authenticate(&request).await?;
-    rights::require(&principal, Command::UpdateEi)?;
+    let principal = &body.principal;
+    rights::require(principal, Command::UpdateEi)?;
     if body.value.updates.is_empty() || body.value.updates.len() > MAX_BATCH {
         return Err(Refusal::invalid("updates", format!("must be 1-{MAX_BATCH}")).into());
     }
     let checked: Vec<Result<NewReading, Refusal>> =
         body.value.updates.iter().map(|raw| parse::<EiReading>(raw.get().as_bytes())?.check()).collect();
     let readings: Vec<NewReading> = checked.iter().flatten().cloned().collect();
-    let key = command_key(&request, &principal, body.hash)?;
+    let key = command_key(&request, principal, body.hash)?;
     let mut updates = services.fleets.update_ei(principal.tenant()?, readings, key).await?.into_iter();
     let results = checked.into_iter().map(|item| {
         let outcome = item.and_then(|_| match updates.next() {
