@@ -146,6 +146,8 @@ pub struct Registry {
     metrics: Arc<Metrics>,
     tenants: HashMap<TenantId, Tenant>,
     sessions: IndexMap<ConnectionId, Entry>,
+    /// Queues that are sending their last frames, and until when they may.
+    finishing: Vec<(Instant, Rc<SendQueue>)>,
     drain_by: Option<Instant>,
 }
 
@@ -158,6 +160,7 @@ impl Registry {
             metrics,
             tenants: HashMap::new(),
             sessions: IndexMap::new(),
+            finishing: Vec::new(),
             drain_by: None,
         }
     }
@@ -300,6 +303,14 @@ impl Registry {
                 None => drop(self.remove(id)),
             }
         }
+        // a reader that takes its last frames drop by drop does not keep them for ever
+        self.finishing.retain(|(until, queue)| {
+            let over = queue.has_left() || *until <= now;
+            if over {
+                queue.leave();
+            }
+            !over
+        });
         self.drain_some(now);
     }
 
@@ -307,7 +318,8 @@ impl Registry {
     pub fn revoke(&mut self, key_ids: &HashSet<Arc<str>>) {
         let revoked = self.sessions.iter().filter(|(_, entry)| key_ids.contains(&entry.principal.key_id));
         for id in revoked.map(|(id, _)| *id).collect::<Vec<_>>() {
-            self.finish(id, CloseCode::Unauthenticated, CloseCode::Unauthenticated.default_retry());
+            // what waits for somebody who may no longer see it is thrown away
+            self.cut(id, CloseCode::Unauthenticated);
         }
     }
 
@@ -414,6 +426,7 @@ impl Registry {
         if let Some(entry) = self.remove(id) {
             entry.queue.finish(wire::close_frame(code, retry));
             entry.handle.notify(Notice::Closed(code));
+            self.finishing.push((Instant::now() + self.options.stall, entry.queue));
         }
     }
 
