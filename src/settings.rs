@@ -1,11 +1,13 @@
 //! Options: `config/default.toml` (compiled in) → file → environment → flags, then validated as a whole.
 
+mod error;
 mod load;
 mod validate;
 
 use serde::{Deserialize, Serialize};
 
-pub use load::{DEFAULTS, Overrides, SettingsError, load};
+pub use error::SettingsError;
+pub use load::{DEFAULTS, Overrides, load};
 pub use validate::Warning;
 
 /// Everything that can be set; `config/default.toml` says what each option means, its unit and range.

@@ -7,7 +7,7 @@ use actix_web::middleware::Next;
 use actix_web::{Error, HttpResponse, ResponseError};
 
 use super::Problem;
-use super::body::services;
+use super::services::services;
 use crate::domain::{Refusal, RefusalKind};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

@@ -1,7 +1,7 @@
 use actix_web::HttpRequest;
 use actix_web::http::header::{AUTHORIZATION, HeaderMap};
 
-use super::body::services;
+use super::services::services;
 use crate::domain::{Refusal, RefusalKind, UserSub};
 use crate::identity::{Principal, Scope, User};
 

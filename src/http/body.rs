@@ -2,14 +2,15 @@ use std::time::Duration;
 
 use actix_web::dev::Payload;
 use actix_web::http::header::CONTENT_TYPE;
-use actix_web::{FromRequest, HttpRequest, web};
+use actix_web::{FromRequest, HttpRequest};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use futures_util::future::LocalBoxFuture;
 use serde::de::DeserializeOwned;
 
+use super::Problem;
 use super::auth::authenticate;
-use super::{Problem, Services};
+use super::services::services;
 use crate::domain::{Refusal, RefusalKind};
 use crate::identity::{Principal, hash_hex};
 
@@ -44,11 +45,6 @@ impl<T: DeserializeOwned + 'static> FromRequest for JsonBody<T> {
             Ok(JsonBody { principal, value: parse(&bytes)?, hash: hash_hex(&bytes) })
         })
     }
-}
-
-/// The engine's services, which every request carries.
-pub fn services(request: &HttpRequest) -> &Services {
-    request.app_data::<web::Data<Services>>().expect("set by the engine")
 }
 
 fn is_json(request: &HttpRequest) -> Result<(), Refusal> {

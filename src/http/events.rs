@@ -3,8 +3,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::time::Duration;
 
-use super::body::{JsonBody, parse, services};
+use super::body::{JsonBody, parse};
 use super::problem::{ProblemBody, status};
+use super::services::services;
 use super::{Problem, Services};
 use crate::domain::{Class, Position, Refusal, RefusalKind};
 use crate::identity::Principal;

@@ -4,10 +4,11 @@ use serde_json::value::RawValue;
 
 use super::Problem;
 use super::auth::authenticate;
-use super::body::{JsonBody, parse, services};
+use super::body::{JsonBody, parse};
 use super::events::idempotency_key;
 use super::problem::{ProblemBody, status};
 use super::query::Query;
+use super::services::services;
 use crate::domain::{Decimal, EntityId, Position, Refusal, RefusalKind, Timestamp};
 use crate::fleets::{CommandKey, EiUpdate, Grade, MAX_BATCH, NewReading, Updated, number};
 use crate::identity::Principal;

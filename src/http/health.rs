@@ -3,7 +3,7 @@ use std::time::Duration;
 use actix_web::{HttpRequest, HttpResponse, get};
 use serde::Serialize;
 
-use super::body::services;
+use super::services::services;
 use crate::storage::StoreError;
 
 /// Liveness complains only after this long: a restart is the last resort.

@@ -2,8 +2,8 @@ use actix_web::{HttpRequest, HttpResponse, delete, web};
 
 use super::Problem;
 use super::auth::authenticate;
-use super::body::services;
 use super::problem::ProblemBody;
+use super::services::services;
 use crate::domain::{Refusal, RefusalKind};
 use crate::identity::rights::{self, Command};
 

@@ -1,8 +1,8 @@
 use actix_web::{HttpRequest, HttpResponse, get, web};
 
 use super::auth::authenticate;
-use super::body::services;
 use super::problem::ProblemBody;
+use super::services::services;
 use super::{Problem, Services};
 use crate::identity::rights::{self, Command};
 

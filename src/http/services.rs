@@ -1,6 +1,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use actix_web::{HttpRequest, web};
+
 use crate::fleets::Fleets;
 use crate::identity::{KeyRing, Tickets};
 use crate::log::EventLog;
@@ -49,4 +51,9 @@ impl Services {
     pub fn next_connection(&self) -> u64 {
         self.connections.fetch_add(1, Ordering::Relaxed) + 1
     }
+}
+
+/// The engine's services, which every request carries.
+pub(super) fn services(request: &HttpRequest) -> &Services {
+    request.app_data::<web::Data<Services>>().expect("set by the engine")
 }

@@ -7,9 +7,9 @@ use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, ResponseError, g
 use bytes::Bytes;
 
 use super::auth::{authenticate, count_failure};
-use super::body::services;
 use super::problem::{ProblemBody, status};
 use super::query::Query;
+use super::services::services;
 use super::{Problem, Services};
 use crate::domain::{Cursor, Refusal, RefusalKind, Selector, Topic, TopicKind};
 use crate::identity::rights;

@@ -1,8 +1,9 @@
 use actix_web::{HttpRequest, HttpResponse, post};
 
 use super::Problem;
-use super::body::{JsonBody, services};
+use super::body::JsonBody;
 use super::problem::ProblemBody;
+use super::services::services;
 use crate::identity::rights::{self, Command};
 use crate::identity::{IssuedTicket, TicketRequest};
 

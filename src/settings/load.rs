@@ -3,6 +3,7 @@ use std::path::PathBuf;
 use toml::{Table, Value};
 
 use super::Settings;
+use super::error::SettingsError;
 use super::validate::{Warning, validate};
 
 /// `config/default.toml`, compiled in.
@@ -15,35 +16,6 @@ pub struct Overrides {
     pub file: Option<PathBuf>,
     /// `(section.key, value)` pairs that win over everything else.
     pub values: Vec<(&'static str, String)>,
-}
-
-/// Why there are no settings; the message names the key.
-#[derive(Debug, thiserror::Error)]
-pub enum SettingsError {
-    /// A file that cannot be read or is no TOML.
-    #[error("configuration file {}: {problem}", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        problem: String,
-    },
-    /// A key that does not exist.
-    #[error("configuration: unknown key `{key}`{}", suggestion.as_ref().map_or(String::new(), |near| format!(", did you mean `{near}`?")))]
-    UnknownKey {
-        /// The key as given.
-        key: String,
-        /// The nearest key that exists.
-        suggestion: Option<String>,
-    },
-    /// A value of the wrong type or outside its range, or two that contradict each other.
-    #[error("configuration: {key} {problem}")]
-    Invalid {
-        /// `section.key`
-        key: String,
-        /// What is wrong with it.
-        problem: String,
-    },
 }
 
 /// Variables of other systems that are also read, below `BONGSU__…`.

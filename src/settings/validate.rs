@@ -1,4 +1,4 @@
-use super::load::SettingsError;
+use super::error::SettingsError;
 use super::{DEFAULTS, Settings};
 
 /// A combination that works and is probably not meant.
