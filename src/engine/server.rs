@@ -12,6 +12,7 @@ use actix_web::dev::AppConfig;
 use actix_web::middleware::from_fn;
 use actix_web::{App, web};
 use futures_util::SinkExt;
+use futures_util::future::LocalBoxFuture;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use utoipa_actix_web::AppExt;
 
@@ -106,7 +107,7 @@ fn connections(
         .h1_write_buffer_size(WRITE_BUFFER)
         .local_addr(address)
         .on_connect_ext(move |stream: &TcpStream, _| prepare(stream, stall))
-        .upgrade(fn_service(refuse_upgrade))
+        .upgrade(fn_service(|upgrade| -> LocalBoxFuture<'static, _> { Box::pin(refuse_upgrade(upgrade)) }))
         .finish(map_config(app, |()| AppConfig::default()))
         .tcp()
 }
@@ -173,6 +174,8 @@ fn worker(services: &Services) -> Rc<http::WorkerContext> {
     })
 }
 
+/// Boxed by its caller: inline, its future would widen every connection's.
+///
 /// Requests with `Upgrade: websocket` come here and pass none of the app's middleware.
 async fn refuse_upgrade(
     (_, mut framed): (Request, Framed<TcpStream, h1::Codec>),
