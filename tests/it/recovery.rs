@@ -18,10 +18,6 @@ const OUTCOMES: [&str; 7] = [
     "invalid",
 ];
 
-fn operator(server: &Server) -> Api {
-    server.api_with(&server.create_key("operator"))
-}
-
 /// Checks every outcome's count; those not named are 0.
 async fn assert_outcomes(operator: &Api, expected: &[(&str, f64)]) {
     for outcome in OUTCOMES {
@@ -122,7 +118,7 @@ async fn trimmed(operator: &Api, at_least: f64) {
 #[tokio::test]
 async fn without_a_cursor_a_client_starts_at_the_head() {
     let server = Server::start();
-    let (api, operator) = (server.api(), operator(&server));
+    let (api, operator) = (server.api(), server.operator());
     let past = publish_on(&api, "topic:a", 0..5).await;
     let (mut client, ready) = Client::connect(&api, "topic:a", None).await;
     assert_eq!(
@@ -138,7 +134,7 @@ async fn without_a_cursor_a_client_starts_at_the_head() {
 #[tokio::test]
 async fn the_head_as_cursor_is_recovered_without_a_replay() {
     let server = Server::start();
-    let (api, operator) = (server.api(), operator(&server));
+    let (api, operator) = (server.api(), server.operator());
     let past = publish_on(&api, "topic:a", 0..5).await;
     let (mut client, ready) = Client::connect(&api, "topic:a", Some(&past[4])).await;
     assert_eq!(
@@ -154,7 +150,7 @@ async fn the_head_as_cursor_is_recovered_without_a_replay() {
 #[tokio::test]
 async fn a_client_behind_within_the_window_is_answered_from_memory() {
     let server = Server::with(small_window());
-    let (api, operator) = (server.api(), operator(&server));
+    let (api, operator) = (server.api(), server.operator());
     let past = publish_on(&api, "topic:a", 0..100).await;
     let (mut client, missed) = resume(&api, "topic:a", &past[89]).await;
     assert_eq!(numbers(&missed), (90..100).collect::<Vec<_>>());
@@ -168,7 +164,7 @@ async fn a_client_behind_within_the_window_is_answered_from_memory() {
 #[tokio::test]
 async fn a_client_behind_beyond_the_window_is_answered_from_the_log() {
     let server = Server::with(small_window());
-    let (api, operator) = (server.api(), operator(&server));
+    let (api, operator) = (server.api(), server.operator());
     let past = publish_on(&api, "topic:a", 0..600).await;
     for from in [0, 300, 583, 584] {
         let (mut client, missed) = resume(&api, "topic:a,topic:live", &past[from]).await;
@@ -187,7 +183,7 @@ async fn a_client_behind_beyond_the_window_is_answered_from_the_log() {
 #[tokio::test]
 async fn the_position_before_the_first_event_replays_the_whole_log() {
     let server = Server::with(small_window());
-    let (api, operator) = (server.api(), operator(&server));
+    let (api, operator) = (server.api(), server.operator());
     let past = publish_on(&api, "topic:a", 0..50).await;
     let (_, missed) = resume(&api, "topic:a", &with_seq(&past[0], 0)).await;
     assert_eq!(numbers(&missed), (0..50).collect::<Vec<_>>());
@@ -197,7 +193,7 @@ async fn the_position_before_the_first_event_replays_the_whole_log() {
 #[tokio::test]
 async fn a_restart_keeps_every_cursor_good() {
     let mut server = Server::with(small_window());
-    let (api, operator) = (server.api(), operator(&server));
+    let (api, operator) = (server.api(), server.operator());
     let past = publish_on(&api, "topic:a", 0..60).await;
     server.kill();
     server.restart(|options| options);
@@ -213,7 +209,7 @@ async fn a_restart_keeps_every_cursor_good() {
 #[tokio::test]
 async fn a_client_whose_own_topic_was_trimmed_must_reload() {
     let mut server = Server::with(small_log());
-    let (api, operator) = (server.api(), operator(&server));
+    let (api, operator) = (server.api(), server.operator());
     let past = publish_on(&api, "topic:a", 0..250).await;
     trimmed(&operator, 150.0).await;
     must_reload(&api, "topic:a", &past[0], "evicted").await;
@@ -230,7 +226,7 @@ async fn a_client_whose_own_topic_was_trimmed_must_reload() {
 #[tokio::test]
 async fn a_client_of_whose_topics_nothing_was_trimmed_recovers_from_any_age() {
     let mut server = Server::with(small_log());
-    let (api, operator) = (server.api(), operator(&server));
+    let (api, operator) = (server.api(), server.operator());
     let mine = publish_on(&api, "topic:mine", [0]).await;
     publish_on(&api, "topic:other", 0..250).await;
     trimmed(&operator, 151.0).await;
@@ -257,7 +253,7 @@ async fn a_client_of_whose_topics_nothing_was_trimmed_recovers_from_any_age() {
 #[tokio::test]
 async fn a_new_epoch_invalidates_every_cursor_and_only_once() {
     let mut server = Server::start();
-    let (api, operator) = (server.api(), operator(&server));
+    let (api, operator) = (server.api(), server.operator());
     let past = publish_on(&api, "topic:a", 0..5).await;
     server.kill();
     server.restart(|mut options| {
@@ -282,7 +278,7 @@ async fn a_new_epoch_invalidates_every_cursor_and_only_once() {
 #[tokio::test]
 async fn a_cursor_beyond_the_top_of_the_log_is_ahead() {
     let server = Server::start();
-    let (api, operator) = (server.api(), operator(&server));
+    let (api, operator) = (server.api(), server.operator());
     let past = publish_on(&api, "topic:a", 0..5).await;
     must_reload(&api, "topic:a", &with_seq(&past[4], 1000), "ahead").await;
     must_reload(&api, "topic:a", &with_seq(&past[4], u64::MAX), "ahead").await;
@@ -292,7 +288,7 @@ async fn a_cursor_beyond_the_top_of_the_log_is_ahead() {
 #[tokio::test]
 async fn a_cursor_that_cannot_be_read_is_told_in_band() {
     let server = Server::start();
-    let (api, operator) = (server.api(), operator(&server));
+    let (api, operator) = (server.api(), server.operator());
     let past = publish_on(&api, "topic:a", 0..5).await;
     let epoch = past[0].split('-').next().unwrap();
     let garbage = [
@@ -341,7 +337,7 @@ async fn a_cursor_that_cannot_be_read_is_told_in_band() {
 #[tokio::test]
 async fn the_last_event_id_beats_the_cursor_parameter() {
     let server = Server::start();
-    let (api, operator) = (server.api(), operator(&server));
+    let (api, operator) = (server.api(), server.operator());
     let past = publish_on(&api, "topic:a", 0..5).await;
     let path = |cursor: &str| format!("/v2/realtime/stream?topics=topic:a&cursor={cursor}");
     // a browser keeps the URL of its first connection and sends where it got to in the header
@@ -390,7 +386,7 @@ fn copy_database(from: &Path, to: &Path) {
 async fn a_restored_backup_of_the_database_starts_a_new_epoch() {
     let backup = tempfile::tempdir().expect("a temporary directory");
     let mut server = Server::start();
-    let (api, operator) = (server.api(), operator(&server));
+    let (api, operator) = (server.api(), server.operator());
     let before = publish_on(&api, "topic:a", 0..5).await;
     server.kill();
     copy_database(server.data_dir(), backup.path());
@@ -410,7 +406,7 @@ async fn a_restored_backup_of_the_database_starts_a_new_epoch() {
 #[tokio::test]
 async fn a_missing_head_file_beside_a_log_starts_a_new_epoch() {
     let mut server = Server::start();
-    let (api, operator) = (server.api(), operator(&server));
+    let (api, operator) = (server.api(), server.operator());
     let past = publish_on(&api, "topic:a", 0..5).await;
     server.kill();
     std::fs::remove_file(server.data_dir().join("log.head")).expect("the file is there");
@@ -422,7 +418,7 @@ async fn a_missing_head_file_beside_a_log_starts_a_new_epoch() {
 #[tokio::test]
 async fn one_cursor_resumes_a_connection_with_many_topics() {
     let server = Server::with(small_window());
-    let (api, operator) = (server.api(), operator(&server));
+    let (api, operator) = (server.api(), server.operator());
     let topic = |n: u64| format!("topic:t{}", n % 128);
     let past = publish_all(&api, (0..640).map(|n| (topic(n), n))).await;
     let even: Vec<String> = (0..128).step_by(2).map(topic).collect();
@@ -445,7 +441,7 @@ async fn one_cursor_resumes_a_connection_with_many_topics() {
 async fn reconnecting_again_and_again_amid_publishing_misses_and_repeats_nothing() {
     const LAST: u64 = 1200;
     let server = Server::with(small_window());
-    let (api, operator) = (server.api(), operator(&server));
+    let (api, operator) = (server.api(), server.operator());
     let (mut client, ready) = Client::connect(&api, "topic:a,topic:b", None).await;
     let publisher = api.clone();
     let publishing = tokio::spawn(async move {
@@ -496,7 +492,7 @@ async fn reconnecting_again_and_again_amid_publishing_misses_and_repeats_nothing
 async fn heartbeats_keep_a_quiet_client_in_the_log_of_a_busy_tenant() {
     // more topics than have a floor of their own, so that the log forgets whose events went
     let server = Server::with(small_log().set("log.max_trim_floors", 16));
-    let (api, operator) = (server.api(), operator(&server));
+    let (api, operator) = (server.api(), server.operator());
     let (mut client, ready) = Client::connect(&api, "topic:quiet", None).await;
     let first = ready["position"].as_str().expect("a position").to_owned();
     let mut n = 0;
