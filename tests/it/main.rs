@@ -3,5 +3,6 @@
 mod support;
 
 mod first_light;
+mod fleets;
 mod publishing;
 mod recovery;
