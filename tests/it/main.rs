@@ -5,4 +5,6 @@ mod support;
 mod architecture;
 mod documentation;
 mod first_light;
-mod storage;
+mod fleets;
+mod publishing;
+mod recovery;

@@ -225,6 +225,11 @@ impl Server {
         self.api_with(line["key"].as_str().expect("a key"))
     }
 
+    /// Calls that read the node's figures.
+    pub fn operator(&self) -> Api {
+        self.api_with(&self.create_key("operator"))
+    }
+
     /// A new key of tenant `default`.
     pub fn create_key(&self, scopes: &str) -> String {
         create_key(&self.data_dir, scopes)
