@@ -79,7 +79,8 @@ impl Appender {
     pub async fn run(mut self) {
         let mut poll = tokio::time::interval(RELAY_POLL);
         let mut trim = tokio::time::interval(TRIM_INTERVAL);
-        let mut relay_at: Option<tokio::time::Instant> = Some(tokio::time::Instant::now());
+        // rows left by the process before this one are found by the first poll, which is at once
+        let mut relay_at: Option<tokio::time::Instant> = None;
         let mut last_relay = tokio::time::Instant::now() - RELAY_SPACING;
         loop {
             let mut jobs = Vec::new();

@@ -2,8 +2,7 @@
 
 mod support;
 
-mod architecture;
-mod documentation;
+mod faults;
 mod first_light;
 mod fleets;
 mod publishing;

@@ -1,13 +1,15 @@
 //! What the tests are built from.
 
 pub mod api;
-pub mod client;
+pub mod burst;
+pub mod database;
 pub mod server;
 pub mod sse;
 pub mod wait;
 
 pub use api::{Answer, Api};
-pub use client::{Client, Event, Frame};
-pub use server::{Server, ServerOptions, run_cli};
+pub use burst::{Burst, assert_kept, counted, counts};
+pub use database::Outsider;
+pub use server::{Server, ServerOptions};
 pub use sse::{Sse, SseEvent};
 pub use wait::{PATIENCE, eventually};

@@ -98,6 +98,11 @@ impl Api {
         Self::send(self.request("GET", path)).await.expect("an answer")
     }
 
+    /// GET; None when nobody answers.
+    pub async fn try_get(&self, path: &str) -> Option<Answer> {
+        Self::send(self.request("GET", path)).await.ok()
+    }
+
     /// DELETE.
     pub async fn delete(&self, path: &str) -> Answer {
         Self::send(self.request("DELETE", path)).await.expect("an answer")

@@ -1,0 +1,3 @@
+//! What survives which fault. Every test also shows that its fault happened.
+
+mod crash;
