@@ -4,6 +4,4 @@ mod support;
 
 mod faults;
 mod first_light;
-mod fleets;
-mod publishing;
-mod recovery;
+mod slow_clients;
