@@ -40,9 +40,6 @@ async fn a_listener_that_was_away_while_the_server_was_killed_misses_nothing() {
     );
     // the newest may come live: an update is answered at its commit, a moment before it is in the log
     let missed = stream.take(2).await;
-    let values: Vec<_> = missed
-        .iter()
-        .map(|event| event.data["data"]["new_ei"].as_i64().unwrap())
-        .collect();
+    let values: Vec<_> = missed.iter().map(|event| event.data["data"]["new_ei"].as_i64().unwrap()).collect();
     assert_eq!(values, [2, 3]);
 }

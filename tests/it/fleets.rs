@@ -12,8 +12,7 @@ const BATCH: &str = "/v2/fleet/ei-update/batch";
 
 /// Reports an intensity given as the text of a JSON number.
 async fn report(api: &Api, fleet: &str, ei: &str) -> Answer {
-    api.post_text(UPDATE, format!("{{\"fleet_id\":\"{fleet}\",\"new_ei\":{ei}}}"))
-        .await
+    api.post_text(UPDATE, format!("{{\"fleet_id\":\"{fleet}\",\"new_ei\":{ei}}}")).await
 }
 
 async fn report_at(api: &Api, fleet: &str, ei: u64, measured_at: &str) -> Answer {
@@ -24,21 +23,13 @@ async fn report_at(api: &Api, fleet: &str, ei: u64, measured_at: &str) -> Answer
 fn fields(answer: &Answer) -> Vec<String> {
     let body = answer.json();
     let errors = body["errors"].as_array().expect("errors");
-    errors
-        .iter()
-        .map(|error| error["field"].as_str().expect("a field").to_owned())
-        .collect()
+    errors.iter().map(|error| error["field"].as_str().expect("a field").to_owned()).collect()
 }
 
 async fn history(api: &Api, fleet: &str, query: &str) -> (Vec<i64>, Value) {
-    let answer = api
-        .get(&format!("/v2/fleets/{fleet}/history{query}"))
-        .await
-        .expect(200);
+    let answer = api.get(&format!("/v2/fleets/{fleet}/history{query}")).await.expect(200);
     let readings = answer["readings"].as_array().expect("readings");
-    let versions = readings
-        .iter()
-        .map(|reading| reading["version"].as_i64().expect("a version"));
+    let versions = readings.iter().map(|reading| reading["version"].as_i64().expect("a version"));
     (versions.collect(), answer["next"].clone())
 }
 
@@ -55,12 +46,7 @@ async fn a_first_reading_has_no_old_value_and_later_ones_do() {
     );
     let second = report(&api, "FLT-1", "40").await.expect(200);
     assert_eq!(
-        (
-            &second["old_ei"],
-            &second["new_ei"],
-            &second["ei_grade"],
-            &second["version"]
-        ),
+        (&second["old_ei"], &second["new_ei"], &second["ei_grade"], &second["version"]),
         (&json!(72.5), &json!(40), &json!("A"), &json!(2))
     );
     for answer in [first, second] {
@@ -83,11 +69,7 @@ async fn a_grade_follows_from_the_bounds_unless_it_is_given() {
         ("150", "D"),
         ("150.000001", "E"),
     ] {
-        assert_eq!(
-            report(&api, "FLT-1", ei).await.expect(200)["ei_grade"],
-            grade,
-            "{ei}"
-        );
+        assert_eq!(report(&api, "FLT-1", ei).await.expect(200)["ei_grade"], grade, "{ei}");
     }
     let given = json!({"fleet_id": "FLT-1", "new_ei": 1, "ei_grade": "E"});
     assert_eq!(api.post(UPDATE, &given).await.expect(200)["ei_grade"], "E");
@@ -108,12 +90,7 @@ async fn a_reading_measured_earlier_is_stale_and_published_to_nobody() {
     report_at(&api, "FLT-1", 1, noon).await.expect(200);
     for earlier in ["2026-01-01T11:59:59.999Z", "2026-01-01T12:59:59+01:00"] {
         let stale = report_at(&api, "FLT-1", 2, earlier).await;
-        assert!(
-            stale.json()["detail"]
-                .as_str()
-                .unwrap()
-                .contains("2026-01-01T12:00:00")
-        );
+        assert!(stale.json()["detail"].as_str().unwrap().contains("2026-01-01T12:00:00"));
         assert_eq!(stale.problem(409), "stale");
     }
     let same = report_at(&api, "FLT-1", 3, noon).await.expect(200);
@@ -154,11 +131,7 @@ async fn intensities_are_exact_decimals() {
     ] {
         let answer = report(&api, "FLT-1", sent).await;
         assert_eq!(answer.status, 200, "{}", answer.text);
-        assert!(
-            answer.text.contains(&format!("\"new_ei\":{kept},")),
-            "{sent}: {}",
-            answer.text
-        );
+        assert!(answer.text.contains(&format!("\"new_ei\":{kept},")), "{sent}: {}", answer.text);
         let stored = api.get("/v2/fleets/FLT-1").await.text;
         assert!(stored.contains(&format!("\"ei\":{kept},")), "{sent}: {stored}");
     }
@@ -201,10 +174,7 @@ async fn what_is_wrong_with_a_reading_is_named() {
         (json!({"fleet_id": "a\r\nid: 9", "new_ei": 1}), "fleet_id"),
         (json!({"fleet_id": "x".repeat(65), "new_ei": 1}), "fleet_id"),
         (json!({"fleet_id": 7, "new_ei": 1}), "fleet_id"),
-        (
-            json!({"fleet_id": "FLT-1", "new_ei": 1, "colour": "red"}),
-            "colour",
-        ),
+        (json!({"fleet_id": "FLT-1", "new_ei": 1, "colour": "red"}), "colour"),
     ] {
         let answer = api.post(UPDATE, &body).await;
         assert_eq!(fields(&answer), [field], "{body}");
@@ -228,19 +198,13 @@ async fn each_reading_of_a_batch_is_answered_by_itself() {
     ]});
     let answer = api.post(BATCH, &body).await.expect(200);
     let results = answer["results"].as_array().expect("results");
-    let status: Vec<u64> = results
-        .iter()
-        .map(|result| result["status"].as_u64().expect("a status"))
-        .collect();
+    let status: Vec<u64> =
+        results.iter().map(|result| result["status"].as_u64().expect("a status")).collect();
     assert_eq!(status, [200, 200, 422, 409, 422, 200]);
     assert_eq!(results[2]["error"]["errors"][0]["field"], "new_ei");
     assert_eq!(results[3]["error"]["code"], "stale");
     assert_eq!(results[4]["error"]["code"], "unknown_field");
-    assert_eq!(
-        (&results[5]["old_ei"], &results[5]["version"]),
-        (&json!(1), &json!(2)),
-        "in order"
-    );
+    assert_eq!((&results[5]["old_ei"], &results[5]["version"]), (&json!(1), &json!(2)), "in order");
     for index in [0, 1, 5] {
         let event = client.event().await;
         let mut expected = results[index].clone();
@@ -268,10 +232,8 @@ async fn fleets_are_listed_in_pages() {
     let api = server.api();
     let empty = api.get("/v2/fleets").await.expect(200);
     assert_eq!((&empty["fleets"], &empty["next"]), (&json!([]), &Value::Null));
-    let updates: Vec<Value> = (0..120)
-        .rev()
-        .map(|n| json!({"fleet_id": format!("FLT-{n:03}"), "new_ei": n}))
-        .collect();
+    let updates: Vec<Value> =
+        (0..120).rev().map(|n| json!({"fleet_id": format!("FLT-{n:03}"), "new_ei": n})).collect();
     api.post(BATCH, &json!({"updates": updates})).await.expect(200);
     let expected: Vec<String> = (0..120).map(|n| format!("FLT-{n:03}")).collect();
     for (query, sizes) in [
@@ -286,11 +248,7 @@ async fn fleets_are_listed_in_pages() {
             assert!(page["position"].is_string());
             let fleets = page["fleets"].as_array().expect("fleets");
             pages.push(fleets.len());
-            seen.extend(
-                fleets
-                    .iter()
-                    .map(|fleet| fleet["fleet_id"].as_str().expect("an id").to_owned()),
-            );
+            seen.extend(fleets.iter().map(|fleet| fleet["fleet_id"].as_str().expect("an id").to_owned()));
             match page["next"].as_str() {
                 Some(next) => after = format!("&after={next}"),
                 None => break,
@@ -309,9 +267,7 @@ async fn fleets_are_listed_in_pages() {
 async fn a_fleet_is_found_with_its_state_and_position() {
     let server = Server::start();
     let api = server.api();
-    report_at(&api, "FLT:KR.1", 72, "2026-01-01T12:00:00Z")
-        .await
-        .expect(200);
+    report_at(&api, "FLT:KR.1", 72, "2026-01-01T12:00:00Z").await.expect(200);
     let found = api.get("/v2/fleets/FLT:KR.1").await.expect(200);
     assert_eq!(
         found,
@@ -380,16 +336,8 @@ async fn a_repeated_command_gets_the_stored_answer() {
     assert_eq!(api.post_once(BATCH, &batch, "batch").await.expect(200), batched);
     server.kill();
     server.restart(|options| options);
-    assert_eq!(
-        api.post_once(UPDATE, &body, "once").await.expect(200),
-        first,
-        "also after a crash"
-    );
-    assert_eq!(
-        history(&api, "FLT-1", "").await.0,
-        [2, 1],
-        "carried out once each"
-    );
+    assert_eq!(api.post_once(UPDATE, &body, "once").await.expect(200), first, "also after a crash");
+    assert_eq!(history(&api, "FLT-1", "").await.0, [2, 1], "carried out once each");
     let colleague = server.api_with(&server.create_key("publish"));
     let own = colleague.post_once(UPDATE, &body, "once").await.expect(200);
     assert_eq!(own["version"], 3, "another principal's key is another key");
@@ -401,9 +349,7 @@ async fn a_command_whose_key_is_in_flight_is_a_conflict() {
     let api = server.api();
     let path = server.data_dir().join("bongsu.db");
     let mut other = SqliteConnection::establish(&path.to_string_lossy()).expect("the database opens");
-    other
-        .batch_execute("PRAGMA busy_timeout = 10000; BEGIN IMMEDIATE")
-        .expect("locked");
+    other.batch_execute("PRAGMA busy_timeout = 10000; BEGIN IMMEDIATE").expect("locked");
     let body = json!({"fleet_id": "FLT-1", "new_ei": 7});
     let request = || Box::pin(api.post_once(UPDATE, &body, "once"));
     // while nothing can be written, one of them waits and the other one is turned away
@@ -425,28 +371,18 @@ async fn a_snapshot_and_a_subscription_since_its_position_miss_nothing() {
     let publisher = api.clone();
     let publishing = tokio::spawn(async move {
         for n in 2..=LAST {
-            assert_eq!(
-                report(&publisher, "FLT-1", &n.to_string()).await.expect(200)["version"],
-                n
-            );
+            assert_eq!(report(&publisher, "FLT-1", &n.to_string()).await.expect(200)["version"], n);
         }
     });
     let mut rounds = 0;
     while !publishing.is_finished() || rounds == 0 {
-        let path = [
-            "/v2/fleets/FLT-1",
-            "/v2/fleets",
-            "/v2/fleets/FLT-1/history?limit=1",
-        ][rounds % 3];
+        let path = ["/v2/fleets/FLT-1", "/v2/fleets", "/v2/fleets/FLT-1/history?limit=1"][rounds % 3];
         let snapshot = api.get(path).await.expect(200);
-        let known = [
-            &snapshot["version"],
-            &snapshot["fleets"][0]["version"],
-            &snapshot["readings"][0]["version"],
-        ]
-        .into_iter()
-        .find_map(Value::as_i64)
-        .expect("a version");
+        let known =
+            [&snapshot["version"], &snapshot["fleets"][0]["version"], &snapshot["readings"][0]["version"]]
+                .into_iter()
+                .find_map(Value::as_i64)
+                .expect("a version");
         let since = snapshot["position"].as_str().expect("a position");
         let (mut client, ready) = Client::connect(&api, "fleet:FLT-1", Some(since)).await;
         assert_eq!(ready["recovered"], true);

@@ -2,6 +2,12 @@
 
 mod support;
 
+mod architecture;
+mod documentation;
 mod faults;
 mod first_light;
+mod fleets;
+mod publishing;
+mod recovery;
 mod slow_clients;
+mod storage;

@@ -21,10 +21,7 @@ fn with(mut event: Value, field: &str, value: impl Into<Value>) -> Value {
 fn fields(answer: &Answer) -> Vec<String> {
     let body = answer.json();
     let errors = body["errors"].as_array().expect("errors");
-    errors
-        .iter()
-        .map(|error| error["field"].as_str().expect("a field").to_owned())
-        .collect()
+    errors.iter().map(|error| error["field"].as_str().expect("a field").to_owned()).collect()
 }
 
 /// Publishes what has to be refused; the fields named.
@@ -51,9 +48,7 @@ async fn raw_until(api: &Api, path: &str, end: &str) -> String {
             text.push_str(std::str::from_utf8(&piece).expect("UTF-8"));
         }
     };
-    tokio::time::timeout(PATIENCE, read)
-        .await
-        .expect("the text in time");
+    tokio::time::timeout(PATIENCE, read).await.expect("the text in time");
     text
 }
 
@@ -64,16 +59,10 @@ async fn a_publish_is_answered_with_its_position_and_delivered_with_it() {
     let (mut client, _) = Client::connect(&api, "topic:a", None).await;
     let answer = api.post("/v2/events", &tick("topic:a", 1)).await.expect(202);
     let position = answer["position"].clone();
-    assert_eq!(
-        answer,
-        json!({"id": position, "position": position, "duplicate": false})
-    );
+    assert_eq!(answer, json!({"id": position, "position": position, "duplicate": false}));
     let event = client.event().await;
     assert_eq!(event.id.as_deref(), position.as_str());
-    assert_eq!(
-        (event.name.as_str(), event.topic.as_str(), event.data),
-        ("tick", "topic:a", json!({"n": 1}))
-    );
+    assert_eq!((event.name.as_str(), event.topic.as_str(), event.data), ("tick", "topic:a", json!({"n": 1})));
 }
 
 #[tokio::test]
@@ -118,10 +107,7 @@ async fn each_event_of_a_batch_is_answered_by_itself() {
     let answer = api.post("/v2/events/batch", &events).await.expect(202);
     let results = answer["results"].as_array().expect("results");
     let of = |result: &Value| {
-        (
-            result["status"].as_u64().unwrap_or(0),
-            result["error"]["code"].as_str().unwrap_or("").to_owned(),
-        )
+        (result["status"].as_u64().unwrap_or(0), result["error"]["code"].as_str().unwrap_or("").to_owned())
     };
     let expected = [
         (202, ""),
@@ -184,35 +170,17 @@ async fn a_repeated_idempotency_key_gets_the_stored_answer() {
     let (mut client, _) = Client::connect(&api, "topic:a", None).await;
     let event = tick("topic:a", 1);
     let first = api.post_once("/v2/events", &event, "once").await.expect(202);
-    assert_eq!(
-        api.post_once("/v2/events", &event, "once").await.expect(202),
-        first
-    );
+    assert_eq!(api.post_once("/v2/events", &event, "once").await.expect(202), first);
     let other = api.post_once("/v2/events", &tick("topic:a", 2), "once").await;
     assert_eq!(other.problem(422), "idempotency_key_reused");
     let batch = json!({"events": [tick("topic:a", 3), tick("truck:x", 4)]});
-    let batched = api
-        .post_once("/v2/events/batch", &batch, "batch")
-        .await
-        .expect(202);
-    assert_eq!(
-        api.post_once("/v2/events/batch", &batch, "batch")
-            .await
-            .expect(202),
-        batched
-    );
+    let batched = api.post_once("/v2/events/batch", &batch, "batch").await.expect(202);
+    assert_eq!(api.post_once("/v2/events/batch", &batch, "batch").await.expect(202), batched);
     server.kill();
     server.restart(|options| options);
-    assert_eq!(
-        api.post_once("/v2/events", &event, "once").await.expect(202),
-        first,
-        "also after a crash"
-    );
+    assert_eq!(api.post_once("/v2/events", &event, "once").await.expect(202), first, "also after a crash");
     let (_, ready) = Client::connect(&api, "topic:a", None).await;
-    assert_eq!(
-        ready["position"], batched["results"][0]["position"],
-        "nothing was appended"
-    );
+    assert_eq!(ready["position"], batched["results"][0]["position"], "nothing was appended");
     assert_eq!(client.event().await.data, json!({"n": 1}));
     assert_eq!(client.event().await.data, json!({"n": 3}));
 }
@@ -224,14 +192,8 @@ async fn idempotency_keys_of_other_principals_and_tenants_are_other_keys() {
     let stranger = server.api_of("other", "publish,subscribe");
     let event = tick("topic:a", 1);
     let first = api.post_once("/v2/events", &event, "once").await.expect(202);
-    let second = colleague
-        .post_once("/v2/events", &tick("topic:a", 2), "once")
-        .await
-        .expect(202);
-    assert_eq!(
-        seq(second["position"].as_str().unwrap()),
-        seq(first["position"].as_str().unwrap()) + 1
-    );
+    let second = colleague.post_once("/v2/events", &tick("topic:a", 2), "once").await.expect(202);
+    assert_eq!(seq(second["position"].as_str().unwrap()), seq(first["position"].as_str().unwrap()) + 1);
     let third = stranger.post_once("/v2/events", &event, "once").await.expect(202);
     assert_eq!(seq(third["position"].as_str().unwrap()), 1);
     assert_ne!(third, first);
@@ -244,9 +206,7 @@ async fn an_idempotency_key_in_flight_is_a_conflict() {
     let before = head(&api).await;
     let path = server.data_dir().join("bongsu.db");
     let mut other = SqliteConnection::establish(&path.to_string_lossy()).expect("the database opens");
-    other
-        .batch_execute("PRAGMA busy_timeout = 10000; BEGIN IMMEDIATE")
-        .expect("locked");
+    other.batch_execute("PRAGMA busy_timeout = 10000; BEGIN IMMEDIATE").expect("locked");
     let event = tick("topic:a", 1);
     let request = || Box::pin(api.post_once("/v2/events", &event, "once"));
     // while nothing can be written, one of them waits and the other one is turned away
@@ -257,10 +217,7 @@ async fn an_idempotency_key_in_flight_is_a_conflict() {
     assert_eq!(refused.problem(409), "idempotency_key_in_progress");
     other.batch_execute("COMMIT").expect("unlocked");
     let answer = waiting.await.expect(202);
-    assert_eq!(
-        seq(answer["position"].as_str().expect("a position")),
-        seq(&before) + 1
-    );
+    assert_eq!(seq(answer["position"].as_str().expect("a position")), seq(&before) + 1);
 }
 
 #[tokio::test]
@@ -282,41 +239,26 @@ async fn a_dedup_key_names_one_event_per_topic() {
     let mut server = Server::start();
     let api = server.api();
     let (mut client, _) = Client::connect(&api, "topic:a,topic:b,topic:c", None).await;
-    let named = |topic: &str, n| {
-        with(
-            with(tick(topic, n), "dedup_key", "order-7"),
-            "dedup_window_ms",
-            86_400_000,
-        )
-    };
+    let named =
+        |topic: &str, n| with(with(tick(topic, n), "dedup_key", "order-7"), "dedup_window_ms", 86_400_000);
     let first = api.post("/v2/events", &named("topic:a", 1)).await.expect(202);
     assert_eq!(first["duplicate"], false);
     let again = api.post("/v2/events", &named("topic:a", 2)).await.expect(202);
-    assert_eq!(
-        again,
-        json!({"id": first["id"], "position": first["position"], "duplicate": true})
-    );
+    assert_eq!(again, json!({"id": first["id"], "position": first["position"], "duplicate": true}));
     let elsewhere = api.post("/v2/events", &named("topic:b", 3)).await.expect(202);
     assert_eq!(elsewhere["duplicate"], false);
     let mut both = named("topic:a", 4);
     both.as_object_mut().unwrap().remove("topic");
     both["topics"] = json!(["topic:a", "topic:b"]);
     let all = api.post("/v2/events", &both).await.expect(202);
-    assert_eq!(
-        (&all["duplicate"], &all["position"]),
-        (&json!(true), &elsewhere["position"])
-    );
+    assert_eq!((&all["duplicate"], &all["position"]), (&json!(true), &elsewhere["position"]));
     both["topics"] = json!(["topic:a", "topic:c"]);
     let partly = api.post("/v2/events", &both).await.expect(202);
     assert_eq!(partly["duplicate"], false);
     let got = [client.event().await, client.event().await, client.event().await];
     assert_eq!(
         got.map(|event| (event.topic, event.data["n"].as_u64().unwrap_or(0))),
-        [
-            ("topic:a".to_owned(), 1),
-            ("topic:b".to_owned(), 3),
-            ("topic:c".to_owned(), 4)
-        ]
+        [("topic:a".to_owned(), 1), ("topic:b".to_owned(), 3), ("topic:c".to_owned(), 4)]
     );
     let batch = json!({"events": [with(tick("topic:a", 5), "dedup_key", "twice"), with(tick("topic:a", 6), "dedup_key", "twice")]});
     let answer = api.post("/v2/events/batch", &batch).await.expect(202);
@@ -338,11 +280,7 @@ async fn after_its_window_a_dedup_key_delivers_again() {
     let api = server.api();
     for event in [
         with(tick("topic:a", 1), "dedup_key", "default-window"),
-        with(
-            with(tick("topic:a", 1), "dedup_key", "own-window"),
-            "dedup_window_ms",
-            20,
-        ),
+        with(with(tick("topic:a", 1), "dedup_key", "own-window"), "dedup_window_ms", 20),
     ] {
         let first = api.post("/v2/events", &event).await.expect(202);
         let second = eventually("the window ends", async || {
@@ -379,19 +317,14 @@ async fn a_version_that_is_not_newer_is_stale_and_delivered_to_nobody() {
     let api = server.api();
     let (mut client, _) = Client::connect(&api, "topic:a,topic:b", None).await;
     let versioned = |topic: &str, key: Option<&str>, version: i64| {
-        let event = with(
-            json!({"topic": topic, "type": "tick", "data": {"version": version}}),
-            "version",
-            version,
-        );
+        let event =
+            with(json!({"topic": topic, "type": "tick", "data": {"version": version}}), "version", version);
         key.map_or(event.clone(), |key| with(event, "key", key))
     };
     let publish = async |event: Value| api.post("/v2/events", &event).await.status;
     assert_eq!(publish(versioned("topic:a", Some("k"), 5)).await, 202);
     for stale in [5, 4, 0] {
-        let answer = api
-            .post("/v2/events", &versioned("topic:a", Some("k"), stale))
-            .await;
+        let answer = api.post("/v2/events", &versioned("topic:a", Some("k"), stale)).await;
         assert_eq!(answer.problem(409), "stale");
     }
     // scoped to topic, type and key
@@ -406,19 +339,13 @@ async fn a_version_that_is_not_newer_is_stale_and_delivered_to_nobody() {
     both["topics"] = json!(["topic:b", "topic:a"]);
     assert_eq!(publish(both).await, 409);
     let stranger = server.api_of("other", "publish");
-    let answer = stranger
-        .post("/v2/events", &versioned("topic:a", Some("k"), 1))
-        .await;
+    let answer = stranger.post("/v2/events", &versioned("topic:a", Some("k"), 1)).await;
     assert_eq!(answer.status, 202);
     assert_eq!(publish(versioned("topic:a", Some("k"), 6)).await, 202);
     let mut delivered = Vec::new();
     for _ in 0..6 {
         let event = client.event().await;
-        delivered.push((
-            event.topic,
-            event.name,
-            event.data["version"].as_i64().unwrap_or(-1),
-        ));
+        delivered.push((event.topic, event.name, event.data["version"].as_i64().unwrap_or(-1)));
     }
     let expected = [
         ("topic:a", "tick", 5),
@@ -434,11 +361,7 @@ async fn a_version_that_is_not_newer_is_stale_and_delivered_to_nobody() {
     );
     server.kill();
     server.restart(|options| options);
-    assert_eq!(
-        publish(versioned("topic:a", Some("k"), 6)).await,
-        409,
-        "also after a crash"
-    );
+    assert_eq!(publish(versioned("topic:a", Some("k"), 6)).await, 409, "also after a crash");
     assert_eq!(publish(versioned("topic:a", Some("k"), 7)).await, 202);
 }
 
@@ -458,34 +381,21 @@ async fn expired_events_are_neither_replayed_nor_missed() {
     drop(live);
     let replay = async || {
         let (mut client, ready) = Client::connect(&api, "topic:a", Some(&cursor)).await;
-        assert_eq!(
-            (&ready["recovered"], &ready["reason"]),
-            (&json!(true), &Value::Null)
-        );
+        assert_eq!((&ready["recovered"], &ready["reason"]), (&json!(true), &Value::Null));
         client.replay().await
     };
-    eventually("the event expires", async || {
-        replay().await.is_empty().then_some(())
-    })
-    .await;
+    eventually("the event expires", async || replay().await.is_empty().then_some(())).await;
     let expired = "bongsu_events_dropped_total{reason=\"expired\"}";
     assert!(operator.metric(expired).await >= 1.0);
     // trimming what nobody would be sent costs nobody the recovery
     let noise: Vec<Value> = (0..200).map(|n| tick("topic:noise", n)).collect();
-    api.post("/v2/events/batch", &json!({"events": noise}))
-        .await
-        .expect(202);
+    api.post("/v2/events/batch", &json!({"events": noise})).await.expect(202);
     eventually("the log is trimmed", async || {
         (operator.metric("bongsu_log_trimmed_total").await >= 100.0).then_some(())
     })
     .await;
     assert!(replay().await.is_empty());
-    assert_eq!(
-        operator
-            .metric("bongsu_recoveries_total{outcome=\"evicted\"}")
-            .await,
-        0.0
-    );
+    assert_eq!(operator.metric("bongsu_recoveries_total{outcome=\"evicted\"}").await, 0.0);
     for ttl in [0, 31_536_001] {
         let event = with(tick("topic:a", 1), "ttl_s", ttl);
         assert_eq!(refused(&api, &event, 422).await, ["ttl_s"]);
@@ -507,13 +417,7 @@ async fn a_volatile_event_is_for_those_who_listen_now() {
     api.publish("topic:a", "tick", json!({"n": 2})).await;
     let (mut late, _) = Client::connect(&api, "topic:a", Some(&cursor)).await;
     let replayed = late.replay().await;
-    assert_eq!(
-        replayed
-            .iter()
-            .map(|event| event.data["n"].clone())
-            .collect::<Vec<_>>(),
-        [2]
-    );
+    assert_eq!(replayed.iter().map(|event| event.data["n"].clone()).collect::<Vec<_>>(), [2]);
 }
 
 #[tokio::test]
@@ -528,10 +432,7 @@ async fn an_event_is_at_most_64_kib_encoded() {
     api.post("/v2/events", &sized(65_536)).await.expect(202);
     let data = client.event().await.data;
     assert_eq!(data.as_str().map(str::len), Some(65_536 - 6));
-    let huge = api
-        .post_text("/v2/events", " ".repeat(1_048_577))
-        .await
-        .problem(413);
+    let huge = api.post_text("/v2/events", " ".repeat(1_048_577)).await.problem(413);
     assert_eq!(huge, "body_too_large");
 }
 
@@ -574,22 +475,11 @@ async fn what_cannot_be_read_is_malformed_and_what_is_wrong_is_named() {
     let api = server.api();
     let before = head(&api).await;
     let trailing = format!("{} x", tick("topic:a", 1));
-    for text in [
-        "",
-        "{",
-        "nope",
-        "{\"topic\":\"topic:a\"",
-        &trailing,
-        "{\"topic\":\"\u{0}\"}",
-    ] {
+    for text in ["", "{", "nope", "{\"topic\":\"topic:a\"", &trailing, "{\"topic\":\"\u{0}\"}"] {
         let answer = api.post_text("/v2/events", text).await;
         assert_eq!(answer.problem(400), "malformed_json", "{text:?}");
     }
-    let answer = Api::send(
-        api.request("POST", "/v2/events")
-            .body(tick("topic:a", 1).to_string()),
-    )
-    .await;
+    let answer = Api::send(api.request("POST", "/v2/events").body(tick("topic:a", 1).to_string())).await;
     answer.expect("an answer").problem(415);
     for (event, field) in [
         (with(tick("topic:a", 1), "colour", "red"), "colour"),
@@ -625,17 +515,10 @@ async fn data_arrives_digit_by_digit_on_one_line() {
                     \"s\":\"a\\nb\\r\\n c \\u2028 \u{2028}\"}";
     let path = format!("/v2/realtime/stream?topics=topic:a&cursor={cursor}");
     let text = raw_until(&api, &path, "event: last").await;
-    let lines: Vec<&str> = text
-        .lines()
-        .filter(|line| line.contains("12345678901234567890"))
-        .collect();
+    let lines: Vec<&str> = text.lines().filter(|line| line.contains("12345678901234567890")).collect();
     assert_eq!(lines.len(), 1);
     assert!(lines[0].starts_with("data: {\"event\":\"tick\""), "{}", lines[0]);
-    assert!(
-        lines[0].ends_with(&format!("\"data\":{expected}}}")),
-        "{}",
-        lines[0]
-    );
+    assert!(lines[0].ends_with(&format!("\"data\":{expected}}}")), "{}", lines[0]);
 }
 
 #[tokio::test]
@@ -643,13 +526,7 @@ async fn line_breaks_cannot_be_smuggled_into_a_stream() {
     let server = Server::start();
     let api = server.api();
     let cursor = head(&api).await;
-    for poison in [
-        "x\nid: 9",
-        "x\rid: 9",
-        "x\r\n\r\nevent: close\r\ndata: {}",
-        "x\u{2028}y",
-        "x\u{0}",
-    ] {
+    for poison in ["x\nid: 9", "x\rid: 9", "x\r\n\r\nevent: close\r\ndata: {}", "x\u{2028}y", "x\u{0}"] {
         let event = with(tick("topic:a", 1), "type", poison);
         assert_eq!(refused(&api, &event, 422).await, ["type"]);
         let event = tick(&format!("topic:{poison}"), 1);
@@ -673,14 +550,7 @@ async fn line_breaks_cannot_be_smuggled_into_a_stream() {
         .filter(|line| !line.is_empty())
         .map(|line| line.split(':').next().unwrap_or_default())
         .collect();
-    assert!(
-        fields
-            .iter()
-            .all(|field| ["retry", "", "event", "id", "data"].contains(field))
-    );
-    let names: Vec<&str> = text
-        .lines()
-        .filter_map(|line| line.strip_prefix("event: "))
-        .collect();
+    assert!(fields.iter().all(|field| ["retry", "", "event", "id", "data"].contains(field)));
+    let names: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("event: ")).collect();
     assert_eq!(names, ["ready", "tick", "tick", "tick", "tick", "tick", "last"]);
 }

@@ -8,24 +8,13 @@ use crate::support::client::{seq, with_seq};
 use crate::support::{Api, Client, Event, Frame, Server, ServerOptions, eventually};
 
 /// Every outcome that `bongsu_recoveries_total` counts.
-const OUTCOMES: [&str; 7] = [
-    "fresh",
-    "current",
-    "replayed",
-    "epoch_changed",
-    "evicted",
-    "ahead",
-    "invalid",
-];
+const OUTCOMES: [&str; 7] = ["fresh", "current", "replayed", "epoch_changed", "evicted", "ahead", "invalid"];
 
 /// Checks every outcome's count; those not named are 0.
 async fn assert_outcomes(operator: &Api, expected: &[(&str, f64)]) {
     for outcome in OUTCOMES {
         let name = format!("bongsu_recoveries_total{{outcome=\"{outcome}\"}}");
-        let count = expected
-            .iter()
-            .find(|(own, _)| *own == outcome)
-            .map_or(0.0, |(_, count)| *count);
+        let count = expected.iter().find(|(own, _)| *own == outcome).map_or(0.0, |(_, count)| *count);
         assert_eq!(operator.metric(&name).await, count, "{outcome}");
     }
 }
@@ -36,15 +25,9 @@ async fn publish_all(api: &Api, events: impl IntoIterator<Item = (String, u64)>)
         .into_iter()
         .map(|(topic, n)| json!({"topic": topic, "type": "tick", "data": {"n": n}}))
         .collect();
-    let answer = api
-        .post("/v2/events/batch", &json!({"events": events}))
-        .await
-        .expect(202);
+    let answer = api.post("/v2/events/batch", &json!({"events": events})).await.expect(202);
     let results = answer["results"].as_array().expect("results");
-    results
-        .iter()
-        .map(|item| item["position"].as_str().expect("a position").to_owned())
-        .collect()
+    results.iter().map(|item| item["position"].as_str().expect("a position").to_owned()).collect()
 }
 
 async fn publish_on(api: &Api, topic: &str, numbers: impl IntoIterator<Item = u64>) -> Vec<String> {
@@ -52,25 +35,16 @@ async fn publish_on(api: &Api, topic: &str, numbers: impl IntoIterator<Item = u6
 }
 
 fn numbers(events: &[Event]) -> Vec<u64> {
-    events
-        .iter()
-        .map(|event| event.data["n"].as_u64().expect("a number"))
-        .collect()
+    events.iter().map(|event| event.data["n"].as_u64().expect("a number")).collect()
 }
 
 /// Resumes where a replay follows; the connection and what it missed.
 async fn resume(api: &Api, topics: &str, cursor: &str) -> (Client, Vec<Event>) {
     let (mut client, ready) = Client::connect(api, topics, Some(cursor)).await;
-    assert_eq!(
-        (&ready["recovered"], &ready["reason"]),
-        (&json!(true), &Value::Null)
-    );
+    assert_eq!((&ready["recovered"], &ready["reason"]), (&json!(true), &Value::Null));
     assert_eq!(ready["position"], cursor, "the own cursor when a replay follows");
     let missed = client.replay().await;
-    let ids: Vec<u64> = missed
-        .iter()
-        .map(|event| seq(event.id.as_deref().expect("an id")))
-        .collect();
+    let ids: Vec<u64> = missed.iter().map(|event| seq(event.id.as_deref().expect("an id"))).collect();
     assert!(ids.is_sorted_by(|a, b| a < b), "{ids:?}");
     assert!(ids.first().is_none_or(|first| *first > seq(cursor)));
     (client, missed)
@@ -79,17 +53,9 @@ async fn resume(api: &Api, topics: &str, cursor: &str) -> (Client, Vec<Event>) {
 /// Comes back with a cursor that is of no use: told why, given nothing of the past, live from the head.
 async fn must_reload(api: &Api, topic: &str, cursor: &str, reason: &str) {
     let (mut client, ready) = Client::connect(api, topic, Some(cursor)).await;
-    assert_eq!(
-        (&ready["recovered"], &ready["reason"]),
-        (&json!(false), &json!(reason)),
-        "{cursor}"
-    );
+    assert_eq!((&ready["recovered"], &ready["reason"]), (&json!(false), &json!(reason)), "{cursor}");
     let live = api.publish(topic, "tick", json!({"n": 4_000_000})).await;
-    assert_eq!(
-        seq(&live),
-        seq(ready["position"].as_str().expect("a position")) + 1,
-        "live from the head"
-    );
+    assert_eq!(seq(&live), seq(ready["position"].as_str().expect("a position")) + 1, "live from the head");
     match client.next().await {
         Some(Frame::Event(event)) => assert_eq!(event.id, Some(live)),
         other => panic!("nothing of the past is replayed, got {other:?}"),
@@ -121,10 +87,7 @@ async fn without_a_cursor_a_client_starts_at_the_head() {
     let (api, operator) = (server.api(), server.operator());
     let past = publish_on(&api, "topic:a", 0..5).await;
     let (mut client, ready) = Client::connect(&api, "topic:a", None).await;
-    assert_eq!(
-        (&ready["recovered"], &ready["reason"]),
-        (&Value::Null, &Value::Null)
-    );
+    assert_eq!((&ready["recovered"], &ready["reason"]), (&Value::Null, &Value::Null));
     assert_eq!(ready["position"], past[4].as_str());
     publish_on(&api, "topic:a", [5]).await;
     assert_eq!(client.event().await.data, json!({"n": 5}));
@@ -137,10 +100,7 @@ async fn the_head_as_cursor_is_recovered_without_a_replay() {
     let (api, operator) = (server.api(), server.operator());
     let past = publish_on(&api, "topic:a", 0..5).await;
     let (mut client, ready) = Client::connect(&api, "topic:a", Some(&past[4])).await;
-    assert_eq!(
-        (&ready["recovered"], &ready["reason"]),
-        (&json!(true), &Value::Null)
-    );
+    assert_eq!((&ready["recovered"], &ready["reason"]), (&json!(true), &Value::Null));
     assert_eq!(ready["position"], past[4].as_str());
     publish_on(&api, "topic:a", [5]).await;
     assert_eq!(client.event().await.data, json!({"n": 5}));
@@ -168,10 +128,7 @@ async fn a_client_behind_beyond_the_window_is_answered_from_the_log() {
     let past = publish_on(&api, "topic:a", 0..600).await;
     for from in [0, 300, 583, 584] {
         let (mut client, missed) = resume(&api, "topic:a,topic:live", &past[from]).await;
-        let replayed: Vec<Event> = missed
-            .into_iter()
-            .filter(|event| event.topic == "topic:a")
-            .collect();
+        let replayed: Vec<Event> = missed.into_iter().filter(|event| event.topic == "topic:a").collect();
         assert_eq!(numbers(&replayed), (from as u64 + 1..600).collect::<Vec<_>>());
         publish_on(&api, "topic:live", [from as u64]).await;
         assert_eq!(client.event().await.data, json!({"n": from}));
@@ -312,22 +269,13 @@ async fn a_cursor_that_cannot_be_read_is_told_in_band() {
     ];
     for cursor in &garbage {
         must_reload(&api, "topic:a", cursor, "invalid").await;
-        let mut stream = api
-            .stream(
-                &format!("/v2/realtime/stream?topics=topic:a&cursor={cursor}"),
-                None,
-            )
-            .await;
+        let mut stream =
+            api.stream(&format!("/v2/realtime/stream?topics=topic:a&cursor={cursor}"), None).await;
         let ready = stream.ready().await;
-        assert_eq!(
-            (&ready["recovered"], &ready["reason"]),
-            (&json!(false), &json!("invalid"))
-        );
+        assert_eq!((&ready["recovered"], &ready["reason"]), (&json!(false), &json!("invalid")));
     }
     let header = reqwest::header::HeaderValue::from_bytes(b"\xff\xfe").expect("opaque bytes");
-    let request = api
-        .request("GET", "/v2/realtime/stream?topics=topic:a")
-        .header("Last-Event-ID", header);
+    let request = api.request("GET", "/v2/realtime/stream?topics=topic:a").header("Last-Event-ID", header);
     let ready = crate::support::Sse::open(request).await.ready().await;
     assert_eq!(ready["reason"], "invalid");
     let count = garbage.len() as f64 * 2.0 + 1.0;
@@ -352,11 +300,7 @@ async fn the_last_event_id_beats_the_cursor_parameter() {
     assert_eq!(stream.ready().await["position"], past[1].as_str());
     assert_eq!(stream.replayed().await.len(), 3);
     let mut stream = api.stream(&path(&past[1]), Some("")).await;
-    assert_eq!(
-        stream.ready().await["position"],
-        past[1].as_str(),
-        "an empty header is none"
-    );
+    assert_eq!(stream.ready().await["position"], past[1].as_str(), "an empty header is none");
     assert_outcomes(&operator, &[("replayed", 4.0), ("invalid", 1.0)]).await;
 }
 
@@ -364,10 +308,7 @@ fn database_files(directory: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(directory).expect("a directory");
     entries
         .map(|entry| entry.expect("an entry").path())
-        .filter(|path| {
-            path.file_name()
-                .is_some_and(|name| name.to_string_lossy().starts_with("bongsu.db"))
-        })
+        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("bongsu.db")))
         .collect()
 }
 
@@ -425,11 +366,7 @@ async fn one_cursor_resumes_a_connection_with_many_topics() {
     let (mut client, missed) = resume(&api, &even.join(","), &past[99]).await;
     let expected: Vec<u64> = (100..640).filter(|n| n % 2 == 0).collect();
     assert_eq!(numbers(&missed), expected);
-    assert!(
-        missed
-            .iter()
-            .all(|event| event.topic == topic(event.data["n"].as_u64().unwrap()))
-    );
+    assert!(missed.iter().all(|event| event.topic == topic(event.data["n"].as_u64().unwrap())));
     publish_all(&api, (640..650).map(|n| (topic(n), n))).await;
     for n in [640, 642, 644, 646, 648] {
         assert_eq!(client.event().await.data, json!({"n": n}));
@@ -474,18 +411,10 @@ async fn reconnecting_again_and_again_amid_publishing_misses_and_repeats_nothing
     assert_eq!(seen, expected);
     assert!(ids.is_sorted_by(|a, b| a < b));
     assert!(reconnects > 20);
-    let replayed = operator
-        .metric("bongsu_recoveries_total{outcome=\"replayed\"}")
-        .await;
-    let current = operator
-        .metric("bongsu_recoveries_total{outcome=\"current\"}")
-        .await;
+    let replayed = operator.metric("bongsu_recoveries_total{outcome=\"replayed\"}").await;
+    let current = operator.metric("bongsu_recoveries_total{outcome=\"current\"}").await;
     assert_eq!(replayed + current, f64::from(reconnects));
-    assert_outcomes(
-        &operator,
-        &[("fresh", 1.0), ("replayed", replayed), ("current", current)],
-    )
-    .await;
+    assert_outcomes(&operator, &[("fresh", 1.0), ("replayed", replayed), ("current", current)]).await;
 }
 
 #[tokio::test]
@@ -515,10 +444,7 @@ async fn heartbeats_keep_a_quiet_client_in_the_log_of_a_busy_tenant() {
     drop(client);
     let live = publish_on(&api, "topic:quiet", [7]).await;
     let (_, missed) = resume(&api, "topic:quiet", &cursor).await;
-    assert_eq!(
-        missed.iter().map(|event| event.id.clone()).collect::<Vec<_>>(),
-        [Some(live[0].clone())]
-    );
+    assert_eq!(missed.iter().map(|event| event.id.clone()).collect::<Vec<_>>(), [Some(live[0].clone())]);
     assert_outcomes(&operator, &[("fresh", 1.0), ("replayed", 1.0)]).await;
     // without heartbeats it would have fallen out
     must_reload(&api, "topic:quiet", &first, "evicted").await;
@@ -537,10 +463,7 @@ async fn control_frames_say_what_they_are_specified_to_say() {
     let api = server.api();
     let past = publish_on(&api, "topic:a", 0..3).await;
     let mut stream = api.listen("topic:a,tenant", Some(&past[0])).await;
-    for (name, value) in [
-        ("cache-control", "no-cache, no-transform"),
-        ("x-accel-buffering", "no"),
-    ] {
+    for (name, value) in [("cache-control", "no-cache, no-transform"), ("x-accel-buffering", "no")] {
         assert_eq!(stream.headers[name], value);
     }
     assert!(!stream.headers.contains_key("content-encoding"));
@@ -575,10 +498,7 @@ async fn control_frames_say_what_they_are_specified_to_say() {
     assert_eq!(heartbeat.data, json!({"type": "heartbeat", "timestamp": time}));
     assert_eq!(heartbeat.id.as_deref(), Some(past[2].as_str()));
     for time in [&ts, &time] {
-        assert!(
-            time.len() == 24 && time.ends_with('Z') && time.as_bytes()[19] == b'.',
-            "{time}"
-        );
+        assert!(time.len() == 24 && time.ends_with('Z') && time.as_bytes()[19] == b'.', "{time}");
     }
     let other = api.listen("topic:a", None).await.ready().await;
     assert_ne!(other["connection_id"], connection_id.as_str());

@@ -26,20 +26,15 @@ async fn publish_many(api: &Api, topic: &str, class: &str, numbers: std::ops::Ra
     for part in numbers.chunks((900_000 / (bytes + 150)).clamp(1, 1000)) {
         let event = |n: &u64| json!({"topic": topic, "type": "noise", "class": class, "key": "k", "data": {"n": n, "pad": pad}});
         let events: Vec<_> = part.iter().map(event).collect();
-        let answer = api
-            .post("/v2/events/batch", &json!({"events": events}))
-            .await
-            .expect(202);
+        let answer = api.post("/v2/events/batch", &json!({"events": events})).await.expect(202);
         let results = answer["results"].as_array().expect("results");
         assert!(results.iter().all(|result| result["status"] == 202), "{answer}");
     }
 }
 
 async fn reaches(operator: &Api, metric: &str, value: f64) {
-    eventually(&format!("{metric} {value}"), async || {
-        (operator.metric(metric).await == value).then_some(())
-    })
-    .await;
+    eventually(&format!("{metric} {value}"), async || (operator.metric(metric).await == value).then_some(()))
+        .await;
 }
 
 fn operator(server: &Server) -> Api {
@@ -47,9 +42,7 @@ fn operator(server: &Server) -> Api {
 }
 
 fn quick() -> ServerOptions {
-    ServerOptions::default()
-        .set("server.stall_timeout_ms", 1000)
-        .set("sessions.sweep_ms", 100)
+    ServerOptions::default().set("server.stall_timeout_ms", 1000).set("sessions.sweep_ms", 100)
 }
 
 #[tokio::test]
@@ -65,23 +58,12 @@ async fn a_reader_that_stops_is_cut_when_nothing_has_moved_for_the_stall_time() 
     let published = Instant::now();
     assert!(!reader.is_over());
     reaches(&operator, CONNECTIONS, 0.0).await;
-    assert!(
-        before.elapsed() >= Duration::from_secs(1),
-        "cut by the queue's bound"
-    );
-    assert!(
-        published.elapsed() < Duration::from_secs(3),
-        "{:?}",
-        published.elapsed()
-    );
+    assert!(before.elapsed() >= Duration::from_secs(1), "cut by the queue's bound");
+    assert!(published.elapsed() < Duration::from_secs(3), "{:?}", published.elapsed());
     assert_eq!(operator.metric(CUT).await, 1.0);
     assert!(operator.metric(DISCARDED).await > 0.0);
     eventually("the socket's end", async || reader.is_over().then_some(())).await;
-    assert!(
-        published.elapsed() < Duration::from_secs(4),
-        "{:?}",
-        published.elapsed()
-    );
+    assert!(published.elapsed() < Duration::from_secs(4), "{:?}", published.elapsed());
 }
 
 #[tokio::test]
@@ -98,22 +80,12 @@ async fn a_reader_that_stops_is_gone_within_ten_seconds_by_default() {
     let published = Instant::now();
     // the bound of the queue ends the one at once
     reaches(&operator, CUT, 1.0).await;
-    assert!(
-        published.elapsed() < Duration::from_secs(3),
-        "{:?}",
-        published.elapsed()
-    );
+    assert!(published.elapsed() < Duration::from_secs(3), "{:?}", published.elapsed());
     assert!(operator.metric(DISCARDED).await > 0.0);
     reaches(&operator, CONNECTIONS, 0.0).await;
-    eventually("the sockets' end", async || {
-        (within.is_over() && beyond.is_over()).then_some(())
-    })
-    .await;
+    eventually("the sockets' end", async || (within.is_over() && beyond.is_over()).then_some(())).await;
     let lasted = published.elapsed();
-    assert!(
-        (Duration::from_secs(8)..Duration::from_secs(12)).contains(&lasted),
-        "{lasted:?}"
-    );
+    assert!((Duration::from_secs(8)..Duration::from_secs(12)).contains(&lasted), "{lasted:?}");
     assert_eq!(operator.metric(CUT).await, 2.0);
     let grown = resident_bytes(server.pid()).saturating_sub(resident);
     assert!(grown < 32 * MIB, "{grown} bytes");
@@ -153,16 +125,9 @@ async fn a_trickle_reader_is_cut_by_the_bound_of_its_queue_and_resumes_without_l
     reader.rest().await;
     let events = reader.events();
     let close = events.last().expect("events");
-    assert_eq!(
-        (close.event.as_str(), close.data["code"].as_u64()),
-        ("close", Some(3001))
-    );
+    assert_eq!((close.event.as_str(), close.data["code"].as_u64()), ("close", Some(3001)));
     assert_eq!(close.data["reconnect"], true);
-    let cursor = events
-        .iter()
-        .rev()
-        .find_map(|event| event.id.clone())
-        .expect("an id");
+    let cursor = events.iter().rev().find_map(|event| event.id.clone()).expect("an id");
     let mut numbers: Vec<u64> = events.iter().filter_map(|event| event.number()).collect();
     assert!(!numbers.is_empty() && (numbers.len() as u64) < published);
     let mut stream = api.listen("topic:busy", Some(&cursor)).await;
@@ -197,11 +162,7 @@ async fn a_client_that_closes_or_resets_is_noticed_at_once() {
             }
         };
         reaches(&operator, CONNECTIONS, 0.0).await;
-        assert!(
-            started.elapsed() < Duration::from_secs(2),
-            "{round}: {:?}",
-            started.elapsed()
-        );
+        assert!(started.elapsed() < Duration::from_secs(2), "{round}: {:?}", started.elapsed());
         assert_eq!(operator.metric(LEFT).await, left + 1.0, "{round}");
         drop(kept);
     }
@@ -237,9 +198,7 @@ impl Network {
             .output()
             .ok()?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let line = text
-            .lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
         line.parse().ok()
     }
 }
@@ -261,19 +220,14 @@ async fn a_client_that_vanishes_is_noticed_within_two_heartbeats() {
         println!("skipped: no network namespace can be made here");
         return;
     };
-    let mut options = quick()
-        .set("sessions.heartbeat_ms", 2000)
-        .set("logging.level", "debug");
+    let mut options = quick().set("sessions.heartbeat_ms", 2000).set("logging.level", "debug");
     options.under = ["ip", "netns", "exec", &network.0].map(str::to_owned).to_vec();
     let server = Server::with(options);
     let key = server.create_key("operator");
     let mut client = network
         .inside("curl")
         .args(["-sN", "-H", &format!("X-API-Key: {}", server.key())])
-        .arg(format!(
-            "http://{}/v2/realtime/stream?topics=topic:quiet",
-            server.address()
-        ))
+        .arg(format!("http://{}/v2/realtime/stream?topics=topic:quiet", server.address()))
         .stdout(std::process::Stdio::null())
         .spawn()
         .expect("curl runs");
@@ -283,15 +237,8 @@ async fn a_client_that_vanishes_is_noticed_within_two_heartbeats() {
     .await;
     assert!(network.set_link("down"));
     let silent = Instant::now();
-    eventually("its end", async || {
-        server.stderr().contains("disconnected").then_some(())
-    })
-    .await;
-    assert!(
-        silent.elapsed() < Duration::from_secs(4),
-        "{:?}",
-        silent.elapsed()
-    );
+    eventually("its end", async || server.stderr().contains("disconnected").then_some(())).await;
+    assert!(silent.elapsed() < Duration::from_secs(4), "{:?}", silent.elapsed());
     // the client was still there and had not been told: nothing came through
     assert!(client.try_wait().expect("it is ours").is_none());
     assert!(network.set_link("up"));
@@ -318,25 +265,17 @@ async fn a_slow_reader_gets_all_of_a_long_replay_while_the_server_keeps_none_of_
     assert!(reader.trickle_until("event: position", 16 * 1024, pause).await);
     let grown = resident_bytes(server.pid()).saturating_sub(resident);
     assert!(grown < 24 * MIB, "{grown} bytes");
-    let numbers: Vec<u64> = reader
-        .events()
-        .iter()
-        .filter_map(|event| event.number())
-        .collect();
+    let numbers: Vec<u64> = reader.events().iter().filter_map(|event| event.number()).collect();
     assert!(numbers.into_iter().eq(1..50_001));
     assert!(operator.metric("bongsu_log_store_reads_total").await > 0.0);
     assert_eq!(operator.metric("bongsu_events_replayed_total").await, 50_000.0);
-    assert_eq!(
-        (operator.metric(CUT).await, operator.metric(DISCARDED).await),
-        (0.0, 0.0)
-    );
+    assert_eq!((operator.metric(CUT).await, operator.metric(DISCARDED).await), (0.0, 0.0));
 }
 
 #[tokio::test]
 async fn a_full_queue_drops_volatile_first_then_conflates_latest_then_cuts() {
-    let options = ServerOptions::default()
-        .set("sessions.queue_items", 20)
-        .set("server.stall_timeout_ms", 60_000);
+    let options =
+        ServerOptions::default().set("sessions.queue_items", 20).set("server.stall_timeout_ms", 60_000);
     let server = Server::with(options);
     let (api, operator) = (server.api(), operator(&server));
     let reader = Raw::connect_narrow(server.address(), TINY).await;
@@ -350,10 +289,7 @@ async fn a_full_queue_drops_volatile_first_then_conflates_latest_then_cuts() {
         published
     };
     let volatiles = press("volatile", VOLATILE_DROPPED).await;
-    assert_eq!(
-        (operator.metric(CONFLATED).await, operator.metric(CUT).await),
-        (0.0, 0.0)
-    );
+    assert_eq!((operator.metric(CONFLATED).await, operator.metric(CUT).await), (0.0, 0.0));
     let latest = press("latest", CONFLATED).await;
     assert_eq!(operator.metric(CUT).await, 0.0);
     // it lives: what was kept arrives, the newest value last
@@ -362,18 +298,9 @@ async fn a_full_queue_drops_volatile_first_then_conflates_latest_then_cuts() {
     let values = events.into_iter().filter(|event| event.number().is_some());
     let (early, late): (Vec<RawEvent>, Vec<RawEvent>) =
         values.partition(|event| event.number() < Some(volatiles));
-    assert!(
-        early.iter().all(|event| event.id.is_none()),
-        "volatile events have no id"
-    );
-    assert!(
-        late.len() < (latest - volatiles) as usize,
-        "nothing was conflated away"
-    );
-    assert!(
-        late.iter().any(|event| event.id.is_none()),
-        "a conflated value has no id"
-    );
+    assert!(early.iter().all(|event| event.id.is_none()), "volatile events have no id");
+    assert!(late.len() < (latest - volatiles) as usize, "nothing was conflated away");
+    assert!(late.iter().any(|event| event.id.is_none()), "a conflated value has no id");
     assert_eq!(late.last().and_then(|event| event.number()), Some(latest - 1));
     let numbers: Vec<_> = late.iter().map(|event| event.number()).collect();
     assert!(numbers.is_sorted(), "{numbers:?}");
@@ -386,12 +313,8 @@ async fn a_full_queue_drops_volatile_first_then_conflates_latest_then_cuts() {
     assert_eq!(events.last().expect("events").data["code"], 3001);
     let got = |event: &RawEvent| event.number().filter(|n| *n > latest - 1);
     let numbers: Vec<u64> = events.iter().filter_map(got).collect();
-    let mut stream = api
-        .listen(
-            "topic:busy",
-            events.iter().rev().find_map(|event| event.id.as_deref()),
-        )
-        .await;
+    let mut stream =
+        api.listen("topic:busy", events.iter().rev().find_map(|event| event.id.as_deref())).await;
     assert_eq!(stream.ready().await["recovered"], true);
     let after = numbers.last().map_or(latest, |last| last + 1);
     let missed = stream.take((durables - after) as usize).await;

@@ -1,15 +1,22 @@
 //! What the tests are built from.
 
 pub mod api;
+pub mod burst;
+pub mod client;
+pub mod database;
 pub mod memory;
+pub mod postgres;
 pub mod raw;
 pub mod server;
 pub mod sse;
 pub mod wait;
 
-pub use api::Api;
+pub use api::{Answer, Api};
+pub use burst::{Burst, assert_kept, counted, counts};
+pub use client::{Client, Event, Frame};
+pub use database::Outsider;
 pub use memory::resident_bytes;
 pub use raw::Raw;
-pub use server::{Server, ServerOptions};
+pub use server::{Server, ServerOptions, run_cli};
 pub use sse::{Sse, SseEvent};
 pub use wait::{PATIENCE, eventually};

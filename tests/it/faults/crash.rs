@@ -13,10 +13,7 @@ const PUBLISHERS: u64 = 4;
 async fn missed(api: &Api, topic: &str, cursor: &str) -> Vec<crate::support::SseEvent> {
     let mut stream = api.listen(topic, Some(cursor)).await;
     let ready = stream.ready().await;
-    assert_eq!(
-        (ready["recovered"].as_bool(), ready["position"].as_str()),
-        (Some(true), Some(cursor))
-    );
+    assert_eq!((ready["recovered"].as_bool(), ready["position"].as_str()), (Some(true), Some(cursor)));
     stream.replayed().await
 }
 
@@ -108,19 +105,13 @@ async fn an_update_killed_at(point: &str) {
     let _ = Api::send(api.request("POST", "/v2/fleet/ei-update").json(&update)).await;
     died_of_abort(&mut server).await;
     let seen = stream.rest().await;
-    assert!(
-        seen.iter().all(|event| event.is_control()),
-        "delivered before the crash: {seen:?}"
-    );
+    assert!(seen.iter().all(|event| event.is_control()), "delivered before the crash: {seen:?}");
     server.restart(|_| ServerOptions::default());
     api.update_ei("FLT-A01", 4.0).await;
     let mut stream = api.listen("fleet:FLT-A01", Some(&cursor)).await;
     assert_eq!(stream.ready().await["recovered"], true);
     let events = stream.take(2).await;
-    let values: Vec<_> = events
-        .iter()
-        .map(|event| event.data["data"]["new_ei"].as_i64().unwrap())
-        .collect();
+    let values: Vec<_> = events.iter().map(|event| event.data["data"]["new_ei"].as_i64().unwrap()).collect();
     assert_eq!(values, [3, 4]);
     // and a listener that comes later still finds it once
     let mut stream = api.listen("fleet:FLT-A01", Some(&cursor)).await;
@@ -159,9 +150,5 @@ async fn a_publish_appended_by_a_server_killed_before_the_answer_is_answered_by_
     let after = api.publish("topic:a", "after", 0.into()).await;
     let seq = |position: &str| position.rsplit_once('-').unwrap().1.parse::<u64>().unwrap();
     let position = answer["position"].as_str().expect("a position");
-    assert_eq!(
-        seq(&after),
-        seq(position) + 1,
-        "one entry between them and no more"
-    );
+    assert_eq!(seq(&after), seq(position) + 1, "one entry between them and no more");
 }

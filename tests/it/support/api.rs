@@ -53,11 +53,8 @@ impl Api {
         // a provider that was installed before serves as well
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         // no pooled connections: one that a killed server has left behind would fail the next call
-        let client = reqwest::Client::builder()
-            .no_proxy()
-            .pool_max_idle_per_host(0)
-            .build()
-            .expect("a client");
+        let client =
+            reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build().expect("a client");
         Api { client, address, key }
     }
 

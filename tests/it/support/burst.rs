@@ -57,8 +57,7 @@ impl Burst {
 /// The publish of one count by one publisher.
 pub fn counted(api: &Api, topic: &str, publisher: u64, count: u64) -> reqwest::RequestBuilder {
     let data = json!({"publisher": publisher, "count": count});
-    api.request("POST", "/v2/events")
-        .json(&json!({"topic": topic, "type": "counted", "data": data}))
+    api.request("POST", "/v2/events").json(&json!({"topic": topic, "type": "counted", "data": data}))
 }
 
 /// The counts of each publisher in the order in which they arrived.
@@ -79,9 +78,6 @@ pub fn assert_kept(arrived: &[Vec<u64>], answered: &[u64]) {
         let dense: Vec<u64> = (0..arrived.len() as u64).collect();
         assert_eq!(*arrived, dense, "a gap, a repetition or another order");
         let kept = arrived.len() as u64;
-        assert!(
-            kept == *answered || kept == answered + 1,
-            "{answered} were answered, {kept} are in the log"
-        );
+        assert!(kept == *answered || kept == answered + 1, "{answered} were answered, {kept} are in the log");
     }
 }

@@ -27,16 +27,13 @@ impl Outsider {
 
     /// Runs statements.
     pub fn run(&mut self, statements: &str) {
-        self.0
-            .batch_execute(statements)
-            .unwrap_or_else(|error| panic!("{statements}: {error}"));
+        self.0.batch_execute(statements).unwrap_or_else(|error| panic!("{statements}: {error}"));
     }
 
     /// Fails unless SQLite finds the file whole.
     pub fn assert_whole(&mut self) {
-        let lines: Vec<Line> = diesel::sql_query("PRAGMA integrity_check")
-            .load(&mut self.0)
-            .expect("it checks");
+        let lines: Vec<Line> =
+            diesel::sql_query("PRAGMA integrity_check").load(&mut self.0).expect("it checks");
         let found: Vec<_> = lines.iter().map(|line| line.integrity_check.as_str()).collect();
         assert_eq!(found, ["ok"]);
     }

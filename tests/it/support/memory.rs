@@ -5,7 +5,5 @@ pub fn resident_bytes(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
-    kib.and_then(|kib| kib.trim().parse::<u64>().ok())
-        .expect("a figure in kB")
-        * 1024
+    kib.and_then(|kib| kib.trim().parse::<u64>().ok()).expect("a figure in kB") * 1024
 }

@@ -73,11 +73,7 @@ impl RawAnswer {
     /// The code of a problem, after checking that it is one.
     pub fn problem(&self, status: u16) -> String {
         assert_eq!(self.status, status, "{self:?}");
-        assert_eq!(
-            self.header("content-type"),
-            Some("application/problem+json"),
-            "{self:?}"
-        );
+        assert_eq!(self.header("content-type"), Some("application/problem+json"), "{self:?}");
         let body: serde_json::Value = serde_json::from_str(&self.body).expect("JSON");
         body["code"].as_str().expect("a code").to_owned()
     }
@@ -102,10 +98,7 @@ impl Raw {
 
     fn over(stream: TcpStream) -> Self {
         stream.set_nodelay(true).expect("a socket");
-        Raw {
-            stream,
-            received: Vec::new(),
-        }
+        Raw { stream, received: Vec::new() }
     }
 
     /// Asks for a stream of topics and reads up to its `ready`; then reads nothing by itself.
@@ -168,11 +161,7 @@ impl Raw {
     pub async fn read_until(&mut self, text: &str) {
         while !self.has(text) {
             let more = timeout(PATIENCE, self.read_more()).await;
-            assert!(
-                more.expect("bytes in time"),
-                "ended before {text:?}: {}",
-                self.text()
-            );
+            assert!(more.expect("bytes in time"), "ended before {text:?}: {}", self.text());
         }
     }
 
@@ -204,9 +193,7 @@ impl Raw {
             body: String::new(),
         };
         self.received.drain(..head.len() + 4);
-        let length = answer
-            .header("content-length")
-            .and_then(|length| length.parse::<usize>().ok());
+        let length = answer.header("content-length").and_then(|length| length.parse::<usize>().ok());
         answer.body = match length {
             Some(length) => {
                 while self.received.len() < length {
@@ -242,11 +229,7 @@ impl Raw {
 
     /// Whether the peer has ended the connection, without taking anything that waits to be read.
     pub fn is_over(&self) -> bool {
-        if SockRef::from(&self.stream)
-            .take_error()
-            .expect("a socket")
-            .is_some()
-        {
+        if SockRef::from(&self.stream).take_error().expect("a socket").is_some() {
             return true;
         }
         let info = std::fs::read_to_string("/proc/net/tcp").expect("Linux");
@@ -277,9 +260,7 @@ impl Raw {
 
     fn has(&self, text: &str) -> bool {
         let from = self.received.len().saturating_sub(SEARCHED);
-        self.received[from..]
-            .windows(text.len())
-            .any(|window| window == text.as_bytes())
+        self.received[from..].windows(text.len()).any(|window| window == text.as_bytes())
     }
 
     async fn read_more(&mut self) -> bool {
