@@ -10,7 +10,7 @@ use super::room::Rooms as TenantTopics;
 use crate::clock::{Clock, jittered};
 use crate::domain::{Cursor, Position, TenantId};
 use crate::log::{Recovery, TenantLog};
-use crate::sessions::{Grant, PAGE, SendQueue, audience_of};
+use crate::sessions::{Grant, PAGE, Pushed, SendQueue, audience_of};
 use crate::telemetry::Metrics;
 use crate::wire::{self, CloseCode, Event, Ready};
 
@@ -224,7 +224,7 @@ impl Registry {
         let Some((entry, own)) = self.sessions.get_mut(&id).zip(self.tenants.get(&tenant)) else {
             return Joined::Live;
         };
-        if own.delivered > after && !top_up(entry, own, after) {
+        if own.delivered > after && !top_up(entry, own, after, &self.metrics) {
             return Joined::Behind { after };
         }
         entry.behind = None;
@@ -459,7 +459,7 @@ impl Registry {
 
 /// Hands a session the few events between where it stands and where the worker does, so that it gets live
 /// however fast others publish; false when they are too many or do not fit.
-fn top_up(entry: &Entry, own: &Tenant, after: u64) -> bool {
+fn top_up(entry: &Entry, own: &Tenant, after: u64, metrics: &Metrics) -> bool {
     let Some(events) =
         own.log.after(after, PAGE).filter(|events| after + events.len() as u64 >= own.delivered)
     else {
@@ -472,7 +472,9 @@ fn top_up(entry: &Entry, own: &Tenant, after: u64) -> bool {
         if !entry.queue.has_room_for(event, audience) {
             return false;
         }
-        entry.queue.push_event(event, audience);
+        if entry.queue.push_event(event, audience) == Pushed::Taken {
+            metrics.replayed(1);
+        }
     }
     true
 }

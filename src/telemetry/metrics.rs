@@ -92,7 +92,7 @@ impl Default for Metrics {
                 metric
             }};
         }
-        Metrics {
+        let metrics = Metrics {
             connections: register!("connections", "Open connections", Family::default()),
             connects: register!("connects", "Connections opened", Family::default()),
             closes: register!(
@@ -189,11 +189,30 @@ impl Default for Metrics {
             ),
             readings: Mutex::default(),
             registry,
-        }
+        };
+        metrics.name_what_may_happen();
+        metrics
     }
 }
 
 impl Metrics {
+    /// Counters whose labels are known begin at 0 instead of missing until the first time.
+    fn name_what_may_happen(&self) {
+        for class in ["durable", "latest", "volatile"] {
+            self.published(class, 0);
+        }
+        for reason in ["volatile_queue_full", "conflated", "expired", "connection_cut", "worker_busy"] {
+            self.dropped(reason);
+        }
+        for outcome in ["fresh", "current", "replayed", "epoch_changed", "evicted", "ahead", "invalid"] {
+            self.recoveries.get_or_create(&Outcome { outcome });
+        }
+        for reason in ["unavailable", "overloaded"] {
+            self.log_refused.get_or_create(&Reason { reason });
+        }
+        self.connects.get_or_create(&Transport { transport: "sse" });
+    }
+
     /// Adds a function that is called before the metrics are read.
     pub fn add_reading(&self, reading: Reading) {
         self.readings.lock().expect("no panic while held").push(ReadingSlot(reading));

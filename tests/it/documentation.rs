@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use crate::support::{Api, Server, ServerOptions};
+use crate::support::{Api, Server, ServerOptions, eventually};
 
 fn read(path: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
@@ -19,6 +19,18 @@ fn quoted(text: &str, wanted: impl Fn(&str) -> bool) -> BTreeSet<String> {
 async fn every_metric_is_documented_and_every_documented_metric_exists() {
     let server = Server::with(ServerOptions::default().set("metrics.bind", "127.0.0.1:0"));
     let address = server.metrics_address().expect("an open port for metrics");
+    // labels that only traffic can tell: a stream that comes and goes, an event, a refusal
+    let mut stream = server.api().listen("topic:news", None).await;
+    stream.ready().await;
+    server.api().publish("topic:news", "headline", serde_json::json!({})).await;
+    stream.take(1).await;
+    drop(stream);
+    assert_eq!(server.api().anonymous().get("/v2/fleets").await.status, 401);
+    let open = Api::new(address, None);
+    eventually("the stream's end to be counted", async || {
+        open.get("/metrics").await.text.contains("bongsu_closes_total").then_some(())
+    })
+    .await;
     let text = Api::new(address, None).get("/metrics").await.text;
     let served: BTreeSet<String> = text
         .lines()

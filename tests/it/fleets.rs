@@ -159,7 +159,8 @@ async fn intensities_are_exact_decimals() {
     for malformed in ["NaN", "Infinity", "01", "1.", ".5", "+1", "0x10"] {
         report(&api, "FLT-1", malformed).await.problem(400);
     }
-    assert_eq!(api.get("/v2/fleets/FLT-1").await.expect(200), before);
+    let after = api.get("/v2/fleets/FLT-1").await.expect(200);
+    assert_eq!((&after["ei"], &after["version"]), (&before["ei"], &before["version"]));
 }
 
 #[tokio::test]
