@@ -4,5 +4,6 @@ mod support;
 
 mod first_light;
 mod fleets;
+mod identity;
 mod publishing;
 mod recovery;
