@@ -8,12 +8,17 @@ use futures_util::StreamExt;
 use futures_util::future::LocalBoxFuture;
 use serde::de::DeserializeOwned;
 
+use super::auth::authenticate;
 use super::{Problem, Services};
 use crate::domain::{Refusal, RefusalKind};
-use crate::identity::hash_hex;
+use crate::identity::{Principal, hash_hex};
 
-/// A JSON request body: bounded in bytes and time, unknown fields refused by name.
+/// A JSON request body and its sender: bounded in bytes and time, unknown fields refused by name.
+///
+/// Whoever cannot be identified is told so before a byte of the body is read.
 pub struct JsonBody<T> {
+    /// Who sends it.
+    pub principal: Principal,
     /// What it says.
     pub value: T,
     /// SHA-256 of its bytes, for idempotency.
@@ -29,6 +34,7 @@ impl<T: DeserializeOwned + 'static> FromRequest for JsonBody<T> {
         Box::pin(async move {
             let services = services(&request);
             let limits = &services.settings.server;
+            let principal = authenticate(&request).await?;
             is_json(&request)?;
             let patience = Duration::from_millis(limits.request_body_timeout_ms);
             let read = tokio::time::timeout(patience, read(payload, &request, limits.max_body_bytes)).await;
@@ -40,6 +46,7 @@ impl<T: DeserializeOwned + 'static> FromRequest for JsonBody<T> {
                 )
             })??;
             Ok(JsonBody {
+                principal,
                 value: parse(&bytes)?,
                 hash: hash_hex(&bytes),
             })

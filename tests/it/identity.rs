@@ -221,7 +221,14 @@ async fn without_good_credentials_nothing_is_told() {
             .await;
         answer.problem(401);
     }
-    for (reason, count) in [("missing_credentials", 4.0), ("invalid_credentials", 4.0)] {
+    for api in [&anonymous, &wrong] {
+        for path in ["/v2/events", "/v2/fleet/ei-update", "/v2/realtime/tickets"] {
+            for body in ["{", "{\"colour\":\"red\"}"] {
+                api.post_text(path, body).await.problem(401);
+            }
+        }
+    }
+    for (reason, count) in [("missing_credentials", 10.0), ("invalid_credentials", 10.0)] {
         let name = format!("bongsu_auth_failures_total{{reason=\"{reason}\"}}");
         assert_eq!(operator.metric(&name).await, count, "{reason}");
     }
@@ -509,7 +516,7 @@ async fn a_ticket_is_no_key_and_appears_in_no_log() {
         .await
         .ready()
         .await;
-    for path in ["/v2/realtime/tickets"] {
+    for path in ["/v2/realtime/tickets", "/v2/events"] {
         let in_url = anonymous.post(&format!("{path}?ticket={own}"), &json!({})).await;
         in_url.problem(401);
         server.api_with(&own).post(path, &json!({})).await.problem(401);
