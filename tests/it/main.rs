@@ -5,5 +5,6 @@ mod support;
 mod first_light;
 mod fleets;
 mod identity;
+mod property;
 mod publishing;
 mod recovery;

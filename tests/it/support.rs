@@ -9,5 +9,5 @@ pub mod wait;
 pub use api::{Answer, Api};
 pub use client::{Client, Event, Frame};
 pub use server::{Server, ServerOptions, run_cli};
-pub use sse::{Sse, SseEvent};
-pub use wait::{PATIENCE, eventually};
+pub use sse::Sse;
+pub use wait::{PATIENCE, eventually, pause};
