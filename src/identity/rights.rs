@@ -170,3 +170,164 @@ fn allows(users: Users, user: &User, topic: Option<&Topic>) -> bool {
 fn has_role(user: &User, roles: &[&str]) -> bool {
     user.roles.iter().any(|role| roles.contains(&role.as_str()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{TenantId, UserSub};
+    use crate::identity::Scopes;
+
+    const ROLES: &[&str] = &[
+        "",
+        "dispatcher",
+        "manager",
+        "admin",
+        "shipper",
+        "carrier",
+        "Admin",
+    ];
+    const EVERYBODY: &str = ",dispatcher,manager,admin,shipper,carrier,Admin";
+
+    /// Topic, scopes that may, roles that may (the empty one: without any), and whose variant is `full`.
+    const EXPECTED_TOPICS: &[(&str, &str, &str, Option<(&str, &str)>)] = &[
+        ("fleet:1", "subscribe", EVERYBODY, None),
+        ("region:kr-49", "subscribe", EVERYBODY, None),
+        ("question:1", "subscribe", EVERYBODY, None),
+        ("tenant", "subscribe", EVERYBODY, None),
+        ("bid:1", "subscribe", EVERYBODY, None),
+        (
+            "ranking:1",
+            "subscribe",
+            EVERYBODY,
+            Some(("manage,admin", "manager,admin")),
+        ),
+        ("order:1", "subscribe", "dispatcher,manager,admin", None),
+        ("user:me", "act_as_user,admin", EVERYBODY, None),
+        ("user:you", "act_as_user,admin", "none", None),
+        ("topic:a", "subscribe", EVERYBODY, None),
+        ("presence:topic:a", "subscribe", EVERYBODY, None),
+        ("presence:order:1", "subscribe", "dispatcher,manager,admin", None),
+        ("presence:user:me", "subscribe", EVERYBODY, None),
+        ("presence:user:you", "subscribe", "none", None),
+        ("presence:admin", "subscribe", "admin", None),
+        ("presence:nonsense", "subscribe", "none", None),
+        ("presence:presence:topic:a", "subscribe", "none", None),
+        ("admin", "admin", "admin", None),
+        ("dashboard", "admin", "admin", None),
+        ("bid:*", "admin", "none", None),
+        ("user:*", "admin", "none", None),
+        ("topic:*", "admin", "none", None),
+    ];
+
+    const EXPECTED_COMMANDS: &[(Command, &str, &str)] = &[
+        (Command::UpdateEi, "publish,manage", "dispatcher,manager,admin"),
+        (Command::ReadFleets, "subscribe,manage,admin", EVERYBODY),
+        (Command::PublishNamed, "publish", "manager,admin"),
+        (Command::PublishOther, "publish", "none"),
+        (Command::IssueTicket, "subscribe,act_as_user,admin", EVERYBODY),
+        (Command::ManageKeys, "admin", "admin"),
+        (Command::ReadNodeFigures, "operator", "none"),
+    ];
+
+    fn service(scopes: &[Scope]) -> Principal {
+        let scopes = scopes
+            .iter()
+            .fold(Scopes::default(), |scopes, scope| scopes.with(*scope));
+        Principal {
+            tenant: Some(TenantId::default_tenant()),
+            key_id: "key".into(),
+            scopes,
+            user: None,
+            ticket_id: None,
+        }
+    }
+
+    /// A user whose key has every scope, to show that they are without effect.
+    fn user(roles: &[&str]) -> Principal {
+        let sub = UserSub::parse("me").unwrap();
+        let roles = roles.iter().filter(|role| !role.is_empty());
+        let roles = roles.map(|role| (*role).to_owned()).collect();
+        Principal {
+            user: Some(User { sub, roles }),
+            ..service(&Scope::ALL)
+        }
+    }
+
+    fn named(list: &str, word: &str) -> bool {
+        list.split(',').any(|own| own == word)
+    }
+
+    /// Every principal of the walk, with what the lists of scopes and roles say of it.
+    fn walk(check: impl Fn(&Principal, &dyn Fn(&str, &str) -> bool)) {
+        check(&service(&[]), &|_, _| false);
+        for first in Scope::ALL {
+            for second in Scope::ALL {
+                let expected =
+                    |scopes: &str, _: &str| named(scopes, first.as_str()) || named(scopes, second.as_str());
+                check(&service(&[first, second]), &expected);
+            }
+        }
+        for first in ROLES {
+            for second in ROLES {
+                let expected = |_: &str, roles: &str| {
+                    let own = [first, second].into_iter().any(|role| named(roles, role));
+                    own || named(roles, "")
+                };
+                check(&user(&[first, second]), &expected);
+            }
+        }
+    }
+
+    #[test]
+    fn every_topic_is_for_those_whom_the_table_names() {
+        for (text, scopes, roles, full) in EXPECTED_TOPICS {
+            let selector = Selector::parse(text).unwrap();
+            walk(|principal, expected| {
+                let audience = match (expected(scopes, roles), full) {
+                    (false, _) => None,
+                    (true, None) => Some(Audience::Full),
+                    (true, Some((scopes, roles))) if expected(scopes, roles) => Some(Audience::Full),
+                    (true, Some(_)) => Some(Audience::Public),
+                };
+                assert_eq!(
+                    subscription(principal, &selector),
+                    audience,
+                    "{text}: {principal:?}"
+                );
+            });
+        }
+    }
+
+    #[test]
+    fn every_command_is_for_those_whom_the_table_names() {
+        for (command, scopes, roles) in EXPECTED_COMMANDS {
+            walk(|principal, expected| {
+                let allowed = expected(scopes, roles);
+                assert_eq!(may(principal, *command), allowed, "{command:?}: {principal:?}");
+                assert_eq!(require(principal, *command).is_ok(), allowed);
+            });
+        }
+    }
+
+    #[test]
+    fn every_row_is_walked_and_stands_once() {
+        for row in TOPICS {
+            let walked = EXPECTED_TOPICS
+                .iter()
+                .any(|(text, ..)| Selector::parse(text).unwrap().kind() == row.kind);
+            assert!(walked, "{:?}", row.kind);
+            assert_eq!(TOPICS.iter().filter(|own| own.kind == row.kind).count(), 1);
+        }
+        for row in COMMANDS {
+            assert!(
+                EXPECTED_COMMANDS
+                    .iter()
+                    .any(|(command, ..)| *command == row.command)
+            );
+            assert_eq!(
+                COMMANDS.iter().filter(|own| own.command == row.command).count(),
+                1
+            );
+        }
+    }
+}

@@ -7,6 +7,8 @@ mod documentation;
 mod faults;
 mod first_light;
 mod fleets;
+mod identity;
+mod property;
 mod publishing;
 mod recovery;
 mod slow_clients;

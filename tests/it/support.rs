@@ -18,5 +18,5 @@ pub use database::Outsider;
 pub use memory::resident_bytes;
 pub use raw::Raw;
 pub use server::{Server, ServerOptions, run_cli};
-pub use sse::{Sse, SseEvent};
-pub use wait::{PATIENCE, eventually};
+pub use sse::Sse;
+pub use wait::{PATIENCE, eventually, pause};

@@ -48,6 +48,16 @@ impl Client {
         }
     }
 
+    /// Connects to a server that may be away or go away.
+    pub async fn try_connect(request: reqwest::RequestBuilder) -> Option<(Self, Value)> {
+        let mut client = Client(Sse::of(request.send().await.ok()?).await);
+        match client.next().await? {
+            Frame::Ready(ready) => Some((client, ready)),
+            Frame::Close(_) => None,
+            other => panic!("ready comes first, not {other:?}"),
+        }
+    }
+
     /// Where a reconnect would resume.
     pub fn cursor(&self) -> Option<&str> {
         self.0.cursor.as_deref()

@@ -43,7 +43,11 @@ pub struct Sse {
 impl Sse {
     /// Sends the request; panics unless the answer is a stream.
     pub async fn open(request: reqwest::RequestBuilder) -> Self {
-        let response = request.send().await.expect("an answer");
+        Self::of(request.send().await.expect("an answer")).await
+    }
+
+    /// The stream that an answer is; panics unless it is one.
+    pub async fn of(response: reqwest::Response) -> Self {
         let (status, headers) = (response.status(), response.headers().clone());
         if status != 200 {
             panic!("no stream but {status}: {}", response.text().await.unwrap_or_default());

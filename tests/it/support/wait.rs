@@ -16,3 +16,8 @@ pub async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) 
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
+
+/// Lets time pass: how slow a client is, or when a fault strikes; never a way to wait for something.
+pub async fn pause(time: Duration) {
+    tokio::time::sleep(time).await;
+}
