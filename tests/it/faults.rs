@@ -1,3 +1,4 @@
 //! What survives which fault. Every test also shows that its fault happened.
 
 mod crash;
+mod disk;

@@ -3,6 +3,7 @@
 pub mod api;
 pub mod burst;
 pub mod database;
+pub mod obstacles;
 pub mod server;
 pub mod sse;
 pub mod wait;
@@ -10,6 +11,7 @@ pub mod wait;
 pub use api::{Answer, Api};
 pub use burst::{Burst, assert_kept, counted, counts};
 pub use database::Outsider;
+pub use obstacles::{Frozen, SmallDisk};
 pub use server::{Server, ServerOptions};
 pub use sse::{Sse, SseEvent};
 pub use wait::{PATIENCE, eventually};
