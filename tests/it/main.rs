@@ -2,5 +2,6 @@
 
 mod support;
 
+mod clients;
 mod faults;
 mod first_light;

@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod burst;
+pub mod child;
 pub mod database;
 pub mod obstacles;
 pub mod server;
@@ -10,6 +11,7 @@ pub mod wait;
 
 pub use api::{Answer, Api};
 pub use burst::{Burst, assert_kept, counted, counts};
+pub use child::Program;
 pub use database::Outsider;
 pub use obstacles::{Frozen, SmallDisk};
 pub use server::{Server, ServerOptions};
