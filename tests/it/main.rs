@@ -2,6 +2,7 @@
 
 mod support;
 
+mod cli;
 mod clients;
 mod faults;
 mod first_light;

@@ -14,6 +14,6 @@ pub use burst::{Burst, assert_kept, counted, counts};
 pub use child::Program;
 pub use database::Outsider;
 pub use obstacles::{Frozen, SmallDisk};
-pub use server::{Server, ServerOptions};
+pub use server::{Server, ServerOptions, binary, run_cli, run_cli_with};
 pub use sse::{Sse, SseEvent};
 pub use wait::{PATIENCE, eventually};
