@@ -16,7 +16,7 @@ mod runtime;
 mod schema;
 pub mod sqlite;
 
-pub use database::{Database, DatabaseOptions, ServeLock};
+pub use database::{Database, DatabaseOptions, ServeLock, check_writable};
 pub use error::StoreError;
 pub use log_store::{LogTx, OldestRow, TenantRow};
 pub use records::{ApiKeyRow, FleetRow, IdempotencyRow, LogRow, OutboxRow, ReadingRow, TicketRow};

@@ -17,7 +17,7 @@ use crate::log::{EventLog, LogOptions};
 use crate::publishing::PublishLimits;
 use crate::rooms::Workers;
 use crate::settings::Settings;
-use crate::storage::{Database, DatabaseOptions, ServeLock, StorageRuntime, StoreError};
+use crate::storage::{Database, DatabaseOptions, ServeLock, StorageRuntime, StoreError, check_writable};
 use crate::telemetry::Metrics;
 
 /// What one start is asked beyond the settings.
@@ -103,6 +103,7 @@ async fn lay(settings: Settings, options: StartOptions) -> Result<Foundation, St
     std::fs::create_dir_all(&data_dir)
         .map_err(|error| StoreError::Unavailable(format!("{}: {error}", data_dir.display())))?;
     let lock = ServeLock::take(&data_dir)?;
+    check_writable(&data_dir)?;
     let database = Database::open(&database_options(&settings), tokio::runtime::Handle::current()).await?;
     database.migrate().await?;
     let keys = KeyRing::load(database.clone()).await?;

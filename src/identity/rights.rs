@@ -177,15 +177,7 @@ mod tests {
     use crate::domain::{TenantId, UserSub};
     use crate::identity::Scopes;
 
-    const ROLES: &[&str] = &[
-        "",
-        "dispatcher",
-        "manager",
-        "admin",
-        "shipper",
-        "carrier",
-        "Admin",
-    ];
+    const ROLES: &[&str] = &["", "dispatcher", "manager", "admin", "shipper", "carrier", "Admin"];
     const EVERYBODY: &str = ",dispatcher,manager,admin,shipper,carrier,Admin";
 
     /// Topic, scopes that may, roles that may (the empty one: without any), and whose variant is `full`.
@@ -195,12 +187,7 @@ mod tests {
         ("question:1", "subscribe", EVERYBODY, None),
         ("tenant", "subscribe", EVERYBODY, None),
         ("bid:1", "subscribe", EVERYBODY, None),
-        (
-            "ranking:1",
-            "subscribe",
-            EVERYBODY,
-            Some(("manage,admin", "manager,admin")),
-        ),
+        ("ranking:1", "subscribe", EVERYBODY, Some(("manage,admin", "manager,admin"))),
         ("order:1", "subscribe", "dispatcher,manager,admin", None),
         ("user:me", "act_as_user,admin", EVERYBODY, None),
         ("user:you", "act_as_user,admin", "none", None),
@@ -230,9 +217,7 @@ mod tests {
     ];
 
     fn service(scopes: &[Scope]) -> Principal {
-        let scopes = scopes
-            .iter()
-            .fold(Scopes::default(), |scopes, scope| scopes.with(*scope));
+        let scopes = scopes.iter().fold(Scopes::default(), |scopes, scope| scopes.with(*scope));
         Principal {
             tenant: Some(TenantId::default_tenant()),
             key_id: "key".into(),
@@ -247,10 +232,7 @@ mod tests {
         let sub = UserSub::parse("me").unwrap();
         let roles = roles.iter().filter(|role| !role.is_empty());
         let roles = roles.map(|role| (*role).to_owned()).collect();
-        Principal {
-            user: Some(User { sub, roles }),
-            ..service(&Scope::ALL)
-        }
+        Principal { user: Some(User { sub, roles }), ..service(&Scope::ALL) }
     }
 
     fn named(list: &str, word: &str) -> bool {
@@ -289,11 +271,7 @@ mod tests {
                     (true, Some((scopes, roles))) if expected(scopes, roles) => Some(Audience::Full),
                     (true, Some(_)) => Some(Audience::Public),
                 };
-                assert_eq!(
-                    subscription(principal, &selector),
-                    audience,
-                    "{text}: {principal:?}"
-                );
+                assert_eq!(subscription(principal, &selector), audience, "{text}: {principal:?}");
             });
         }
     }
@@ -312,22 +290,14 @@ mod tests {
     #[test]
     fn every_row_is_walked_and_stands_once() {
         for row in TOPICS {
-            let walked = EXPECTED_TOPICS
-                .iter()
-                .any(|(text, ..)| Selector::parse(text).unwrap().kind() == row.kind);
+            let walked =
+                EXPECTED_TOPICS.iter().any(|(text, ..)| Selector::parse(text).unwrap().kind() == row.kind);
             assert!(walked, "{:?}", row.kind);
             assert_eq!(TOPICS.iter().filter(|own| own.kind == row.kind).count(), 1);
         }
         for row in COMMANDS {
-            assert!(
-                EXPECTED_COMMANDS
-                    .iter()
-                    .any(|(command, ..)| *command == row.command)
-            );
-            assert_eq!(
-                COMMANDS.iter().filter(|own| own.command == row.command).count(),
-                1
-            );
+            assert!(EXPECTED_COMMANDS.iter().any(|(command, ..)| *command == row.command));
+            assert_eq!(COMMANDS.iter().filter(|own| own.command == row.command).count(), 1);
         }
     }
 }

@@ -66,7 +66,7 @@ impl Tickets {
             Selector::parse(topic)
                 .map_err(|error| Refusal::invalid("topics", format!("{topic:?}: {error}")))?;
         }
-        let now = self.clock.now();
+        let now = self.clock.steady();
         let secret = new_secret("bt_");
         let row = TicketRow {
             ticket_id: uuid::Uuid::now_v7().to_string(),
@@ -95,7 +95,7 @@ impl Tickets {
 
     /// The principal behind a ticket that is good for this path and these topics.
     pub async fn redeem(&self, secret: &str, path: &str, wanted: &[Selector]) -> Result<Principal, Refusal> {
-        let (hash, now) = (hash_hex(secret.as_bytes()), self.clock.now());
+        let (hash, now) = (hash_hex(secret.as_bytes()), self.clock.steady());
         let found = self
             .database
             .run(

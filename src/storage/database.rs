@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use diesel::migration::{Migration, MigrationSource};
 use diesel_async::pooled_connection::deadpool::{Object, Pool};
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod};
 use diesel_async::{AsyncConnection, AsyncMigrationHarness, AsyncPgConnection, SimpleAsyncConnection};
@@ -133,7 +134,10 @@ impl Database {
     /// Brings the schema up to date; returns the names of the migrations that ran.
     pub async fn migrate(&self) -> Result<Vec<String>, StoreError> {
         match self.backend() {
-            Backend::Sqlite(own) => Ok(run_migrations!(own.writer().await?, SQLITE_MIGRATIONS)),
+            Backend::Sqlite(own) => {
+                refuse_newer(own.writer().await?)?;
+                Ok(run_migrations!(own.writer().await?, SQLITE_MIGRATIONS))
+            }
             Backend::Postgres(own) => {
                 let mut lock = own.connection().await?;
                 // serialises nodes that start together; held until this connection unlocks it
@@ -145,6 +149,39 @@ impl Database {
             }
         }
     }
+}
+
+/// Only one release at a time uses an embedded database: a newer one's schema means that this one is a downgrade.
+fn refuse_newer(connection: Object<SqliteConn>) -> Result<(), StoreError> {
+    let mut harness = AsyncMigrationHarness::new(connection);
+    let applied = harness.applied_migrations().map_err(unavailable)?;
+    let known: Vec<Box<dyn Migration<diesel::sqlite::Sqlite>>> =
+        SQLITE_MIGRATIONS.migrations().map_err(unavailable)?;
+    let newest = known.iter().map(|migration| migration.name().version().as_owned()).max();
+    match applied.iter().max().filter(|applied| Some(applied.as_owned()) > newest) {
+        Some(newer) => Err(StoreError::Newer(newer.to_string())),
+        None => Ok(()),
+    }
+}
+
+/// Fails when an embedded database is there and cannot be written, so that a start says so.
+///
+/// To be called before the database is opened: closing a file frees its locks for the whole process.
+pub fn check_writable(data_dir: &Path) -> Result<(), StoreError> {
+    for name in ["bongsu.db", "bongsu.db-wal"] {
+        let path = data_dir.join(name);
+        match File::options().write(true).open(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(unavailable(format!(
+                    "{} cannot be written ({error}): check its owner and permissions, and that its file system \
+                     is not mounted read-only",
+                    path.display()
+                )));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 async fn open_sqlite(options: &DatabaseOptions) -> Result<Sqlite, StoreError> {

@@ -8,6 +8,12 @@ pub enum StoreError {
     /// It cannot be reached, is full, locked or read-only: try again later.
     #[error("the database is unavailable: {0}")]
     Unavailable(String),
+    /// Its schema is of a newer release.
+    #[error(
+        "the database was migrated by a newer release (to {0}): serve it with that release, or restore a backup \
+         from before"
+    )]
+    Newer(String),
     /// A row with this identity exists already.
     #[error("the row exists already")]
     Exists,
@@ -16,17 +22,28 @@ pub enum StoreError {
     Unexpected(String),
 }
 
+const ENDED_BY_ITSELF: &str = "the transaction was given up for want of room or by an I/O error: is the disk full, \
+     or the database as large as storage.max_database_bytes allows?";
+
+fn is_rolled_back(message: &str) -> bool {
+    message.contains("no such savepoint") || message.contains("no transaction is active")
+}
+
 impl From<Error> for StoreError {
     fn from(error: Error) -> Self {
         match error {
             Error::DatabaseError(DatabaseErrorKind::UniqueViolation, _) => StoreError::Exists,
-            // a full disk, a lock, a lost connection: diesel keeps only SQLite's text
+            // diesel reports its own rollback's failure in place of what made SQLite roll back by itself
+            Error::DatabaseError(_, information) if is_rolled_back(information.message()) => {
+                StoreError::Unavailable(ENDED_BY_ITSELF.to_owned())
+            }
+            Error::NotInTransaction => StoreError::Unavailable(ENDED_BY_ITSELF.to_owned()),
+            // a lock, a lost connection, a read-only file: diesel keeps only SQLite's text
             Error::DatabaseError(_, information) => StoreError::Unavailable(information.message().to_owned()),
             Error::RollbackTransaction
             | Error::RollbackErrorOnCommit { .. }
             | Error::BrokenTransactionManager
-            | Error::AlreadyInTransaction
-            | Error::NotInTransaction => StoreError::Unavailable(error.to_string()),
+            | Error::AlreadyInTransaction => StoreError::Unavailable(error.to_string()),
             other => StoreError::Unexpected(other.to_string()),
         }
     }
@@ -43,7 +60,9 @@ impl From<StoreError> for Refusal {
                 "the database is unavailable, try again",
             ),
             StoreError::Exists => Refusal::new(RefusalKind::Conflict, "exists", "it exists already"),
-            StoreError::Unexpected(_) => Refusal::new(RefusalKind::Internal, "internal", "an internal error"),
+            StoreError::Newer(_) | StoreError::Unexpected(_) => {
+                Refusal::new(RefusalKind::Internal, "internal", "an internal error")
+            }
         }
     }
 }

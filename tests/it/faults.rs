@@ -1,3 +1,7 @@
 //! What survives which fault. Every test also shows that its fault happened.
 
+mod clock;
 mod crash;
+mod disk;
+mod engines;
+mod shutdown;

@@ -7,14 +7,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Answer, Api, Server, ServerOptions, Sse, eventually, run_cli};
 
-const SCOPES: [&str; 6] = [
-    "publish",
-    "subscribe",
-    "manage",
-    "admin",
-    "act_as_user",
-    "operator",
-];
+const SCOPES: [&str; 6] = ["publish", "subscribe", "manage", "admin", "act_as_user", "operator"];
 
 /// A new key with more options of `key create`; its id and calls with it.
 fn key(server: &Server, options: &[&str]) -> (String, Api) {
@@ -63,10 +56,7 @@ fn with_ticket(topics: &str, ticket: &str) -> String {
 fn named(answer: &Answer) -> Vec<String> {
     let body = answer.json();
     let errors = body["errors"].as_array().expect("errors");
-    errors
-        .iter()
-        .map(|error| error["message"].as_str().expect("a topic").to_owned())
-        .collect()
+    errors.iter().map(|error| error["message"].as_str().expect("a topic").to_owned()).collect()
 }
 
 #[tokio::test]
@@ -85,43 +75,13 @@ async fn every_scope_allows_its_commands_and_no_others() {
             status => status,
         };
         for (what, status, allowed, granted) in [
-            (
-                "publish",
-                api.post("/v2/events", &publish).await.status,
-                "publish",
-                202,
-            ),
-            (
-                "publish elsewhere",
-                api.post("/v2/events", &other).await.status,
-                "publish",
-                202,
-            ),
+            ("publish", api.post("/v2/events", &publish).await.status, "publish", 202),
+            ("publish elsewhere", api.post("/v2/events", &other).await.status, "publish", 202),
             ("batch", batched, "publish", 202),
-            (
-                "ei",
-                api.post("/v2/fleet/ei-update", &reading).await.status,
-                "publish manage",
-                200,
-            ),
-            (
-                "eis",
-                api.post("/v2/fleet/ei-update/batch", &readings).await.status,
-                "publish manage",
-                200,
-            ),
-            (
-                "fleets",
-                api.get("/v2/fleets").await.status,
-                "subscribe manage admin",
-                200,
-            ),
-            (
-                "fleet",
-                api.get("/v2/fleets/FLT-publish").await.status,
-                "subscribe manage admin",
-                200,
-            ),
+            ("ei", api.post("/v2/fleet/ei-update", &reading).await.status, "publish manage", 200),
+            ("eis", api.post("/v2/fleet/ei-update/batch", &readings).await.status, "publish manage", 200),
+            ("fleets", api.get("/v2/fleets").await.status, "subscribe manage admin", 200),
+            ("fleet", api.get("/v2/fleets/FLT-publish").await.status, "subscribe manage admin", 200),
             (
                 "history",
                 api.get("/v2/fleets/FLT-publish/history").await.status,
@@ -134,12 +94,7 @@ async fn every_scope_allows_its_commands_and_no_others() {
                 "subscribe admin act_as_user",
                 201,
             ),
-            (
-                "revoke",
-                api.delete("/v2/admin/keys/none").await.status,
-                "admin",
-                404,
-            ),
+            ("revoke", api.delete("/v2/admin/keys/none").await.status, "admin", 404),
             ("metrics", api.get("/metrics").await.status, "operator", 200),
         ] {
             let allowed = allowed.split(' ').any(|own| own == scope);
@@ -183,9 +138,7 @@ async fn every_scope_allows_its_topics_and_no_others() {
 async fn a_stream_with_a_refused_topic_is_refused_and_names_it() {
     let server = Server::start();
     let (api, operator) = (scoped(&server, "subscribe"), server.operator());
-    let answer = api
-        .get(&stream_path("topic:a,admin,user:u1,fleet:*,fleet:a"))
-        .await;
+    let answer = api.get(&stream_path("topic:a,admin,user:u1,fleet:*,fleet:a")).await;
     assert_eq!(named(&answer), ["admin", "user:u1", "fleet:*"]);
     assert_eq!(answer.problem(403), "forbidden_topics");
     let counted = "bongsu_auth_failures_total{reason=\"forbidden_topics\"}";
@@ -213,12 +166,7 @@ async fn without_good_credentials_nothing_is_told() {
             assert!(answer.headers.contains_key("www-authenticate"), "{path}");
             answer.problem(401);
         }
-        let answer = api
-            .post(
-                "/v2/events",
-                &json!({"topic": "topic:a", "type": "tick", "data": 1}),
-            )
-            .await;
+        let answer = api.post("/v2/events", &json!({"topic": "topic:a", "type": "tick", "data": 1})).await;
         answer.problem(401);
     }
     for api in [&anonymous, &wrong] {
@@ -232,23 +180,18 @@ async fn without_good_credentials_nothing_is_told() {
         let name = format!("bongsu_auth_failures_total{{reason=\"{reason}\"}}");
         assert_eq!(operator.metric(&name).await, count, "{reason}");
     }
-    let bearer = anonymous
-        .request("GET", "/v2/fleets")
-        .header("Authorization", format!("bearer {}", server.key()));
+    let bearer =
+        anonymous.request("GET", "/v2/fleets").header("Authorization", format!("bearer {}", server.key()));
     Api::send(bearer).await.expect("an answer").expect(200);
-    let basic = anonymous
-        .request("GET", "/v2/fleets")
-        .header("Authorization", format!("Basic {}", server.key()));
+    let basic =
+        anonymous.request("GET", "/v2/fleets").header("Authorization", format!("Basic {}", server.key()));
     Api::send(basic).await.expect("an answer").problem(401);
 }
 
 #[tokio::test]
 async fn a_key_bound_to_a_user_has_that_users_rights() {
     let server = Server::start();
-    let (_, alice) = key(
-        &server,
-        &["--scopes", "publish,subscribe,admin", "--sub", "alice"],
-    );
+    let (_, alice) = key(&server, &["--scopes", "publish,subscribe,admin", "--sub", "alice"]);
     let mut stream = alice.listen("user:alice,topic:a,fleet:a", None).await;
     assert_eq!(stream.ready().await["user_id"], "alice");
     for topic in ["user:bob", "order:1", "admin", "dashboard", "bid:*"] {
@@ -267,9 +210,7 @@ async fn identity_headers_are_refused_without_the_scope_for_them() {
     let server = Server::start();
     let send = async |api: &Api, headers: &[(&str, &str)]| {
         let request = api.request("GET", &stream_path("topic:a"));
-        let request = headers
-            .iter()
-            .fold(request, |request, (name, value)| request.header(*name, *value));
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
         Api::send(request).await.expect("an answer")
     };
     for scopes in ["subscribe", "publish,subscribe,manage,admin"] {
@@ -292,19 +233,10 @@ async fn identity_headers_are_refused_without_the_scope_for_them() {
         .header("x-user-id", "bob")
         .header("x-tenant-id", "default");
     let ready = Sse::open(request).await.ready().await;
-    assert_eq!(
-        (&ready["user_id"], &ready["tenant_id"]),
-        (&json!("bob"), &json!("default"))
-    );
-    let request = service
-        .request("GET", &stream_path("user:carol"))
-        .header("x-user-id", "bob");
+    assert_eq!((&ready["user_id"], &ready["tenant_id"]), (&json!("bob"), &json!("default")));
+    let request = service.request("GET", &stream_path("user:carol")).header("x-user-id", "bob");
     let answer = Api::send(request).await.expect("an answer");
-    assert_eq!(
-        named(&answer),
-        ["user:carol"],
-        "then it is that user and nobody else"
-    );
+    assert_eq!(named(&answer), ["user:carol"], "then it is that user and nobody else");
 }
 
 async fn cut_within_a_second(stream: &mut Sse, since: Instant) {
@@ -322,10 +254,7 @@ async fn revoking_a_key_over_http_cuts_its_sessions() {
     let (admin, operator) = (scoped(&server, "admin"), server.operator());
     let (key_id, api) = key(&server, &["--scopes", "subscribe"]);
     let (_, bystander) = key(&server, &["--scopes", "subscribe"]);
-    let mut streams = [
-        api.listen("topic:a", None).await,
-        api.listen("fleet:a", None).await,
-    ];
+    let mut streams = [api.listen("topic:a", None).await, api.listen("fleet:a", None).await];
     let mut other = bystander.listen("topic:a", None).await;
     for stream in streams.iter_mut().chain([&mut other]) {
         stream.ready().await;
@@ -346,9 +275,8 @@ async fn revoking_a_key_over_http_cuts_its_sessions() {
     server.api().publish("topic:a", "tick", json!(1)).await;
     assert_eq!(other.expect("tick").await.data["data"], 1, "others stay");
     let closes = operator.get("/metrics").await.text;
-    let line = closes
-        .lines()
-        .find(|line| line.starts_with("bongsu_closes_total") && line.contains("code=\"3500\""));
+    let line =
+        closes.lines().find(|line| line.starts_with("bongsu_closes_total") && line.contains("code=\"3500\""));
     assert!(line.is_some_and(|line| line.ends_with(" 2")), "{line:?}");
 }
 
@@ -372,10 +300,7 @@ async fn a_revoked_key_stays_revoked_across_a_restart() {
     let mut server = Server::start();
     let (key_id, api) = key(&server, &["--scopes", "subscribe"]);
     api.get("/v2/fleets").await.expect(200);
-    scoped(&server, "admin")
-        .delete(&format!("/v2/admin/keys/{key_id}"))
-        .await
-        .expect(204);
+    scoped(&server, "admin").delete(&format!("/v2/admin/keys/{key_id}")).await.expect(204);
     server.kill();
     server.restart(|options| options);
     api.get("/v2/fleets").await.problem(401);
@@ -431,11 +356,7 @@ async fn a_ticket_is_good_for_its_path_and_topics_only() {
     assert_eq!(answer.problem(403), "ticket_path");
     let own = ticket(&api, json!({"topics": ["topic:a", "topic:b"]})).await;
     for topics in ["topic:a", "topic:b,topic:a"] {
-        anonymous
-            .stream(&with_ticket(topics, &own), None)
-            .await
-            .ready()
-            .await;
+        anonymous.stream(&with_ticket(topics, &own), None).await.ready().await;
     }
     let answer = anonymous.get(&with_ticket("topic:a,topic:c", &own)).await;
     assert!(answer.text.contains("topic:c"));
@@ -495,10 +416,7 @@ async fn a_ticket_dies_with_its_key() {
     stream.ready().await;
     let since = Instant::now();
     let admin = scoped(&server, "admin");
-    admin
-        .delete(&format!("/v2/admin/keys/{key_id}"))
-        .await
-        .expect(204);
+    admin.delete(&format!("/v2/admin/keys/{key_id}")).await.expect(204);
     cut_within_a_second(&mut stream, since).await;
     for path in [path, unused] {
         assert_eq!(anonymous.get(&path).await.problem(401), "revoked");
@@ -511,20 +429,13 @@ async fn a_ticket_is_no_key_and_appears_in_no_log() {
     let api = server.api();
     let anonymous = api.anonymous();
     let own = ticket(&api, json!({})).await;
-    anonymous
-        .stream(&with_ticket("topic:a", &own), None)
-        .await
-        .ready()
-        .await;
+    anonymous.stream(&with_ticket("topic:a", &own), None).await.ready().await;
     for path in ["/v2/realtime/tickets", "/v2/events"] {
         let in_url = anonymous.post(&format!("{path}?ticket={own}"), &json!({})).await;
         in_url.problem(401);
         server.api_with(&own).post(path, &json!({})).await.problem(401);
     }
-    anonymous
-        .get(&format!("/v2/fleets?ticket={own}"))
-        .await
-        .problem(401);
+    anonymous.get(&format!("/v2/fleets?ticket={own}")).await.problem(401);
     let log = server.stderr();
     assert!(log.contains("/v2/realtime/stream"), "requests are logged");
     assert!(!log.contains(&own) && !log.contains(server.key()));
@@ -533,10 +444,9 @@ async fn a_ticket_is_no_key_and_appears_in_no_log() {
 async fn from_origin(api: &Api, method: &str, path: &str, origin: &str) -> (u16, HeaderMap) {
     let mut request = api.request(method, path).header("Origin", origin);
     if method == "OPTIONS" {
-        request = request.header("Access-Control-Request-Method", "POST").header(
-            "Access-Control-Request-Headers",
-            "x-api-key,content-type,idempotency-key",
-        );
+        request = request
+            .header("Access-Control-Request-Method", "POST")
+            .header("Access-Control-Request-Headers", "x-api-key,content-type,idempotency-key");
     }
     let response = request.send().await.expect("an answer");
     (response.status().as_u16(), response.headers().clone())
@@ -553,26 +463,17 @@ async fn pages_of_listed_origins_may_use_the_api_and_no_others() {
         assert_eq!(status, 200);
         assert_eq!(headers["access-control-allow-origin"], origin);
         assert_eq!(headers["access-control-allow-credentials"], "true");
-        let allowed = headers["access-control-allow-headers"]
-            .to_str()
-            .expect("text")
-            .to_lowercase();
+        let allowed = headers["access-control-allow-headers"].to_str().expect("text").to_lowercase();
         for name in ["x-api-key", "content-type", "idempotency-key", "last-event-id"] {
             assert!(allowed.contains(name), "{name} in {allowed}");
         }
         for path in paths {
             let (status, headers) = from_origin(&api, "GET", path, origin).await;
-            assert_eq!(
-                (status, &headers["access-control-allow-origin"]),
-                (200, &origin.parse().unwrap())
-            );
+            assert_eq!((status, &headers["access-control-allow-origin"]), (200, &origin.parse().unwrap()));
         }
         // a page must be able to read why it was refused
         let (status, headers) = from_origin(&api.anonymous(), "GET", "/v2/fleets", origin).await;
-        assert_eq!(
-            (status, &headers["access-control-allow-origin"]),
-            (401, &origin.parse().unwrap())
-        );
+        assert_eq!((status, &headers["access-control-allow-origin"]), (401, &origin.parse().unwrap()));
     }
     let closed = Server::start();
     for (api, origin) in [
@@ -586,10 +487,7 @@ async fn pages_of_listed_origins_may_use_the_api_and_no_others() {
         assert!(!headers.contains_key("access-control-allow-origin"), "{origin}");
         for path in paths {
             let (_, headers) = from_origin(api, "GET", path, origin).await;
-            assert!(
-                !headers.contains_key("access-control-allow-origin"),
-                "{origin} {path}"
-            );
+            assert!(!headers.contains_key("access-control-allow-origin"), "{origin} {path}");
         }
     }
 }

@@ -3,6 +3,8 @@
 mod support;
 
 mod architecture;
+mod cli;
+mod clients;
 mod documentation;
 mod faults;
 mod first_light;

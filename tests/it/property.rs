@@ -136,10 +136,7 @@ impl Listener {
                     last = seq(&position);
                 }
                 Frame::Close(close) => {
-                    assert!(
-                        [1001, 3001].contains(&close["code"].as_u64().unwrap_or_default()),
-                        "{close}"
-                    );
+                    assert!([1001, 3001].contains(&close["code"].as_u64().unwrap_or_default()), "{close}");
                     return;
                 }
                 Frame::Ready(_) => panic!("ready comes once"),

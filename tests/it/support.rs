@@ -2,9 +2,11 @@
 
 pub mod api;
 pub mod burst;
+pub mod child;
 pub mod client;
 pub mod database;
 pub mod memory;
+pub mod obstacles;
 pub mod postgres;
 pub mod raw;
 pub mod server;
@@ -13,10 +15,12 @@ pub mod wait;
 
 pub use api::{Answer, Api};
 pub use burst::{Burst, assert_kept, counted, counts};
+pub use child::Program;
 pub use client::{Client, Event, Frame};
 pub use database::Outsider;
 pub use memory::resident_bytes;
+pub use obstacles::{Frozen, SmallDisk};
 pub use raw::Raw;
-pub use server::{Server, ServerOptions, run_cli};
-pub use sse::Sse;
+pub use server::{Server, ServerOptions, binary, run_cli, run_cli_with};
+pub use sse::{Sse, SseEvent};
 pub use wait::{PATIENCE, eventually, pause};

@@ -58,7 +58,13 @@ pub fn binary() -> &'static str {
 
 /// Runs a command of the binary to its end: status, standard output, standard error.
 pub fn run_cli(args: &[&str]) -> (ExitStatus, String, String) {
-    let output = clean(Command::new(binary())).args(args).output().expect("the binary runs");
+    run_cli_with(&[], args)
+}
+
+/// The same with variables of the environment.
+pub fn run_cli_with(env: &[(&str, &str)], args: &[&str]) -> (ExitStatus, String, String) {
+    let output =
+        clean(Command::new(binary())).args(args).envs(env.iter().copied()).output().expect("the binary runs");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (output.status, text(&output.stdout), text(&output.stderr))
 }
