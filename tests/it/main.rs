@@ -3,4 +3,6 @@
 mod support;
 
 mod first_light;
+mod hostile_clients;
+mod retryable_refusals;
 mod slow_clients;
