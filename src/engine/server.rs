@@ -166,6 +166,7 @@ fn worker(services: &Services) -> Rc<http::WorkerContext> {
         rooms,
         metrics: services.metrics.clone(),
         ready_timeout: Duration::from_millis(settings.sessions.ready_timeout_ms),
+        stall: Duration::from_millis(settings.server.stall_timeout_ms),
     };
     Rc::new(http::WorkerContext {
         sessions: Rc::new(sessions),

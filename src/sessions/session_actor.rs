@@ -29,6 +29,8 @@ pub struct SessionContext {
     pub metrics: Arc<Metrics>,
     /// `ready` must be known within this time.
     pub ready_timeout: Duration,
+    /// A reader that takes nothing for this long is gone.
+    pub stall: Duration,
 }
 
 /// What a connection asks for, once its credentials and topics have been checked.
@@ -238,10 +240,13 @@ struct Begin(Port<SessionActor>);
 #[rtype(result = "()")]
 struct Notify(Notice);
 
-/// The client has left.
+/// The client has left, or the kernel has given it up.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(super) struct Left;
+pub(super) struct Left {
+    /// How long frames had been waiting without any being taken.
+    pub stalled: Duration,
+}
 
 impl Handler<Counted<Begin>> for SessionActor {
     type Result = ();
@@ -273,7 +278,11 @@ impl Handler<Counted<Left>> for SessionActor {
     type Result = ();
 
     fn handle(&mut self, message: Counted<Left>, context: &mut Context<Self>) {
-        message.open();
+        // the kernel and the sweep notice a reader that stopped at about the same time: whichever is
+        // first, it is counted as what it is
+        if message.open().stalled >= self.context.stall / 2 {
+            self.closed.get_or_insert(CloseCode::SlowConsumer);
+        }
         context.stop();
     }
 }

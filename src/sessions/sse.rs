@@ -1,6 +1,7 @@
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use actix_web::body::{BodySize, MessageBody};
 use bytes::Bytes;
@@ -42,8 +43,9 @@ impl MessageBody for SseBody {
 
 impl Drop for SseBody {
     fn drop(&mut self) {
+        let stalled = self.queue.stalled_for(Instant::now());
         self.queue.leave();
         // a full mailbox changes nothing: the registry's sweep finds the queue abandoned
-        let _ = self.session.tell(Left);
+        let _ = self.session.tell(Left { stalled });
     }
 }

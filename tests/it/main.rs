@@ -13,5 +13,7 @@ mod identity;
 mod property;
 mod publishing;
 mod recovery;
+mod hostile_clients;
+mod retryable_refusals;
 mod slow_clients;
 mod storage;

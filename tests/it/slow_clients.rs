@@ -321,3 +321,54 @@ async fn a_full_queue_drops_volatile_first_then_conflates_latest_then_cuts() {
     let missed = missed.iter().filter_map(|event| event.data["data"]["n"].as_u64());
     assert!(missed.eq(after..durables));
 }
+
+/// Narrow readers that have their `ready` and read nothing from then on.
+async fn stopped_readers(server: &Server, count: usize, topics: &str) -> Vec<Raw> {
+    let mut readers = Vec::with_capacity(count);
+    while readers.len() < count {
+        let open = async || {
+            Raw::connect_narrow(server.address(), TINY)
+                .await
+                .listen(server.key(), topics)
+                .await
+        };
+        let some = (0..50.min(count - readers.len())).map(|_| open());
+        readers.extend(futures_util::future::join_all(some).await);
+    }
+    readers
+}
+
+#[tokio::test]
+async fn heavy_a_thousand_readers_that_stop_cost_no_more_than_their_queues_and_give_it_back() {
+    const READERS: usize = 1000;
+    let server = Server::start();
+    let (api, operator) = (server.api(), operator(&server));
+    let before = resident_bytes(server.pid());
+    let mut kept = Vec::new();
+    for wave in 1..=3 {
+        let readers = stopped_readers(&server, READERS, "topic:busy").await;
+        reaches(&operator, CONNECTIONS, READERS as f64).await;
+        let connected = resident_bytes(server.pid());
+        let mut most = connected;
+        for part in 0..40 {
+            publish_many(&api, "topic:busy", "durable", part * 50..(part + 1) * 50, 1024).await;
+            most = most.max(resident_bytes(server.pid()));
+        }
+        reaches(&operator, CONNECTIONS, 0.0).await;
+        assert_eq!(operator.metric(CUT).await, (wave * READERS) as f64);
+        eventually("the sockets' end", async || {
+            readers.iter().step_by(100).all(Raw::is_over).then_some(())
+        })
+        .await;
+        let peak = most.saturating_sub(connected);
+        assert!(peak < READERS as u64 * 256 * 1024 + 32 * MIB, "{peak} bytes");
+        kept.push(resident_bytes(server.pid()).saturating_sub(before));
+        let idle = connected.saturating_sub(before);
+        println!(
+            "wave {wave}: {idle} bytes above the start when connected, {peak} more at most, {kept:?} kept"
+        );
+    }
+    assert!(operator.metric(DISCARDED).await > 0.0);
+    // what the allocator keeps serves the next: a wave of its own would be tens of megabytes more
+    assert!(kept[2] < kept[0] + 16 * MIB, "{kept:?}");
+}
