@@ -65,6 +65,7 @@ pub struct Metrics {
     http_seconds: Family<Route, Histogram, fn() -> Histogram>,
     auth_failures: Family<Reason, Counter>,
     unavailable_answers: Counter,
+    logging_dropped: Counter,
     process_resident_bytes: Gauge,
     process_cpu_seconds: GaugeF64,
     process_open_fds: Gauge,
@@ -172,6 +173,11 @@ impl Default for Metrics {
                 "Requests answered 503 because of the database",
                 Counter::default()
             ),
+            logging_dropped: register!(
+                "logging_dropped",
+                "Log lines not written to a file because too many waited",
+                Counter::default()
+            ),
             process_resident_bytes: register!(
                 "process_resident_bytes",
                 "Memory of the process",
@@ -211,6 +217,8 @@ impl Metrics {
     }
 
     fn read_process(&self) {
+        let dropped = super::logging::dropped_lines();
+        self.logging_dropped.inc_by(dropped.saturating_sub(self.logging_dropped.get()));
         let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
         let pages: i64 = statm.split(' ').nth(1).and_then(|text| text.parse().ok()).unwrap_or(0);
         self.process_resident_bytes.set(pages * 4096);

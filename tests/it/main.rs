@@ -5,4 +5,5 @@ mod support;
 mod architecture;
 mod documentation;
 mod first_light;
+mod logging;
 mod storage;
