@@ -69,6 +69,7 @@ pub struct Metrics {
     process_resident_bytes: Gauge,
     process_cpu_seconds: GaugeF64,
     process_open_fds: Gauge,
+    process_max_fds: Gauge,
 }
 
 struct ReadingSlot(Reading);
@@ -193,6 +194,11 @@ impl Default for Metrics {
                 "Open file descriptors of the process",
                 Gauge::default()
             ),
+            process_max_fds: register!(
+                "process_max_fds",
+                "File descriptors that the process may open; 0: no limit",
+                Gauge::default()
+            ),
             readings: Mutex::default(),
             registry,
         }
@@ -229,6 +235,10 @@ impl Metrics {
         self.process_cpu_seconds.set(ticks / 100.0);
         let descriptors = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
         self.process_open_fds.set(i64::try_from(descriptors).unwrap_or(i64::MAX));
+        let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+        let soft =
+            limits.lines().find_map(|line| line.strip_prefix("Max open files")?.split_whitespace().next());
+        self.process_max_fds.set(soft.and_then(|text| text.parse().ok()).unwrap_or(0));
     }
 
     /// A connection opened.

@@ -190,6 +190,17 @@ async fn a_connection_is_logged_when_it_opens_and_when_it_ends() {
 }
 
 #[tokio::test]
+async fn a_users_connection_is_logged_with_the_user() {
+    let logged = Logged::start("info");
+    let api = logged.server.api_with(&logged.server.create_key("subscribe,act_as_user"));
+    let request = api.request("GET", "/v2/realtime/stream?topics=topic:news").header("X-User-Id", "u-7");
+    crate::support::Sse::open(request).await.ready().await;
+    for message in ["connected", "disconnected"] {
+        assert_eq!(logged.line("combined.log", says(message)).await["user_id"], "u-7", "{message}");
+    }
+}
+
+#[tokio::test]
 async fn the_line_of_a_closed_connection_says_why() {
     let logged = Logged::start("info");
     let mut stream = logged.server.api().listen("topic:news", None).await;
