@@ -89,7 +89,7 @@ section!(Cors { allowed_origins: Vec<String> });
 section!(Idempotency { publish_s: u64, command_s: u64, dedup_window_ms: u64 });
 section!(Fleets { grade_bounds: Vec<String>, history: usize });
 section!(Drain { announce_ms: u64, window_s: u64, retry_spread_ms: u64 });
-section!(Logging { level: String, format: String });
+section!(Logging { level: String, format: String, dir: String, max_files: usize });
 section!(Metrics { bind: String });
 
 impl Settings {

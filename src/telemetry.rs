@@ -3,7 +3,7 @@
 mod logging;
 mod metrics;
 
-pub use logging::{LogLevel, init_logging};
+pub use logging::{Logging, LoggingError, init_logging};
 pub use metrics::{Metrics, Reading};
 
 /// Ends the process on the spot, as a power cut would, when `BONGSU_CRASH_AT` names this point.

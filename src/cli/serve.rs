@@ -6,7 +6,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::Common;
 use crate::engine::{Engine, FirstKey, StartOptions, Started};
 use crate::settings::Settings;
-use crate::telemetry::{LogLevel, init_logging};
+use crate::telemetry::{Logging, init_logging};
 
 /// Options of `serve`.
 #[derive(Clone, Debug, clap::Args)]
@@ -30,7 +30,7 @@ impl ServeArgs {
 /// Serves until SIGTERM or SIGINT.
 pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
     let (settings, warnings) = args.settings()?;
-    let log_level = init_logging(&settings.logging.level, &settings.logging.format);
+    let logging = init_logging(&settings.logging)?;
     for warning in warnings {
         tracing::warn!("{}", warning.0);
     }
@@ -46,7 +46,7 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
             tokio::select! {
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
-                _ = hangup.recv() => reload(args, log_level.as_ref()),
+                _ = hangup.recv() => reload(args, &logging),
             }
         }
         engine.shutdown();
@@ -55,10 +55,10 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
 }
 
 /// Rereads what can change while serving: the log level.
-fn reload(args: &ServeArgs, log_level: Option<&LogLevel>) {
+fn reload(args: &ServeArgs, logging: &Logging) {
     match args.settings() {
         Ok((settings, _)) => {
-            let set = log_level.is_some_and(|level| level.set(&settings.logging.level));
+            let set = logging.set_level(&settings.logging.level);
             tracing::info!(level = settings.logging.level, set, "configuration reread");
         }
         Err(error) => tracing::error!(%error, "the configuration could not be reread; nothing changed"),

@@ -18,6 +18,9 @@ use crate::wire::{self, CloseCode};
 /// Messages that may wait for one session.
 const MAILBOX: usize = 16;
 
+/// A client's own name is kept and logged up to this length; browsers' take 80 to 140 bytes.
+const USER_AGENT_BYTES: usize = 160;
+
 /// What every session of a worker is given.
 #[derive(Clone)]
 pub struct SessionContext {
@@ -70,12 +73,63 @@ pub struct SessionActor {
     closed: Option<CloseCode>,
 }
 
-/// What is said about the connection when it ends.
+/// What is said about the connection when it ends; kept while it is open, so in as few bytes as do.
 struct About {
     id: ConnectionId,
+    connection_id: Box<str>,
     tenant: TenantId,
+    user_id: Option<Box<str>>,
     transport: &'static str,
+    peer: Option<IpAddr>,
+    /// At most [`USER_AGENT_BYTES`], beside a send queue of kilobytes: a line that can be read alone is worth it.
+    user_agent: Box<str>,
     opened: Instant,
+}
+
+impl About {
+    fn new(request: &SessionRequest) -> Self {
+        let shown = request.user_agent.floor_char_boundary(USER_AGENT_BYTES);
+        About {
+            id: request.id,
+            connection_id: request.hello.connection_id.as_str().into(),
+            tenant: request.tenant.clone(),
+            user_id: request.hello.user_id.as_deref().map(Into::into),
+            transport: request.transport,
+            peer: request.peer,
+            user_agent: request.user_agent[..shown].into(),
+            opened: Instant::now(),
+        }
+    }
+
+    fn log_connected(&self, topics: usize) {
+        tracing::info!(
+            connection_id = &*self.connection_id,
+            tenant = %self.tenant,
+            user_id = self.user_id.as_deref(),
+            transport = self.transport,
+            ip = self.peer.map(tracing::field::display),
+            user_agent = &*self.user_agent,
+            topics,
+            "connected"
+        );
+    }
+
+    fn log_disconnected(&self, close: Option<(u16, &'static str)>, bytes: u64) {
+        let (code, reason) = close.unwrap_or((0, "client_left"));
+        tracing::info!(
+            connection_id = &*self.connection_id,
+            tenant = %self.tenant,
+            user_id = self.user_id.as_deref(),
+            transport = self.transport,
+            ip = self.peer.map(tracing::field::display),
+            user_agent = &*self.user_agent,
+            code,
+            reason,
+            duration_ms = self.opened.elapsed().as_millis() as u64,
+            bytes,
+            "disconnected"
+        );
+    }
 }
 
 impl SessionActor {
@@ -86,22 +140,8 @@ impl SessionActor {
         queue: Rc<SendQueue>,
     ) -> Port<SessionActor> {
         context.metrics.connected(request.transport, request.tenant.as_str());
-        tracing::debug!(
-            connection_id = request.hello.connection_id,
-            tenant = %request.tenant,
-            user_id = request.hello.user_id,
-            transport = request.transport,
-            ip = request.peer.map(tracing::field::display),
-            user_agent = request.user_agent,
-            topics = request.grants.len(),
-            "connected"
-        );
-        let about = About {
-            id: request.id,
-            tenant: request.tenant.clone(),
-            transport: request.transport,
-            opened: Instant::now(),
-        };
+        let about = About::new(&request);
+        about.log_connected(request.grants.len());
         let actor = SessionActor {
             session: Session::new(request.grants.clone()),
             context,
@@ -213,15 +253,7 @@ impl Actor for SessionActor {
         self.queue.finish(wire::close_frame(CloseCode::GoingAway, CloseCode::GoingAway.default_retry()));
         let close = self.closed.map(|code| (code.code(), code.reason()));
         self.context.metrics.closed(self.about.transport, self.about.tenant.as_str(), close);
-        tracing::debug!(
-            connection = self.about.id,
-            tenant = %self.about.tenant,
-            transport = self.about.transport,
-            reason = close.map_or("client_left", |(_, reason)| reason),
-            duration_ms = self.about.opened.elapsed().as_millis() as u64,
-            bytes = self.queue.sent_bytes(),
-            "disconnected"
-        );
+        self.about.log_disconnected(close, self.queue.sent_bytes());
     }
 }
 

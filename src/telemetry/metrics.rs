@@ -65,9 +65,11 @@ pub struct Metrics {
     http_seconds: Family<Route, Histogram, fn() -> Histogram>,
     auth_failures: Family<Reason, Counter>,
     unavailable_answers: Counter,
+    logging_dropped: Counter,
     process_resident_bytes: Gauge,
     process_cpu_seconds: GaugeF64,
     process_open_fds: Gauge,
+    process_max_fds: Gauge,
 }
 
 struct ReadingSlot(Reading);
@@ -172,6 +174,11 @@ impl Default for Metrics {
                 "Requests answered 503 because of the database",
                 Counter::default()
             ),
+            logging_dropped: register!(
+                "logging_dropped",
+                "Log lines not written to a file because too many waited",
+                Counter::default()
+            ),
             process_resident_bytes: register!(
                 "process_resident_bytes",
                 "Memory of the process",
@@ -185,6 +192,11 @@ impl Default for Metrics {
             process_open_fds: register!(
                 "process_open_fds",
                 "Open file descriptors of the process",
+                Gauge::default()
+            ),
+            process_max_fds: register!(
+                "process_max_fds",
+                "File descriptors that the process may open; 0: no limit",
                 Gauge::default()
             ),
             readings: Mutex::default(),
@@ -230,6 +242,8 @@ impl Metrics {
     }
 
     fn read_process(&self) {
+        let dropped = super::logging::dropped_lines();
+        self.logging_dropped.inc_by(dropped.saturating_sub(self.logging_dropped.get()));
         let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
         let pages: i64 = statm.split(' ').nth(1).and_then(|text| text.parse().ok()).unwrap_or(0);
         self.process_resident_bytes.set(pages * 4096);
@@ -240,6 +254,10 @@ impl Metrics {
         self.process_cpu_seconds.set(ticks / 100.0);
         let descriptors = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
         self.process_open_fds.set(i64::try_from(descriptors).unwrap_or(i64::MAX));
+        let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+        let soft =
+            limits.lines().find_map(|line| line.strip_prefix("Max open files")?.split_whitespace().next());
+        self.process_max_fds.set(soft.and_then(|text| text.parse().ok()).unwrap_or(0));
     }
 
     /// A connection opened.

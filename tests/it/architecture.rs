@@ -39,6 +39,7 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("diesel_async", &["storage"]),
     ("reqwest", &["cli"]),
     ("prometheus_client", &["telemetry", "sessions/send_queue.rs"]),
+    ("tracing_appender", &["telemetry"]),
     ("clap", &["cli", "main.rs", "bench"]),
 ];
 

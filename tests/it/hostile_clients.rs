@@ -23,12 +23,7 @@ impl Scene {
         let mut bystander = server.api().listen("topic:bystander", None).await;
         bystander.ready().await;
         let resident = resident_bytes(server.pid());
-        Scene {
-            server,
-            bystander,
-            resident,
-            events: 0,
-        }
+        Scene { server, bystander, resident, events: 0 }
     }
 
     async fn raw(&self) -> Raw {
@@ -51,9 +46,7 @@ impl Scene {
 
     /// The code and the named fields of the problem that a publish of `body` is answered with.
     async fn refused(&self, body: &str, status: u16) -> (String, Vec<String>) {
-        let answer = self
-            .answer(self.post("/v2/events", "Content-Type: application/json\r\n", body))
-            .await;
+        let answer = self.answer(self.post("/v2/events", "Content-Type: application/json\r\n", body)).await;
         let code = answer.problem(status);
         let problem: Value = serde_json::from_str(&answer.body).expect("JSON");
         let fields = problem["errors"].as_array().expect("errors").iter();
@@ -66,8 +59,7 @@ impl Scene {
         let api = self.server.api();
         assert_eq!(api.get("/health").await.expect(200), json!({"status": "ok"}));
         self.events += 1;
-        api.publish("topic:bystander", "noise", json!({"n": self.events}))
-            .await;
+        api.publish("topic:bystander", "noise", json!({"n": self.events})).await;
         let event = self.bystander.take(1).await.remove(0);
         assert_eq!(event.data["data"]["n"], self.events);
         let grown = resident_bytes(self.server.pid()).saturating_sub(self.resident);
@@ -84,20 +76,12 @@ async fn a_request_head_that_comes_byte_by_byte_is_ended_in_time() {
     let sent = raw.drip(head.as_bytes(), Duration::from_millis(10)).await;
     assert!(sent < head.len(), "all of it was taken");
     // the clock of these timeouts moves in steps of half a second
-    assert!(
-        (250..3000).contains(&started.elapsed().as_millis()),
-        "{:?}",
-        started.elapsed()
-    );
+    assert!((250..3000).contains(&started.elapsed().as_millis()), "{:?}", started.elapsed());
     assert!(raw.rest().await.starts_with("HTTP/1.1 408 "));
     // saying nothing at all is no better
     let started = Instant::now();
     scene.raw().await.rest().await;
-    assert!(
-        started.elapsed() < Duration::from_secs(3),
-        "{:?}",
-        started.elapsed()
-    );
+    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
     scene.is_unharmed().await;
 }
 
@@ -105,21 +89,13 @@ async fn a_request_head_that_comes_byte_by_byte_is_ended_in_time() {
 async fn a_request_body_that_comes_byte_by_byte_is_ended_in_time() {
     let mut scene = Scene::set(ServerOptions::default().set("server.request_body_timeout_ms", 500)).await;
     let mut raw = scene.raw().await;
-    let request = scene.post(
-        "/v2/events",
-        "Content-Type: application/json\r\n",
-        &" ".repeat(2000),
-    );
+    let request = scene.post("/v2/events", "Content-Type: application/json\r\n", &" ".repeat(2000));
     let (head, body) = request.split_once("\r\n\r\n").expect("a head");
     raw.send(format!("{head}\r\n\r\n")).await;
     let started = Instant::now();
     let sent = raw.drip(body.as_bytes(), Duration::from_millis(10)).await;
     assert!(sent < body.len(), "all of it was taken");
-    assert!(
-        (500..3000).contains(&started.elapsed().as_millis()),
-        "{:?}",
-        started.elapsed()
-    );
+    assert!((500..3000).contains(&started.elapsed().as_millis()), "{:?}", started.elapsed());
     assert_eq!(raw.answer().await.problem(408), "body_timeout");
     scene.is_unharmed().await;
 }
@@ -128,13 +104,10 @@ async fn a_request_body_that_comes_byte_by_byte_is_ended_in_time() {
 async fn ten_megabytes_of_headers_are_refused_without_being_kept() {
     let mut scene = Scene::set(ServerOptions::default()).await;
     let one = format!("X-Huge: {}\r\n", "a".repeat(10 * 1024 * 1024));
-    let many: String = (0..200_000)
-        .map(|n| format!("X-Header-{n}: {:030}\r\n", n))
-        .collect();
+    let many: String = (0..200_000).map(|n| format!("X-Header-{n}: {:030}\r\n", n)).collect();
     for headers in [one, many] {
         let mut raw = scene.raw().await;
-        raw.offer(format!("GET /health HTTP/1.1\r\nHost: a\r\n{headers}\r\n"))
-            .await;
+        raw.offer(format!("GET /health HTTP/1.1\r\nHost: a\r\n{headers}\r\n")).await;
         let text = raw.rest().await;
         let refused = text.is_empty() || text.starts_with("HTTP/1.1 4");
         assert!(refused, "{text}");
@@ -146,12 +119,7 @@ async fn ten_megabytes_of_headers_are_refused_without_being_kept() {
 async fn too_many_or_invalid_topics_are_refused_by_name() {
     let mut scene = Scene::set(ServerOptions::default()).await;
     let key = scene.server.key().to_owned();
-    let topics = |count: usize| {
-        (0..count)
-            .map(|n| format!("topic:{n}"))
-            .collect::<Vec<_>>()
-            .join(",")
-    };
+    let topics = |count: usize| (0..count).map(|n| format!("topic:{n}")).collect::<Vec<_>>().join(",");
     for count in [129, 3000] {
         let answer = scene.answer(stream_request(&key, &topics(count))).await;
         assert_eq!(answer.problem(400), "too_many_topics");
@@ -163,18 +131,9 @@ async fn too_many_or_invalid_topics_are_refused_by_name() {
     raw.offer(stream_request(&key, &topics(100_000))).await;
     let text = raw.rest().await;
     assert!(text.is_empty() || text.starts_with("HTTP/1.1 4"), "{text}");
-    for topic in [
-        "",
-        ",",
-        "nokind",
-        "nosuch:1",
-        "topic:",
-        ":a",
-        "topic:a%20b",
-        "topic:a%00b",
-        "topic:%ff",
-        "topic:*",
-    ] {
+    for topic in
+        ["", ",", "nokind", "nosuch:1", "topic:", ":a", "topic:a%20b", "topic:a%00b", "topic:%ff", "topic:*"]
+    {
         let answer = scene.answer(stream_request(&key, topic)).await;
         assert!([400, 403].contains(&answer.status), "{topic}: {answer:?}");
         answer.problem(answer.status);
@@ -226,11 +185,7 @@ async fn line_breaks_in_what_a_client_sends_never_become_line_breaks_of_the_answ
         let mut raw = scene.raw().await;
         let header = format!("Last-Event-ID: a{hole}{marker}");
         let request = stream_request(&key, "topic:a");
-        raw.send(format!(
-            "{}{header}\r\n\r\n",
-            request.strip_suffix("\r\n").expect("its end")
-        ))
-        .await;
+        raw.send(format!("{}{header}\r\n\r\n", request.strip_suffix("\r\n").expect("its end"))).await;
         if readable {
             raw.read_until("event: ready").await;
             raw.read_until("}\n\n").await;
@@ -241,19 +196,11 @@ async fn line_breaks_in_what_a_client_sends_never_become_line_breaks_of_the_answ
         assert!(!raw.text().contains(marker), "{}", raw.text());
     }
     for hole in ["\\n", "\\r", "\\r\\n", "\\u2028"] {
-        let answer = scene
-            .refused(
-                &format!("{{\"topic\":\"topic:a{hole}b\",\"type\":\"t\",\"data\":1}}"),
-                422,
-            )
-            .await;
+        let answer =
+            scene.refused(&format!("{{\"topic\":\"topic:a{hole}b\",\"type\":\"t\",\"data\":1}}"), 422).await;
         assert_eq!(answer.1, ["topic"]);
-        let answer = scene
-            .refused(
-                &format!("{{\"topic\":\"topic:a\",\"type\":\"t{hole}x\",\"data\":1}}"),
-                422,
-            )
-            .await;
+        let answer =
+            scene.refused(&format!("{{\"topic\":\"topic:a\",\"type\":\"t{hole}x\",\"data\":1}}"), 422).await;
         assert_eq!(answer.1, ["type"]);
     }
     // line breaks between the tokens of data are no part of it, those within its strings stay escaped
@@ -261,10 +208,7 @@ async fn line_breaks_in_what_a_client_sends_never_become_line_breaks_of_the_answ
     stream.ready().await;
     let body = "{\"topic\":\"topic:a\",\"type\":\"t\",\"data\":\r\n{\"text\":\r\n\"a\\r\\nid: 1\\n\\nevent: close\"}\n}";
     scene.server.api().post_text("/v2/events", body).await.expect(202);
-    assert_eq!(
-        stream.expect("t").await.data["data"],
-        json!({"text": "a\r\nid: 1\n\nevent: close"})
-    );
+    assert_eq!(stream.expect("t").await.data["data"], json!({"text": "a\r\nid: 1\n\nevent: close"}));
     scene.is_unharmed().await;
 }
 
@@ -279,9 +223,7 @@ async fn a_body_over_the_limit_is_refused_whether_it_says_its_length_or_not() {
     let head = format!(
         "POST /v2/events HTTP/1.1\r\nHost: a\r\nX-API-Key: {key}\r\n{json}Transfer-Encoding: chunked\r\n\r\n"
     );
-    let answer = scene
-        .answer(format!("{head}{:x}\r\n{body}\r\n0\r\n\r\n", body.len()))
-        .await;
+    let answer = scene.answer(format!("{head}{:x}\r\n{body}\r\n0\r\n\r\n", body.len())).await;
     assert_eq!(answer.problem(413), "body_too_large");
     // a length alone is enough, and what is promised is not waited for
     let answer = scene
@@ -297,48 +239,25 @@ async fn a_body_over_the_limit_is_refused_whether_it_says_its_length_or_not() {
 async fn bodies_that_are_not_what_they_should_be_are_named() {
     let mut scene = Scene::set(ServerOptions::default()).await;
     let good = r#"{"topic":"topic:a","type":"t","data":1}"#;
-    for kind in [
-        "text/plain",
-        "application/x-www-form-urlencoded",
-        "application/jsonx",
-        "",
-    ] {
-        let answer = scene
-            .answer(scene.post("/v2/events", &format!("Content-Type: {kind}\r\n"), good))
-            .await;
+    for kind in ["text/plain", "application/x-www-form-urlencoded", "application/jsonx", ""] {
+        let answer = scene.answer(scene.post("/v2/events", &format!("Content-Type: {kind}\r\n"), good)).await;
         assert_eq!(answer.problem(415), "unsupported_type", "{kind}");
     }
-    let unknown = scene
-        .refused(r#"{"topic":"topic:a","type":"t","data":1,"surprise":2}"#, 422)
-        .await;
+    let unknown = scene.refused(r#"{"topic":"topic:a","type":"t","data":1,"surprise":2}"#, 422).await;
     assert_eq!(unknown, ("unknown_field".to_owned(), vec!["surprise".to_owned()]));
-    for text in [
-        "",
-        "{",
-        r#"{"topic":"topic:a","type":"t","data":"#,
-        "nonsense",
-        &format!("{good}x"),
-        "\u{0}",
-    ] {
+    for text in
+        ["", "{", r#"{"topic":"topic:a","type":"t","data":"#, "nonsense", &format!("{good}x"), "\u{0}"]
+    {
         assert_eq!(scene.refused(text, 400).await.0, "malformed_json", "{text}");
     }
-    let deep = format!(
-        r#"{{"topic":"topic:a","type":"t","data":{}{}}}"#,
-        "[".repeat(100_000),
-        "]".repeat(100_000)
-    );
+    let deep =
+        format!(r#"{{"topic":"topic:a","type":"t","data":{}{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
     assert!(
-        scene
-            .answer(scene.post("/v2/events", "Content-Type: application/json\r\n", &deep))
-            .await
-            .status
+        scene.answer(scene.post("/v2/events", "Content-Type: application/json\r\n", &deep)).await.status
             < 500
     );
     let numbers = scene
-        .refused(
-            r#"{"topic":"topic:a","type":"t","data":1,"version":99999999999999999999999}"#,
-            422,
-        )
+        .refused(r#"{"topic":"topic:a","type":"t","data":1,"version":99999999999999999999999}"#, 422)
         .await;
     assert_eq!(numbers.1, ["version"]);
     let key = scene.server.key().to_owned();
@@ -387,18 +306,9 @@ async fn a_request_pipelined_behind_a_stream_is_never_answered_into_it() {
     let key = scene.server.key().to_owned();
     let mut raw = scene.raw().await;
     let hidden = "GET /v2/hidden HTTP/1.1\r\nHost: a\r\n\r\n";
-    raw.send(format!(
-        "{}{}",
-        stream_request(&key, "topic:a"),
-        hidden.repeat(20)
-    ))
-    .await;
+    raw.send(format!("{}{}", stream_request(&key, "topic:a"), hidden.repeat(20))).await;
     raw.read_until("event: ready").await;
-    scene
-        .server
-        .api()
-        .publish("topic:a", "t", json!({"n": 1, "of": 1}))
-        .await;
+    scene.server.api().publish("topic:a", "t", json!({"n": 1, "of": 1})).await;
     raw.read_until_number(1).await;
     assert_eq!(raw.text().matches("HTTP/1.1").count(), 1);
     scene.is_unharmed().await;
@@ -425,20 +335,13 @@ async fn old_and_absurd_requests_are_answered() {
     assert!(raw.rest().await.ends_with("{\"status\":\"ok\"}"));
     let key = scene.server.key().to_owned();
     let mut raw = scene.raw().await;
-    raw.send(stream_request(&key, "topic:a").replace("HTTP/1.1", "HTTP/1.0"))
-        .await;
+    raw.send(stream_request(&key, "topic:a").replace("HTTP/1.1", "HTTP/1.0")).await;
     raw.read_until("event: ready").await;
-    for (method, path) in [
-        ("BREW", "/v2/events"),
-        ("TRACE", "/health"),
-        ("CONNECT", "/health"),
-        ("G3T", "/v2/realtime/stream"),
-    ] {
-        let answer = scene
-            .answer(format!(
-                "{method} {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
-            ))
-            .await;
+    for (method, path) in
+        [("BREW", "/v2/events"), ("TRACE", "/health"), ("CONNECT", "/health"), ("G3T", "/v2/realtime/stream")]
+    {
+        let answer =
+            scene.answer(format!("{method} {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")).await;
         assert!([400, 404, 405].contains(&answer.status), "{method}: {answer:?}");
     }
     for garbage in [
@@ -450,10 +353,7 @@ async fn old_and_absurd_requests_are_answered() {
         let mut raw = scene.raw().await;
         raw.send(garbage).await;
         let text = raw.rest().await;
-        assert!(
-            text.is_empty() || text.starts_with("HTTP/1.1 400"),
-            "{garbage:?}: {text}"
-        );
+        assert!(text.is_empty() || text.starts_with("HTTP/1.1 400"), "{garbage:?}: {text}");
     }
     // of two keys one counts, and which does not depend on luck: the wrong one comes first here
     let doubled = format!(
@@ -488,23 +388,15 @@ async fn an_upgrade_to_websocket_is_answered_by_name_on_every_path_and_closed() 
 
 #[tokio::test]
 async fn secrets_never_reach_the_log() {
-    let options = ServerOptions::default()
-        .set("logging.level", "trace")
-        .set("logging.format", "json");
+    let options = ServerOptions::default().set("logging.level", "trace").set("logging.format", "json");
     let scene = Scene::set(options).await;
     let api = scene.server.api();
-    let ticket = api
-        .post("/v2/realtime/tickets", &json!({"topics": ["topic:a"]}))
-        .await
-        .expect(201);
+    let ticket = api.post("/v2/realtime/tickets", &json!({"topics": ["topic:a"]})).await.expect(201);
     let ticket = ticket["ticket"].as_str().expect("a ticket").to_owned();
     let wrong = "a-key-that-nobody-has-been-given";
     for (secret, sign) in [(ticket.as_str(), "event: ready"), (wrong, "HTTP/1.0 401")] {
         let mut raw = scene.raw().await;
-        raw.send(format!(
-            "GET /v2/realtime/stream?topics=topic:a&ticket={secret} HTTP/1.0\r\n\r\n"
-        ))
-        .await;
+        raw.send(format!("GET /v2/realtime/stream?topics=topic:a&ticket={secret} HTTP/1.0\r\n\r\n")).await;
         raw.read_until(sign).await;
     }
     for header in ["X-API-Key: ", "Authorization: Bearer "] {
@@ -516,14 +408,9 @@ async fn secrets_never_reach_the_log() {
                 .await;
         }
     }
-    api.anonymous()
-        .get(&format!("/nowhere?key={wrong}"))
-        .await
-        .problem(404);
-    eventually("the last request's line", async || {
-        scene.server.stderr().contains("/nowhere").then_some(())
-    })
-    .await;
+    api.anonymous().get(&format!("/nowhere?key={wrong}")).await.problem(404);
+    eventually("the last request's line", async || scene.server.stderr().contains("/nowhere").then_some(()))
+        .await;
     let log = scene.server.stderr();
     for secret in [scene.server.key(), &ticket, wrong] {
         let line = log.lines().find(|line| line.contains(secret));

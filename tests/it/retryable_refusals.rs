@@ -13,10 +13,7 @@ async fn while_draining_a_stream_is_told_to_come_back_and_others_get_a_problem()
     held.ready().await;
     server.signal("TERM");
     let api = server.api();
-    eventually("readiness to say no", async || {
-        (api.get("/ready").await.status == 503).then_some(())
-    })
-    .await;
+    eventually("readiness to say no", async || (api.get("/ready").await.status == 503).then_some(())).await;
     assert_eq!(api.get("/ready").await.json()["accepting"], false);
     let mut raw = Raw::connect(server.address()).await;
     raw.send(stream_request(&key, "topic:a")).await;
@@ -25,19 +22,13 @@ async fn while_draining_a_stream_is_told_to_come_back_and_others_get_a_problem()
     assert!(raw.text().starts_with("HTTP/1.1 200"), "{}", raw.text());
     assert!(raw.text().contains("retry: "), "{}", raw.text());
     let mut raw = Raw::connect(server.address()).await;
-    raw.send(stream_request(&key, "topic:a").replace("Accept: text/event-stream\r\n", ""))
-        .await;
+    raw.send(stream_request(&key, "topic:a").replace("Accept: text/event-stream\r\n", "")).await;
     let answer = raw.answer().await;
     assert_eq!(answer.problem(503), "draining");
-    let after = answer
-        .header("retry-after")
-        .and_then(|after| after.parse::<u64>().ok());
+    let after = answer.header("retry-after").and_then(|after| after.parse::<u64>().ok());
     assert!(after.is_some_and(|after| after >= 1), "{answer:?}");
     let close = held.rest().await.pop().expect("a close");
-    assert_eq!(
-        (close.event.as_str(), &close.data["code"]),
-        ("close", &json!(3000))
-    );
+    assert_eq!((close.event.as_str(), &close.data["code"]), ("close", &json!(3000)));
     assert!(server.ended().await.success());
 }
 
@@ -55,10 +46,6 @@ async fn a_final_refusal_is_a_problem_even_to_an_event_source() {
         raw.send(stream_request(key, topics)).await;
         let answer = raw.answer().await;
         answer.problem(status);
-        assert_eq!(
-            answer.header("www-authenticate").is_some(),
-            status == 401,
-            "{answer:?}"
-        );
+        assert_eq!(answer.header("www-authenticate").is_some(), status == 401, "{answer:?}");
     }
 }

@@ -326,12 +326,8 @@ async fn a_full_queue_drops_volatile_first_then_conflates_latest_then_cuts() {
 async fn stopped_readers(server: &Server, count: usize, topics: &str) -> Vec<Raw> {
     let mut readers = Vec::with_capacity(count);
     while readers.len() < count {
-        let open = async || {
-            Raw::connect_narrow(server.address(), TINY)
-                .await
-                .listen(server.key(), topics)
-                .await
-        };
+        let open =
+            async || Raw::connect_narrow(server.address(), TINY).await.listen(server.key(), topics).await;
         let some = (0..50.min(count - readers.len())).map(|_| open());
         readers.extend(futures_util::future::join_all(some).await);
     }
@@ -356,10 +352,8 @@ async fn heavy_a_thousand_readers_that_stop_cost_no_more_than_their_queues_and_g
         }
         reaches(&operator, CONNECTIONS, 0.0).await;
         assert_eq!(operator.metric(CUT).await, (wave * READERS) as f64);
-        eventually("the sockets' end", async || {
-            readers.iter().step_by(100).all(Raw::is_over).then_some(())
-        })
-        .await;
+        eventually("the sockets' end", async || readers.iter().step_by(100).all(Raw::is_over).then_some(()))
+            .await;
         let peak = most.saturating_sub(connected);
         assert!(peak < READERS as u64 * 256 * 1024 + 32 * MIB, "{peak} bytes");
         kept.push(resident_bytes(server.pid()).saturating_sub(before));
