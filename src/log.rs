@@ -11,6 +11,8 @@ mod append;
 mod appender;
 mod event_log;
 mod head_file;
+#[cfg(test)]
+mod model_test;
 mod recovery;
 mod retention;
 mod tenant_log;
