@@ -12,6 +12,8 @@ mod appender;
 mod batch;
 mod event_log;
 mod head_file;
+#[cfg(test)]
+mod model_test;
 mod recovery;
 mod retention;
 mod tenant_log;

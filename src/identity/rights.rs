@@ -181,7 +181,14 @@ mod tests {
     const EVERYBODY: &str = ",dispatcher,manager,admin,shipper,carrier,Admin";
 
     /// Topic, scopes that may, roles that may (the empty one: without any), and whose variant is `full`.
-    const EXPECTED_TOPICS: &[(&str, &str, &str, Option<(&str, &str)>)] = &[
+    type Expected = (
+        &'static str,
+        &'static str,
+        &'static str,
+        Option<(&'static str, &'static str)>,
+    );
+
+    const EXPECTED_TOPICS: &[Expected] = &[
         ("fleet:1", "subscribe", EVERYBODY, None),
         ("region:kr-49", "subscribe", EVERYBODY, None),
         ("question:1", "subscribe", EVERYBODY, None),

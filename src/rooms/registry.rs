@@ -200,9 +200,6 @@ impl Registry {
             heartbeat_at: now + self.options.heartbeat,
             expires_at: now + jittered(self.options.max_age, 0.1),
         };
-        if let Some(own) = self.tenants.get_mut(&tenant) {
-            own.sessions += 1;
-        }
         self.sessions.insert(attach.id, entry);
         match behind {
             Some(after) => Attached::Behind { after },
@@ -345,15 +342,18 @@ impl Registry {
         }
     }
 
-    /// What the cursor leads to, against the number that the worker then stands at.
+    /// Takes the session into account, and tells what its cursor leads to, against the number that the
+    /// worker then stands at.
     fn judge(&mut self, attach: &Attach) -> (Recovery, u64) {
         let tenant = attach.log.tenant().clone();
-        self.tenants.entry(tenant.clone()).or_insert_with(|| Tenant {
+        let own = self.tenants.entry(tenant.clone()).or_insert_with(|| Tenant {
             log: attach.log.clone(),
             delivered: attach.log.head().seq,
             topics: TenantTopics::default(),
             sessions: 0,
         });
+        // counted before anything is delivered: that may cut the tenant's last other session
+        own.sessions += 1;
         let selectors: Vec<_> = attach.grants.iter().map(|grant| grant.selector.clone()).collect();
         let (recovery, head) = attach.log.recovery(attach.cursor, &selectors);
         self.advance(&tenant);
