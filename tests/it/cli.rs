@@ -218,7 +218,7 @@ async fn openapi_describes_only_what_is_served() {
     let paths = document["paths"].as_object().expect("paths");
     assert!(paths.len() > 10, "{}", paths.len());
     for (path, operations) in paths {
-        let path = path.replace('{', "").replace('}', "");
+        let path = path.replace(['{', '}'], "");
         for method in operations.as_object().expect("operations").keys() {
             if !["get", "post", "put", "delete", "patch"].contains(&method.as_str()) {
                 continue;
