@@ -165,12 +165,6 @@ impl Raw {
         }
     }
 
-    /// Reads until `text` has come, and forgets what came before its end.
-    pub async fn take_until(&mut self, text: &str) {
-        self.read_until(text).await;
-        self.received.clear();
-    }
-
     /// Reads until the event of this number is there as a whole.
     pub async fn read_until_number(&mut self, number: u64) {
         self.read_until(&format!("\"n\":{number},")).await;
