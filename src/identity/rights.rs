@@ -181,12 +181,7 @@ mod tests {
     const EVERYBODY: &str = ",dispatcher,manager,admin,shipper,carrier,Admin";
 
     /// Topic, scopes that may, roles that may (the empty one: without any), and whose variant is `full`.
-    type Expected = (
-        &'static str,
-        &'static str,
-        &'static str,
-        Option<(&'static str, &'static str)>,
-    );
+    type Expected = (&'static str, &'static str, &'static str, Option<(&'static str, &'static str)>);
 
     const EXPECTED_TOPICS: &[Expected] = &[
         ("fleet:1", "subscribe", EVERYBODY, None),

@@ -29,15 +29,8 @@ use crate::wire::{self, Audience, CloseCode, Content, Event, EventParts, Format,
 const EPOCH: Epoch = Epoch::new(7);
 const TOPICS: u8 = 4;
 const CLIENTS: usize = 3;
-const BUDGET: WindowBudget = WindowBudget {
-    count: 6,
-    bytes: 1 << 20,
-    seconds: 1_000_000,
-};
-const LIMITS: QueueLimits = QueueLimits {
-    bytes: 3000,
-    items: 8,
-};
+const BUDGET: WindowBudget = WindowBudget { count: 6, bytes: 1 << 20, seconds: 1_000_000 };
+const LIMITS: QueueLimits = QueueLimits { bytes: 3000, items: 8 };
 /// Events of a page, and entries of the store that it looks at: small, so that replays take several.
 const PAGE: usize = 3;
 const SPAN: u64 = 5;
@@ -148,10 +141,7 @@ fn event(entry: Entry, n: u64, position: Option<Position>) -> Event {
         version: None,
         at: Timestamp::from_micros(0),
         expires_at: None,
-        full: Content::new(format!(
-            "{{\"n\":{n},\"topic\":{},\"fill\":\"{fill}\"}}",
-            entry.topic
-        )),
+        full: Content::new(format!("{{\"n\":{n},\"topic\":{},\"fill\":\"{fill}\"}}", entry.topic)),
         public: None,
     })
 }
@@ -167,12 +157,7 @@ impl World {
             retry_spread: Duration::ZERO,
         };
         World {
-            log: Arc::new(TenantLog::new(
-                TenantId::default_tenant(),
-                EPOCH,
-                0,
-                Floors::default(),
-            )),
+            log: Arc::new(TenantLog::new(TenantId::default_tenant(), EPOCH, 0, Floors::default())),
             registry: Registry::new(options, clock, metrics.clone()),
             queues: Rc::new(QueueMetrics::new(&metrics, clock)),
             entries: Vec::new(),
@@ -240,10 +225,7 @@ impl World {
     fn attach(&mut self, client: usize, topics: u8, from: From) {
         self.leave(client);
         let at = |seq| Cursor::At(self.log.position(seq));
-        let other = Position {
-            epoch: Epoch::new(8),
-            seq: 1,
-        };
+        let other = Position { epoch: Epoch::new(8), seq: 1 };
         let cursor = match from {
             From::Own => self.cursors[client].map(at),
             From::Nowhere => None,
@@ -266,10 +248,7 @@ impl World {
             .filter(|index| topics & (1 << index) != 0)
             .map(|index| Selector::Topic(topic(index)))
             .collect();
-        let grant = |selector: &Selector| Grant {
-            selector: selector.clone(),
-            audience: Audience::Full,
-        };
+        let grant = |selector: &Selector| Grant { selector: selector.clone(), audience: Audience::Full };
         let grants: Arc<[Grant]> = selectors.iter().map(grant).collect();
         let queue = Rc::new(SendQueue::new(Format::SseObject, LIMITS, self.queues.clone()));
         let notices = Rc::<RefCell<Vec<Notice>>>::default();
@@ -287,10 +266,7 @@ impl World {
                 max_message_bytes: 0,
                 max_topics: 0,
             },
-            principal: Principal {
-                key_id: "key".into(),
-                ticket_id: None,
-            },
+            principal: Principal { key_id: "key".into(), ticket_id: None },
             handle: Box::new(Handle(notices.clone())),
         };
         let mut session = Session::new(grants);
@@ -341,10 +317,12 @@ impl World {
                 let page = self.page(&own, after);
                 Some(own.session.page(page, &own.queue))
             }
-            Some(Step::Drain) => match own.queue.poll_drained(&mut Context::from_waker(Waker::noop())) {
-                Poll::Ready(()) => Some(own.session.drained(&own.queue)),
-                Poll::Pending => Some(Step::Drain),
-            },
+            Some(Step::Drain { room }) => {
+                match own.queue.poll_drained(&mut Context::from_waker(Waker::noop()), room) {
+                    Poll::Ready(()) => Some(own.session.drained(&own.queue)),
+                    Poll::Pending => Some(Step::Drain { room }),
+                }
+            }
             Some(Step::Join { after }) => match self.registry.join(own.id, after) {
                 Joined::Live => None,
                 Joined::Behind { after } => Some(Step::Read { after }),
@@ -405,10 +383,7 @@ impl World {
     fn check(&self, own: &mut Connection, message: &SseMessage) {
         let data: Value = serde_json::from_str(&message.data).unwrap();
         let id = || message.id.as_deref().unwrap().parse::<Position>().unwrap().seq;
-        assert!(
-            own.is_ready || message.event == "ready" || message.event == "close",
-            "{message:?}"
-        );
+        assert!(own.is_ready || message.event == "ready" || message.event == "close", "{message:?}");
         match message.event.as_str() {
             "ready" => {
                 let (recovered, reason, stands_at) = own.verdict;
@@ -435,18 +410,12 @@ impl World {
                 code => panic!("closed with {code:?}"),
             },
             name => {
-                let (n, on) = (
-                    data["data"]["n"].as_u64().unwrap(),
-                    data["data"]["topic"].as_u64().unwrap() as u8,
-                );
+                let (n, on) =
+                    (data["data"]["n"].as_u64().unwrap(), data["data"]["topic"].as_u64().unwrap() as u8);
                 assert!(own.topics & (1 << on) != 0, "not its topic");
                 if data["id"].is_string() {
                     assert_eq!(id(), n);
-                    assert!(
-                        n > own.last_id,
-                        "ids strictly increase: {n} after {}",
-                        own.last_id
-                    );
+                    assert!(n > own.last_id, "ids strictly increase: {n} after {}", own.last_id);
                     own.last_id = n;
                 }
                 match name {
@@ -480,10 +449,7 @@ impl World {
             }
         }
         for (topic, seq) in newest {
-            assert!(
-                own.latest.get(&topic) >= Some(&seq),
-                "the value {seq} of {topic} is missing at {up_to}"
-            );
+            assert!(own.latest.get(&topic) >= Some(&seq), "the value {seq} of {topic} is missing at {up_to}");
         }
     }
 
@@ -523,16 +489,8 @@ proptest! {
 #[test]
 fn who_arrives_while_the_only_other_session_is_cut_hears_what_comes_after() {
     let mut world = World::new();
-    let attach = |client, topics| Op::Attach {
-        client,
-        topics,
-        from: From::Nowhere,
-    };
-    let publish = |topic| Op::Publish {
-        topic,
-        class: Class::Durable,
-        fill: 900,
-    };
+    let attach = |client, topics| Op::Attach { client, topics, from: From::Nowhere };
+    let publish = |topic| Op::Publish { topic, class: Class::Durable, fill: 900 };
     world.run(&attach(0, 1));
     (0..4).for_each(|_| world.run(&publish(0)));
     // what waits for the first one is delivered now, and is too much for it

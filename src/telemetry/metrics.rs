@@ -217,12 +217,12 @@ impl Metrics {
             self.dropped(reason);
         }
         for outcome in ["fresh", "current", "replayed", "epoch_changed", "evicted", "ahead", "invalid"] {
-            self.recoveries.get_or_create(&Outcome { outcome });
+            self.recoveries.get_or_create_owned(&Outcome { outcome });
         }
         for reason in ["unavailable", "overloaded"] {
-            self.log_refused.get_or_create(&Reason { reason });
+            self.log_refused.get_or_create_owned(&Reason { reason });
         }
-        self.connects.get_or_create(&Transport { transport: "sse" });
+        self.connects.get_or_create_owned(&Transport { transport: "sse" });
     }
 
     /// Adds a function that is called before the metrics are read.
