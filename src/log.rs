@@ -16,11 +16,13 @@ mod head_file;
 mod model_test;
 mod recovery;
 mod retention;
+mod shared;
 mod tenant_log;
 mod window;
 
 pub use append::{AppendRequest, Appended, Dedup, Idempotency, LogError, NewEvent};
-pub use event_log::{EventLog, LogObserver, LogOptions, Page};
+pub use event_log::{EventLog, Page};
 pub use recovery::Recovery;
+pub use shared::{LogObserver, LogOptions};
 pub use tenant_log::TenantLog;
 pub use window::WindowBudget;

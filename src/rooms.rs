@@ -4,15 +4,16 @@
 //! thread's single sweep timer. Sessions of the same thread reach it by a [`Rooms`] handle, without a
 //! mailbox; other threads wake it by its port.
 
+mod attach;
 mod registry;
 mod room;
 mod room_registry_actor;
 mod workers;
 
-pub use registry::{
-    Attach, Attached, ConnectionId, Hello, Joined, Notice, Principal, Registry, RegistryOptions,
-    SessionHandle,
+pub use attach::{
+    Attach, Attached, ConnectionId, Hello, Joined, Notice, Principal, RegistryOptions, SessionHandle,
 };
+pub use registry::Registry;
 pub use room_registry_actor::{
     CountSessions, Drain, ReplaceTicket, Revoke, RoomRegistryActor, Rooms, WorkerMail,
 };

@@ -8,6 +8,7 @@ mod send_queue;
 mod session;
 mod session_actor;
 mod sse;
+mod waiting;
 
 pub use send_queue::{Pushed, QueueLimits, QueueMetrics, SendQueue};
 pub use session::{Grant, PAGE, Session, Step, audience_of};

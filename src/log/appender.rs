@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 
 use super::batch::{Batch, Committed, new_tenant};
-use super::event_log::Shared;
 use super::head_file::{Head, HeadFile};
 use super::recovery::Floors;
 use super::retention::Retention;
+use super::shared::Shared;
 use super::{AppendRequest, Appended, LogError, TenantLog};
 use crate::domain::{Epoch, TenantId, Timestamp};
 use crate::storage::{LogRow, LogTx, StoreError, TenantRow};

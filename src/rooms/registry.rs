@@ -6,118 +6,19 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use indexmap::IndexMap;
 
+use super::attach::{
+    Attach, Attached, ConnectionId, Joined, Notice, Principal, RegistryOptions, SessionHandle,
+};
 use super::room::Rooms as TenantTopics;
 use crate::clock::{Clock, jittered};
-use crate::domain::{Cursor, Position, TenantId};
+use crate::domain::{Position, TenantId};
 use crate::log::{Recovery, TenantLog};
 use crate::sessions::{Grant, PAGE, Pushed, SendQueue, audience_of};
 use crate::telemetry::Metrics;
 use crate::wire::{self, CloseCode, Event, Ready};
 
-/// Names a connection within its process.
-pub type ConnectionId = u64;
-
 /// Events fetched from the log at once when the worker moves on.
 const ADVANCE_BATCH: usize = 256;
-
-/// How the registry reaches a session's actor.
-pub trait SessionHandle {
-    /// Tells it something; must not call back.
-    fn notify(&self, notice: Notice);
-}
-
-/// What a session is told by its registry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Notice {
-    /// The worker moved past what it could deliver: catch up from here.
-    FellBehind {
-        /// Everything up to this number has been delivered.
-        after: u64,
-    },
-    /// The session is over; its queue has been told.
-    Closed(CloseCode),
-}
-
-/// Whose credentials a session lives by.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Principal {
-    /// The API key.
-    pub key_id: Arc<str>,
-    /// The ticket, if one was used; a newer connection of it replaces this one.
-    pub ticket_id: Option<Arc<str>>,
-}
-
-/// What a connection is told first, but for where it stands.
-#[derive(Clone, Debug)]
-pub struct Hello {
-    /// Unique in the cluster.
-    pub connection_id: String,
-    /// The node.
-    pub server_id: Arc<str>,
-    /// The user, when the principal is one.
-    pub user_id: Option<String>,
-    /// Largest message accepted, bytes.
-    pub max_message_bytes: usize,
-    /// Most topics on one connection.
-    pub max_topics: usize,
-}
-
-/// A session that wants in.
-pub struct Attach {
-    /// Who.
-    pub id: ConnectionId,
-    /// The tenant's log.
-    pub log: Arc<TenantLog>,
-    /// What it may see.
-    pub grants: Arc<[Grant]>,
-    /// Where its frames go.
-    pub queue: Rc<SendQueue>,
-    /// Where it wants to resume.
-    pub cursor: Option<Cursor>,
-    /// Its `ready` frame.
-    pub hello: Hello,
-    /// Its credentials.
-    pub principal: Principal,
-    /// Its actor.
-    pub handle: Box<dyn SessionHandle>,
-}
-
-/// How a session got in; `ready` is in its queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Attached {
-    /// It hears live events from here on.
-    Live,
-    /// It has to replay what came after this number, then join.
-    Behind {
-        /// The cursor's number.
-        after: u64,
-    },
-}
-
-/// Whether a session that caught up is live now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Joined {
-    /// It hears live events from here on.
-    Live,
-    /// The log has moved on: read again after this number.
-    Behind {
-        /// Where it stands.
-        after: u64,
-    },
-}
-
-/// Times that the registry keeps.
-#[derive(Clone, Copy, Debug)]
-pub struct RegistryOptions {
-    /// Distance of heartbeats.
-    pub heartbeat: Duration,
-    /// A reader that takes nothing for this long is gone.
-    pub stall: Duration,
-    /// Age at which connections are closed, up to a tenth later.
-    pub max_age: Duration,
-    /// Reconnection delays of drained sessions spread over this.
-    pub retry_spread: Duration,
-}
 
 struct Entry {
     tenant: TenantId,

@@ -1,5 +1,4 @@
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -9,8 +8,8 @@ use bytes::Bytes;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::histogram::Histogram;
 
+use super::waiting::{Item, Waiting};
 use crate::clock::Clock;
-use crate::domain::{Class, EventName, Topic};
 use crate::telemetry::Metrics;
 use crate::wire::{Audience, Event, Format};
 
@@ -63,39 +62,6 @@ pub enum Pushed {
     Overflow,
 }
 
-#[derive(Debug)]
-enum Item {
-    Control(Bytes),
-    Event { frame: Bytes, event: Arc<Event>, audience: Audience },
-}
-
-impl Item {
-    fn len(&self) -> usize {
-        match self {
-            Item::Control(frame) | Item::Event { frame, .. } => frame.len(),
-        }
-    }
-
-    fn is_volatile(&self) -> bool {
-        matches!(self, Item::Event { event, .. } if event.class() == Class::Volatile)
-    }
-}
-
-/// What makes two values the same thing: topic, event name, key and variant.
-#[derive(PartialEq, Eq, Hash)]
-struct ConflationKey(Topic, EventName, Option<Box<str>>, Audience);
-
-impl ConflationKey {
-    fn of(item: &Item) -> Option<Self> {
-        let Item::Event { event, audience, .. } = item else {
-            return None;
-        };
-        let parts = event.parts();
-        let latest = event.class() == Class::Latest;
-        latest.then(|| ConflationKey(parts.topic.clone(), parts.name.clone(), parts.key.clone(), *audience))
-    }
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// Takes and gives.
@@ -114,7 +80,7 @@ pub struct SendQueue {
     limits: QueueLimits,
     metrics: Rc<QueueMetrics>,
     state: Cell<State>,
-    items: RefCell<Items>,
+    waiting: RefCell<Waiting>,
     bytes: Cell<usize>,
     last_seq: Cell<u64>,
     sent_bytes: Cell<u64>,
@@ -125,49 +91,8 @@ pub struct SendQueue {
 
 impl std::fmt::Debug for SendQueue {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let items = self.items.borrow().len();
+        let items = self.waiting.borrow().len();
         out.debug_struct("SendQueue").field("state", &self.state.get()).field("items", &items).finish()
-    }
-}
-
-#[derive(Debug, Default)]
-struct Items {
-    first: Option<Item>,
-    rest: VecDeque<Item>,
-}
-
-impl Items {
-    fn len(&self) -> usize {
-        usize::from(self.first.is_some()) + self.rest.len()
-    }
-
-    fn push(&mut self, item: Item) {
-        match self.first {
-            None => self.first = Some(item),
-            Some(_) => self.rest.push_back(item),
-        }
-    }
-
-    fn pop(&mut self) -> Option<Item> {
-        let item = self.first.take()?;
-        self.first = self.rest.pop_front();
-        if self.rest.is_empty() && self.rest.capacity() > 0 {
-            self.rest = VecDeque::new();
-        }
-        Some(item)
-    }
-
-    fn take_all(&mut self) -> VecDeque<Item> {
-        let mut all = std::mem::take(&mut self.rest);
-        if let Some(first) = self.first.take() {
-            all.push_front(first);
-        }
-        all
-    }
-
-    fn put_all(&mut self, mut all: VecDeque<Item>) {
-        self.first = all.pop_front();
-        self.rest = all;
     }
 }
 
@@ -179,7 +104,7 @@ impl SendQueue {
             limits,
             metrics,
             state: Cell::new(State::Open),
-            items: RefCell::default(),
+            waiting: RefCell::default(),
             bytes: Cell::new(0),
             last_seq: Cell::new(0),
             sent_bytes: Cell::new(0),
@@ -279,7 +204,7 @@ impl SendQueue {
     /// The next frame for the socket; None after the last one.
     pub fn poll_next(&self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
         loop {
-            let popped = self.items.borrow_mut().pop();
+            let popped = self.waiting.borrow_mut().pop();
             let Some(item) = popped else { break };
             self.bytes.set(self.bytes.get() - item.len());
             self.progress.set(Instant::now());
@@ -325,7 +250,7 @@ impl SendQueue {
     }
 
     fn fits(&self, len: usize) -> bool {
-        let items = self.items.borrow().len();
+        let items = self.waiting.borrow().len();
         items == 0 || (items < self.limits.items && self.bytes.get() + len <= self.limits.bytes)
     }
 
@@ -334,11 +259,8 @@ impl SendQueue {
             self.append(item);
             return Pushed::Taken;
         }
-        self.rewrite(|all| {
-            let before = all.len();
-            all.retain(|item| !item.is_volatile());
-            self.metrics.volatile_dropped.inc_by((before - all.len()) as u64);
-        });
+        let dropped = self.rewrite(Waiting::drop_volatile);
+        self.metrics.volatile_dropped.inc_by(dropped as u64);
         if self.fits(item.len()) {
             self.append(item);
             return Pushed::Taken;
@@ -347,10 +269,14 @@ impl SendQueue {
             self.metrics.volatile_dropped.inc();
             return Pushed::Dropped;
         }
-        if self.take_place(&item) {
+        let conflated = self.rewrite(|waiting| waiting.give_place_to(&item, self.format));
+        self.metrics.conflated.inc_by(conflated as u64);
+        // a longer value may have taken the place of a shorter one: the bound holds all the same
+        if conflated > 0 && (self.bytes.get() <= self.limits.bytes || self.waiting.borrow().len() == 1) {
             return Pushed::Taken;
         }
-        self.conflate_all();
+        let conflated = self.rewrite(|waiting| waiting.conflate(self.format));
+        self.metrics.conflated.inc_by(conflated as u64);
         match self.fits(item.len()) {
             true => {
                 self.append(item);
@@ -360,63 +286,16 @@ impl SendQueue {
         }
     }
 
-    /// Puts a newer value in the place of the oldest one it conflates, and removes the others.
-    fn take_place(&self, item: &Item) -> bool {
-        let Item::Event { event: newer, audience, .. } = item else {
-            return false;
-        };
-        let mut taken = false;
-        self.rewrite(|all| {
-            all.retain_mut(|old| {
-                let Item::Event { event, audience: own, .. } = old else {
-                    return true;
-                };
-                if own != audience || !event.is_conflated_by(newer) {
-                    return true;
-                }
-                self.metrics.conflated.inc();
-                let first = !std::mem::replace(&mut taken, true);
-                if first {
-                    let frame = newer.frame_without_id(self.format, *audience);
-                    *old = Item::Event { frame, event: newer.clone(), audience: *audience };
-                }
-                first
-            });
-        });
-        // a longer value may have taken the place of a shorter one: the bound holds all the same
-        taken && (self.bytes.get() <= self.limits.bytes || self.items.borrow().len() == 1)
-    }
-
-    /// Leaves of each `latest` key the newest value, in the place of the oldest.
-    fn conflate_all(&self) {
-        self.rewrite(|all| {
-            let mut places: HashMap<ConflationKey, usize> = HashMap::new();
-            let mut kept: VecDeque<Item> = VecDeque::with_capacity(all.len());
-            for item in all.drain(..) {
-                let place = ConflationKey::of(&item).map(|key| *places.entry(key).or_insert(kept.len()));
-                match (place, &item) {
-                    (Some(place), Item::Event { event, audience, .. }) if place < kept.len() => {
-                        self.metrics.conflated.inc();
-                        let frame = event.frame_without_id(self.format, *audience);
-                        kept[place] = Item::Event { frame, event: event.clone(), audience: *audience };
-                    }
-                    _ => kept.push_back(item),
-                }
-            }
-            *all = kept;
-        });
-    }
-
-    fn rewrite(&self, change: impl FnOnce(&mut VecDeque<Item>)) {
-        let mut items = self.items.borrow_mut();
-        let mut all = items.take_all();
-        change(&mut all);
-        self.bytes.set(all.iter().map(Item::len).sum());
-        items.put_all(all);
+    /// Changes what waits, and counts its bytes again.
+    fn rewrite<R>(&self, change: impl FnOnce(&mut Waiting) -> R) -> R {
+        let mut waiting = self.waiting.borrow_mut();
+        let result = change(&mut waiting);
+        self.bytes.set(waiting.bytes());
+        result
     }
 
     fn append(&self, item: Item) {
-        let mut items = self.items.borrow_mut();
+        let mut items = self.waiting.borrow_mut();
         if items.len() == 0 {
             self.progress.set(Instant::now());
         }
@@ -430,7 +309,7 @@ impl SendQueue {
     }
 
     fn clear(&self) {
-        let discarded = self.items.borrow_mut().take_all();
+        let discarded = self.waiting.borrow_mut().take_all();
         let events = discarded.iter().filter(|item| matches!(item, Item::Event { .. })).count();
         self.metrics.discarded.inc_by(events as u64);
         self.bytes.set(0);
@@ -446,7 +325,7 @@ impl SendQueue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Epoch, Position, Timestamp};
+    use crate::domain::{Class, Epoch, EventName, Position, Timestamp, Topic};
     use crate::wire::{Content, EventParts};
 
     fn event(seq: u64, class: Class, key: &str) -> Arc<Event> {

@@ -1,0 +1,112 @@
+use std::collections::HashMap;
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use super::append::to_event;
+use super::retention::Retention;
+use super::{TenantLog, WindowBudget};
+use crate::clock::Clock;
+use crate::domain::{Class, TenantId, Timestamp};
+use crate::settings::Settings;
+use crate::storage::{Database, LogRow};
+use crate::telemetry::Metrics;
+use crate::wire::Event;
+
+/// Told of what the log has taken; called from the appender, so it must not block.
+pub trait LogObserver: Send + Sync {
+    /// A tenant's log has a new head.
+    fn advanced(&self, log: &Arc<TenantLog>);
+    /// An event to deliver now or never.
+    fn volatile(&self, log: &Arc<TenantLog>, event: Arc<Event>);
+}
+
+/// Limits of the log.
+#[derive(Clone, Copy, Debug)]
+pub struct LogOptions {
+    pub(super) retention: Retention,
+    pub(super) max_trim_floors: usize,
+    pub(super) window: WindowBudget,
+    pub(super) window_total_bytes: usize,
+    pub(super) max_message_bytes: usize,
+    pub(super) append_queue: usize,
+    pub(super) relay_batch: usize,
+}
+
+impl From<&Settings> for LogOptions {
+    fn from(settings: &Settings) -> Self {
+        let log = &settings.log;
+        LogOptions {
+            retention: Retention {
+                count: log.retention_count,
+                bytes: log.retention_bytes,
+                age: Duration::from_secs(log.retention_s),
+            },
+            max_trim_floors: log.max_trim_floors,
+            window: WindowBudget { count: log.window_count, bytes: log.window_bytes, seconds: log.window_s },
+            window_total_bytes: log.window_total_bytes,
+            max_message_bytes: log.max_message_bytes,
+            append_queue: log.append_queue,
+            relay_batch: log.relay_batch,
+        }
+    }
+}
+
+/// What the handle, the readers and the appender have in common.
+pub(super) struct Shared {
+    pub database: Database,
+    pub clock: Clock,
+    pub metrics: Arc<Metrics>,
+    pub options: LogOptions,
+    pub relay_wake: Notify,
+    pub tenants: RwLock<HashMap<TenantId, Arc<TenantLog>>>,
+    pub observer: Arc<dyn LogObserver>,
+}
+
+impl Shared {
+    pub fn tenant(&self, tenant: &TenantId) -> Option<Arc<TenantLog>> {
+        self.tenants.read().expect("no panic while held").get(tenant).cloned()
+    }
+
+    pub fn insert(&self, log: TenantLog) -> Arc<TenantLog> {
+        let log = Arc::new(log);
+        self.tenants.write().expect("no panic while held").insert(log.tenant().clone(), log.clone());
+        log
+    }
+
+    pub fn all(&self) -> Vec<Arc<TenantLog>> {
+        self.tenants.read().expect("no panic while held").values().cloned().collect()
+    }
+
+    /// Makes committed rows visible to this process.
+    pub fn show(&self, log: &Arc<TenantLog>, rows: Vec<LogRow>) {
+        for class in [Class::Durable, Class::Latest] {
+            let count = rows.iter().filter(|row| row.class == class.as_str()).count();
+            self.metrics.published(class.as_str(), count as u64);
+        }
+        let epoch = log.head().epoch;
+        let events: Vec<Event> = rows.into_iter().filter_map(|row| to_event(epoch, row)).collect();
+        log.push(events, &self.options.window, self.clock.steady());
+        self.metrics.log_head(log.tenant().as_str(), log.head().seq);
+        self.keep_total();
+        self.observer.advanced(log);
+    }
+
+    pub fn shrink_windows(&self, now: Timestamp) {
+        for log in self.all() {
+            log.shrink(&self.options.window, now);
+        }
+    }
+
+    /// Takes from the largest window while all together exceed their budget.
+    fn keep_total(&self) {
+        let all = self.all();
+        while all.iter().map(|log| log.window_bytes()).sum::<usize>() > self.options.window_total_bytes {
+            let Some(largest) = all.iter().max_by_key(|log| log.window_bytes()) else {
+                return;
+            };
+            largest.give_back(64);
+        }
+    }
+}
