@@ -270,6 +270,6 @@ async fn logs_for_machines_are_lines_of_json() {
         .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
         .collect();
     let connected = lines.iter().find(|line| line["message"] == "connected").expect("a line");
-    assert_eq!((&connected["level"], &connected["tenant"]), (&json!("DEBUG"), &json!("default")));
+    assert_eq!((&connected["level"], &connected["tenant"]), (&json!("INFO"), &json!("default")));
     assert!(!stderr.contains(server.key()), "a key in the log");
 }

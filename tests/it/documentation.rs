@@ -161,7 +161,7 @@ fn every_promise_names_a_test_that_exists() {
     for name in named {
         let (module, function) = name.rsplit_once("::").expect("has one");
         let file = match module.strip_prefix("it::") {
-            Some(module) => format!("tests/it/{module}.rs"),
+            Some(module) => format!("tests/it/{}.rs", module.replace("::", "/")),
             None => format!("src/{}.rs", module.trim_end_matches("::tests").replace("::", "/")),
         };
         assert!(read(&file).contains(&format!("fn {function}(")), "{name}: no such test in {file}");
