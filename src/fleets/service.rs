@@ -129,11 +129,12 @@ impl Fleets {
         let (own, tenant, readings) = (self.clone(), tenant.as_str().to_owned(), readings.to_vec());
         self.database
             .run(move |db| async move {
-                let now = own.clock.now();
+                // answers are kept on the steady clock: a jump of the machine's forgets none of them
+                let (now, steady) = (own.clock.now(), own.clock.steady());
                 let outcome = crate::write_tx!(db, |conn, q| {
                     if let Some(key) = &key {
                         let stored =
-                            q::idempotency::find(conn, &tenant, &key.principal, &key.key, now.micros())
+                            q::idempotency::find(conn, &tenant, &key.principal, &key.key, steady.micros())
                                 .await?;
                         if let Some(stored) = stored {
                             return Ok(repeat(&stored, key));
@@ -160,8 +161,8 @@ impl Fleets {
                         }
                     }
                     if let Some(key) = &key {
-                        let row = answer_row(&tenant, key, &updates, now.plus(own.keep_answers));
-                        q::idempotency::store(conn, &row, now.micros()).await?;
+                        let row = answer_row(&tenant, key, &updates, steady.plus(own.keep_answers));
+                        q::idempotency::store(conn, &row, steady.micros()).await?;
                     }
                     Ok(Ok(updates))
                 });

@@ -20,7 +20,7 @@ use crate::identity::rights::{self, Command};
 pub async fn revoke(request: HttpRequest, key_id: web::Path<String>) -> Result<HttpResponse, Problem> {
     let services = services(&request);
     let principal = authenticate(&request).await?;
-    rights::require(&principal, Command::ManageKeys)?;
+    rights::require(&principal, Command::Administer)?;
     let (tenant, key_id) = (principal.tenant()?.as_str().to_owned(), key_id.into_inner());
     let now = services.log.clock().now().micros();
     let found = services

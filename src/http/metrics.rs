@@ -17,7 +17,7 @@ const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset
 #[get("/metrics")]
 pub async fn metrics(request: HttpRequest) -> Result<HttpResponse, Problem> {
     let principal = authenticate(&request).await?;
-    rights::require(&principal, Command::ReadNodeFigures)?;
+    rights::require(&principal, Command::OperateNodes)?;
     Ok(answer(services(&request)))
 }
 

@@ -13,12 +13,25 @@ pub enum Users {
     Everybody,
     /// Those with any of these roles.
     Roles(&'static [&'static str]),
+    /// Those who stand in this relation to the entity, and those with any of these roles.
+    Related(Relation, &'static [&'static str]),
     /// The user that the topic names.
     Oneself,
-    /// Who may subscribe to the topic that the room is named after.
-    RoomsOfTopic,
     /// Nobody.
     Nobody,
+}
+
+/// How a user can stand to an entity; it is the entity that tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Relation {
+    /// Its creator.
+    Owner,
+    /// The shipper or the carrier of an order.
+    Party,
+    /// The carrier, by `sub` or by the claim `carriers`.
+    Carrier,
+    /// An employee whose shift it is about.
+    Concerned,
 }
 
 /// Who may subscribe to topics of one kind.
@@ -35,6 +48,7 @@ pub struct TopicRow {
 }
 
 const LISTENERS: &[Scope] = &[Scope::Subscribe];
+const MANAGERS: &[Scope] = &[Scope::Manage];
 const STAFF: &[&str] = &["manager", "admin"];
 const DISPATCH: &[&str] = &["dispatcher", "manager", "admin"];
 
@@ -42,7 +56,8 @@ const fn row(kind: TopicKind, services: &'static [Scope], users: Users) -> Topic
     TopicRow { kind, services, users, full: None }
 }
 
-/// Topics by kind. Entities that exist narrow some of these further (a sealed bid, an order's parties).
+/// Topics by kind. Entities that exist narrow or widen some of these further (a sealed bid, an order's
+/// parties). A `presence:` topic is judged by the topic that its room is named after.
 pub const TOPICS: &[TopicRow] = &[
     row(TopicKind::Fleet, LISTENERS, Users::Everybody),
     row(TopicKind::Region, LISTENERS, Users::Everybody),
@@ -55,10 +70,9 @@ pub const TOPICS: &[TopicRow] = &[
         users: Users::Everybody,
         full: Some((&[Scope::Manage, Scope::Admin], STAFF)),
     },
-    row(TopicKind::Order, LISTENERS, Users::Roles(DISPATCH)),
+    row(TopicKind::Order, LISTENERS, Users::Related(Relation::Party, DISPATCH)),
     row(TopicKind::User, &[Scope::ActAsUser, Scope::Admin], Users::Oneself),
     row(TopicKind::Named, LISTENERS, Users::Everybody),
-    row(TopicKind::Presence, LISTENERS, Users::RoomsOfTopic),
     row(TopicKind::Admin, &[Scope::Admin], Users::Roles(&["admin"])),
     row(TopicKind::Dashboard, &[Scope::Admin], Users::Roles(&["admin"])),
 ];
@@ -79,10 +93,26 @@ pub enum Command {
     PublishOther,
     /// Issue a ticket for one's own rights.
     IssueTicket,
-    /// Revoke keys of the tenant.
-    ManageKeys,
-    /// Read figures of the node.
-    ReadNodeFigures,
+    /// Report an order's status.
+    SetOrderStatus,
+    /// Create a bid.
+    CreateBid,
+    /// Open, close, cancel or award a bid.
+    RunBid,
+    /// Submit, revise or withdraw a proposal.
+    Propose,
+    /// Accounts, snapshots, questions, answers, location, receipts and typing, each for oneself.
+    ActForOneself,
+    /// Schedules and emergency calls.
+    PlanShifts,
+    /// Ask for and decide on swaps.
+    SwapShifts,
+    /// Declare a topic with membership, and its members.
+    DeclareTopics,
+    /// Keys, kicks, jobs, connections and exports of the tenant.
+    Administer,
+    /// Drains, the block list and figures of the nodes.
+    OperateNodes,
 }
 
 /// Who may do one thing.
@@ -115,8 +145,36 @@ pub const COMMANDS: &[CommandRow] = &[
         services: &[Scope::Subscribe, Scope::ActAsUser, Scope::Admin],
         users: Users::Everybody,
     },
-    CommandRow { command: Command::ManageKeys, services: &[Scope::Admin], users: Users::Roles(&["admin"]) },
-    CommandRow { command: Command::ReadNodeFigures, services: &[Scope::Operator], users: Users::Nobody },
+    CommandRow {
+        command: Command::SetOrderStatus,
+        services: &[Scope::Publish, Scope::Manage],
+        users: Users::Related(Relation::Carrier, DISPATCH),
+    },
+    CommandRow {
+        command: Command::CreateBid,
+        services: MANAGERS,
+        users: Users::Roles(&["shipper", "manager", "admin"]),
+    },
+    CommandRow {
+        command: Command::RunBid,
+        services: MANAGERS,
+        users: Users::Related(Relation::Owner, STAFF),
+    },
+    CommandRow {
+        command: Command::Propose,
+        services: MANAGERS,
+        users: Users::Related(Relation::Carrier, &[]),
+    },
+    CommandRow { command: Command::ActForOneself, services: &[Scope::ActAsUser], users: Users::Everybody },
+    CommandRow { command: Command::PlanShifts, services: MANAGERS, users: Users::Roles(STAFF) },
+    CommandRow {
+        command: Command::SwapShifts,
+        services: MANAGERS,
+        users: Users::Related(Relation::Concerned, STAFF),
+    },
+    CommandRow { command: Command::DeclareTopics, services: MANAGERS, users: Users::Roles(STAFF) },
+    CommandRow { command: Command::Administer, services: &[Scope::Admin], users: Users::Roles(&["admin"]) },
+    CommandRow { command: Command::OperateNodes, services: &[Scope::Operator], users: Users::Nobody },
 ];
 
 /// Whether a principal may do something.
@@ -140,12 +198,20 @@ pub fn require(principal: &Principal, command: Command) -> Result<(), Refusal> {
 
 /// The variant that a principal sees of what it may subscribe to; None when it may not.
 pub fn subscription(principal: &Principal, selector: &Selector) -> Option<Audience> {
+    if let Selector::Topic(topic) = selector
+        && topic.kind() == TopicKind::Presence
+    {
+        let room = Topic::parse(topic.id()).ok().filter(|room| room.kind() != TopicKind::Presence)?;
+        return subscription(principal, &Selector::Topic(room)).map(|_| Audience::Full);
+    }
+    if let Selector::Prefix { .. } = selector {
+        let allowed = principal.user.is_none() && principal.scopes.has_any(PREFIXES);
+        return allowed.then_some(Audience::Full);
+    }
     let row = TOPICS.iter().find(|row| row.kind == selector.kind())?;
     let allowed = match (selector, &principal.user) {
-        (Selector::Prefix { .. }, None) => principal.scopes.has_any(PREFIXES),
-        (Selector::Prefix { .. }, Some(_)) => false,
         (Selector::Topic(topic), Some(user)) => allows(row.users, user, Some(topic)),
-        (Selector::Topic(_), None) => principal.scopes.has_any(row.services),
+        _ => principal.scopes.has_any(row.services),
     };
     let full = row.full.is_none_or(|(scopes, roles)| match &principal.user {
         Some(user) => has_role(user, roles),
@@ -157,12 +223,9 @@ pub fn subscription(principal: &Principal, selector: &Selector) -> Option<Audien
 fn allows(users: Users, user: &User, topic: Option<&Topic>) -> bool {
     match users {
         Users::Everybody => true,
-        Users::Roles(roles) => has_role(user, roles),
+        // what the relation is, only the entity can tell: where it is asked, it asks here only for roles
+        Users::Roles(roles) | Users::Related(_, roles) => has_role(user, roles),
         Users::Oneself => topic.is_some_and(|topic| *topic == Topic::user(&user.sub)),
-        Users::RoomsOfTopic => topic.and_then(|topic| Topic::parse(topic.id()).ok()).is_some_and(|room| {
-            let row = TOPICS.iter().find(|row| row.kind == room.kind());
-            room.kind() != TopicKind::Presence && row.is_some_and(|row| allows(row.users, user, Some(&room)))
-        }),
         Users::Nobody => false,
     }
 }
@@ -196,11 +259,11 @@ mod tests {
         ("topic:a", "subscribe", EVERYBODY, None),
         ("presence:topic:a", "subscribe", EVERYBODY, None),
         ("presence:order:1", "subscribe", "dispatcher,manager,admin", None),
-        ("presence:user:me", "subscribe", EVERYBODY, None),
-        ("presence:user:you", "subscribe", "none", None),
-        ("presence:admin", "subscribe", "admin", None),
-        ("presence:nonsense", "subscribe", "none", None),
-        ("presence:presence:topic:a", "subscribe", "none", None),
+        ("presence:user:me", "act_as_user,admin", EVERYBODY, None),
+        ("presence:user:you", "act_as_user,admin", "none", None),
+        ("presence:admin", "admin", "admin", None),
+        ("presence:nonsense", "none", "none", None),
+        ("presence:presence:topic:a", "none", "none", None),
         ("admin", "admin", "admin", None),
         ("dashboard", "admin", "admin", None),
         ("bid:*", "admin", "none", None),
@@ -214,8 +277,16 @@ mod tests {
         (Command::PublishNamed, "publish", "manager,admin"),
         (Command::PublishOther, "publish", "none"),
         (Command::IssueTicket, "subscribe,act_as_user,admin", EVERYBODY),
-        (Command::ManageKeys, "admin", "admin"),
-        (Command::ReadNodeFigures, "operator", "none"),
+        (Command::SetOrderStatus, "publish,manage", "dispatcher,manager,admin"),
+        (Command::CreateBid, "manage", "shipper,manager,admin"),
+        (Command::RunBid, "manage", "manager,admin"),
+        (Command::Propose, "manage", "none"),
+        (Command::ActForOneself, "act_as_user", EVERYBODY),
+        (Command::PlanShifts, "manage", "manager,admin"),
+        (Command::SwapShifts, "manage", "manager,admin"),
+        (Command::DeclareTopics, "manage", "manager,admin"),
+        (Command::Administer, "admin", "admin"),
+        (Command::OperateNodes, "operator", "none"),
     ];
 
     fn service(scopes: &[Scope]) -> Principal {
