@@ -5,6 +5,7 @@ mod support;
 mod architecture;
 mod cli;
 mod clients;
+mod closing;
 mod documentation;
 mod faults;
 mod first_light;

@@ -75,6 +75,7 @@ async fn a_reader_that_stops_is_gone_within_ten_seconds_by_default() {
     let beyond = Raw::connect_narrow(server.address(), TINY).await;
     let beyond = beyond.listen(server.key(), "topic:beyond").await;
     let resident = resident_bytes(server.pid());
+    let before = Instant::now();
     publish_many(&api, "topic:within", "durable", 0..220, 1000).await;
     publish_many(&api, "topic:beyond", "durable", 0..2000, 1000).await;
     let published = Instant::now();
@@ -84,8 +85,9 @@ async fn a_reader_that_stops_is_gone_within_ten_seconds_by_default() {
     assert!(operator.metric(DISCARDED).await > 0.0);
     reaches(&operator, CONNECTIONS, 0.0).await;
     eventually("the sockets' end", async || (within.is_over() && beyond.is_over()).then_some(())).await;
-    let lasted = published.elapsed();
-    assert!((Duration::from_secs(8)..Duration::from_secs(12)).contains(&lasted), "{lasted:?}");
+    // the first one stalls somewhere between these two moments
+    assert!(before.elapsed() >= Duration::from_secs(8), "{:?}", before.elapsed());
+    assert!(published.elapsed() < Duration::from_secs(12), "{:?}", published.elapsed());
     assert_eq!(operator.metric(CUT).await, 2.0);
     let grown = resident_bytes(server.pid()).saturating_sub(resident);
     assert!(grown < 32 * MIB, "{grown} bytes");
