@@ -190,13 +190,13 @@ async fn watch_revocations(services: Services) {
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        match services.keys.refresh().await {
-            Ok(revoked) if revoked.is_empty() => {}
-            Ok(revoked) => {
-                tracing::info!(keys = revoked.len(), "keys were revoked");
-                services.workers.revoke(revoked);
-            }
-            Err(error) => tracing::warn!(%error, "revocations could not be read"),
+        if let Err(error) = services.keys.refresh().await {
+            tracing::warn!(%error, "revocations could not be read");
+        }
+        let revoked = services.keys.take_revoked();
+        if !revoked.is_empty() {
+            tracing::info!(keys = revoked.len(), "keys were revoked");
+            services.workers.revoke(revoked);
         }
     }
 }

@@ -163,6 +163,7 @@ fn worker(services: &Services) -> Rc<http::WorkerContext> {
     services.workers.add(mail);
     let sessions = SessionContext {
         log: services.log.clone(),
+        keys: services.keys.clone(),
         rooms,
         metrics: services.metrics.clone(),
         ready_timeout: Duration::from_millis(settings.sessions.ready_timeout_ms),

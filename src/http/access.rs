@@ -2,6 +2,7 @@ use std::time::Instant;
 
 use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::Method;
 use actix_web::http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use actix_web::middleware::Next;
 use actix_web::{Error, HttpResponse, ResponseError};
@@ -21,18 +22,24 @@ pub async fn record(
     let started = Instant::now();
     let id = request_id(&request);
     let metrics = services(request.request()).metrics.clone();
-    let method = request.method().as_str().to_owned();
+    let method = method(request.method());
     let path = request.path().to_owned();
     let mut response = named(next.call(request).await?.map_into_boxed_body());
     response.headers_mut().insert(REQUEST_ID, id.clone());
     let route = response.request().match_pattern().unwrap_or_else(|| "none".to_owned());
     let (status, seconds) = (response.status().as_u16(), started.elapsed().as_secs_f64());
-    metrics.http_answered(&route, &method, status, seconds);
+    metrics.http_answered(&route, method, status, seconds);
     if response.status() == 503 {
         metrics.answered_unavailable();
     }
     tracing::debug!(request_id = id.to_str().unwrap_or_default(), method, path, status, seconds, "answered");
     Ok(response)
+}
+
+/// A method as a label: what a client makes up is none.
+fn method(method: &Method) -> &'static str {
+    let known = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+    known.into_iter().find(|known| *known == method.as_str()).unwrap_or("other")
 }
 
 /// The caller's own id when it is a plain one, else a new one.

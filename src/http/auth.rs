@@ -44,7 +44,8 @@ fn secret(headers: &HeaderMap) -> Option<&str> {
 
 /// `x-tenant-id` and `x-user-id` are believed from keys that may act for users, and refused from all others.
 fn on_behalf(principal: Principal, headers: &HeaderMap) -> Result<Principal, Refusal> {
-    let named = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
+    let named =
+        |name| headers.get(name).map(|value| std::str::from_utf8(value.as_bytes()).unwrap_or_default());
     let (tenant, sub) = (named("x-tenant-id"), named("x-user-id"));
     if tenant.is_none() && sub.is_none() {
         return Ok(principal);

@@ -1,3 +1,5 @@
+use std::collections::HashSet;
+
 use actix_web::{HttpRequest, web};
 
 use crate::domain::{EntityId, Refusal};
@@ -21,12 +23,9 @@ impl Query {
     /// A list split at commas, trimmed, empties and repetitions dropped; missing or empty is an error.
     pub fn list(&self, name: &str) -> Result<Vec<&str>, Refusal> {
         let text = self.get(name).ok_or_else(|| Refusal::malformed(name, "is required"))?;
-        let mut items: Vec<&str> = Vec::new();
-        for item in text.split(',').map(str::trim).filter(|item| !item.is_empty()) {
-            if !items.contains(&item) {
-                items.push(item);
-            }
-        }
+        let mut seen = HashSet::new();
+        let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+        let items: Vec<&str> = items.filter(|item| seen.insert(*item)).collect();
         if items.is_empty() {
             return Err(Refusal::malformed(name, "names nothing"));
         }

@@ -120,7 +120,8 @@ async fn open(
     let principal = match query.get("ticket") {
         Some(ticket) => {
             let wanted = selectors.clone().unwrap_or_default();
-            let redeemed = services.tickets.redeem(ticket, request.path(), &wanted).await;
+            let may = |principal: &_| grants(principal, wanted.clone()).map(drop);
+            let redeemed = services.tickets.redeem(ticket, request.path(), &wanted, may).await;
             count_failure(request, redeemed)?
         }
         None => authenticate(request).await?,

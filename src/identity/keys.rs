@@ -1,7 +1,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 
 use super::{Principal, Scopes, User};
 use crate::clock::Clock;
@@ -73,6 +73,8 @@ pub async fn create_key(
 struct Ring {
     by_hash: HashMap<String, Arc<ApiKeyRow>>,
     by_id: HashMap<String, Arc<ApiKeyRow>>,
+    /// Keys ever made, revoked ones included.
+    made: usize,
 }
 
 /// The keys in force, held in memory and refreshed when their generation in the database changes.
@@ -81,6 +83,8 @@ pub struct KeyRing {
     database: Database,
     ring: RwLock<Ring>,
     generation: AtomicI64,
+    /// Revoked since [`KeyRing::take_revoked`] was last asked, whoever noticed.
+    revoked: Mutex<HashSet<Arc<str>>>,
     refreshing: tokio::sync::Mutex<()>,
 }
 
@@ -91,14 +95,15 @@ impl KeyRing {
             database,
             ring: RwLock::default(),
             generation: AtomicI64::new(-1),
+            revoked: Mutex::default(),
             refreshing: tokio::sync::Mutex::default(),
         };
         ring.refresh().await?;
         Ok(ring)
     }
 
-    /// Looks whether keys have changed; returns the ids of those revoked since.
-    pub async fn refresh(&self) -> Result<HashSet<Arc<str>>, StoreError> {
+    /// Looks whether keys have changed.
+    pub async fn refresh(&self) -> Result<(), StoreError> {
         let _one_at_a_time = self.refreshing.lock().await;
         let known = self.generation.load(Ordering::Acquire);
         let read = self
@@ -112,19 +117,25 @@ impl KeyRing {
             })
             .await?;
         if read.0 == known {
-            return Ok(HashSet::new());
+            return Ok(());
         }
-        let mut fresh = Ring::default();
+        let mut fresh = Ring { made: read.1.len(), ..Ring::default() };
         for row in read.1.into_iter().filter(|row| row.revoked_us.is_none()).map(Arc::new) {
             fresh.by_hash.insert(row.hash.clone(), row.clone());
             fresh.by_id.insert(row.key_id.clone(), row);
         }
         let mut ring = self.ring.write().expect("no panic while held");
         let gone = ring.by_id.keys().filter(|id| !fresh.by_id.contains_key(*id));
-        let gone = gone.map(|id| Arc::from(id.as_str())).collect();
+        let gone = gone.map(|id| Arc::from(id.as_str()));
+        self.revoked.lock().expect("no panic while held").extend(gone);
         *ring = fresh;
         self.generation.store(read.0, Ordering::Release);
-        Ok(gone)
+        Ok(())
+    }
+
+    /// The keys revoked since this was last asked: their sessions have to end.
+    pub fn take_revoked(&self) -> HashSet<Arc<str>> {
+        std::mem::take(&mut *self.revoked.lock().expect("no panic while held"))
     }
 
     /// Whose key this is; a key made a moment ago by another process is found too.
@@ -149,9 +160,9 @@ impl KeyRing {
         ring.by_id.values().filter(|row| row.development).map(|row| row.key_id.clone()).collect()
     }
 
-    /// Whether there is no key at all.
+    /// Whether no key was ever made.
     pub fn is_empty(&self) -> bool {
-        self.ring.read().expect("no panic while held").by_id.is_empty()
+        self.ring.read().expect("no panic while held").made == 0
     }
 
     fn by_hash(&self, hash: &str) -> Option<Principal> {

@@ -1,9 +1,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{KeyRing, Principal, hash_hex, new_secret};
+use super::{KeyRing, Principal, User, hash_hex, new_secret};
 use crate::clock::Clock;
-use crate::domain::{Refusal, RefusalKind, Selector, Timestamp};
+use crate::domain::{Refusal, RefusalKind, Selector, Timestamp, UserSub};
 use crate::storage::{Database, StoreError, TicketRow};
 
 /// What a ticket is to be good for; nothing named means all that its issuer may.
@@ -73,6 +73,7 @@ impl Tickets {
             hash: hash_hex(secret.as_bytes()),
             tenant: principal.tenant()?.as_str().to_owned(),
             key_id: principal.key_id.to_string(),
+            sub: principal.user.as_ref().map(|user| user.sub.as_str().to_owned()),
             path: request.path,
             topics: request
                 .topics
@@ -93,8 +94,15 @@ impl Tickets {
         Ok(IssuedTicket { ticket: secret, expires_at })
     }
 
-    /// The principal behind a ticket that is good for this path and these topics.
-    pub async fn redeem(&self, secret: &str, path: &str, wanted: &[Selector]) -> Result<Principal, Refusal> {
+    /// The principal behind a ticket that is good for this path and these topics, once `check` lets it pass;
+    /// its first use binds it to what was not named when it was issued.
+    pub async fn redeem(
+        &self,
+        secret: &str,
+        path: &str,
+        wanted: &[Selector],
+        check: impl FnOnce(&Principal) -> Result<(), Refusal>,
+    ) -> Result<Principal, Refusal> {
         let (hash, now) = (hash_hex(secret.as_bytes()), self.clock.steady());
         let found = self
             .database
@@ -114,17 +122,35 @@ impl Tickets {
         let principal =
             self.keys.by_id(&row.key_id).ok_or_else(|| refused("revoked", "the ticket's key is revoked"))?;
         let ticket_id: Arc<str> = row.ticket_id.as_str().into();
+        // issued on behalf of a user, it carries that user's rights and not the key's
+        let user = match row.sub {
+            Some(sub) => {
+                let sub = UserSub::parse(&sub).map_err(|error| StoreError::Unexpected(error.to_string()))?;
+                Some(User { sub, roles: Vec::new() })
+            }
+            None => principal.user,
+        };
+        let principal = Principal { ticket_id: Some(ticket_id), user, ..principal };
+        check(&principal)?;
         if row.first_used_us.is_none() {
-            self.mark_used(row.ticket_id, now).await?;
+            let asked: Vec<String> = wanted.iter().map(ToString::to_string).collect();
+            let asked = serde_json::to_string(&asked).expect("texts are plain data");
+            let stream = (row.path.unwrap_or_else(|| path.to_owned()), row.topics.unwrap_or(asked));
+            self.mark_used(row.ticket_id, stream, now).await?;
         }
-        Ok(Principal { ticket_id: Some(ticket_id), ..principal })
+        Ok(principal)
     }
 
-    async fn mark_used(&self, ticket_id: String, now: Timestamp) -> Result<(), StoreError> {
+    async fn mark_used(
+        &self,
+        ticket_id: String,
+        (path, topics): (String, String),
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
         self.database
             .run(move |db| async move {
                 crate::write_tx!(db, |conn, q| {
-                    q::tickets::mark_used(conn, &ticket_id, now.micros()).await?;
+                    q::tickets::mark_used(conn, &ticket_id, (&path, &topics), now.micros()).await?;
                     Ok(())
                 })
             })

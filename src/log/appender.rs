@@ -30,6 +30,8 @@ const RELAY_SPACING: Duration = Duration::from_millis(5);
 const RELAY_POLL: Duration = Duration::from_millis(100);
 const TRIM_INTERVAL: Duration = Duration::from_secs(1);
 const TRIM_BATCH: i64 = 2000;
+/// Batches trimmed of one tenant in one interval, at most: more than any tenant appends in it.
+const TRIM_ROUNDS: usize = 100;
 
 pub(super) enum Job {
     Append { request: AppendRequest, reply: oneshot::Sender<Result<Vec<Appended>, LogError>> },
@@ -309,8 +311,15 @@ impl Appender {
         });
         let due: Vec<TenantId> = due.map(|(tenant, _)| tenant.clone()).collect();
         for tenant in due {
-            if let Err(error) = self.trim_tenant(&tenant, now).await {
-                tracing::warn!(%error, %tenant, "the event log could not be trimmed");
+            for _ in 0..TRIM_ROUNDS {
+                match self.trim_tenant(&tenant, now).await {
+                    Ok(true) => {}
+                    Ok(false) => break,
+                    Err(error) => {
+                        tracing::warn!(%error, %tenant, "the event log could not be trimmed");
+                        break;
+                    }
+                }
             }
         }
         self.shared.shrink_windows(now);
@@ -321,16 +330,17 @@ impl Appender {
         }
     }
 
-    async fn trim_tenant(&mut self, tenant: &TenantId, now: Timestamp) -> Result<(), StoreError> {
+    /// Trims one batch; true when there may be more to trim.
+    async fn trim_tenant(&mut self, tenant: &TenantId, now: Timestamp) -> Result<bool, StoreError> {
         let (Some(row), Some(log)) = (self.tenants.get(tenant).cloned(), self.shared.tenant(tenant)) else {
-            return Ok(());
+            return Ok(false);
         };
         let (name, after) = (row.tenant.clone(), row.trimmed);
         let oldest =
             self.shared.database.log_transaction(move |tx| tx.oldest(&name, after, TRIM_BATCH)).await?;
         let Some(trim) = self.retention.plan(&row, &oldest, now) else {
             self.oldest_at.insert(tenant.clone(), oldest.first().map_or(i64::MAX, |first| first.at_us));
-            return Ok(());
+            return Ok(false);
         };
         self.oldest_at.remove(tenant);
         // floors rise first: a reader that finds the events gone also finds why
@@ -353,7 +363,7 @@ impl Appender {
         log.trimmed(trim.up_to as u64);
         Arc::make_mut(&mut self.tenants).insert(tenant.clone(), next);
         self.shared.metrics.log_trimmed(trim.count);
-        Ok(())
+        Ok(trim.count == TRIM_BATCH as u64)
     }
 }
 

@@ -122,8 +122,11 @@ impl Registry {
         let Some((entry, own)) = self.sessions.get_mut(&id).zip(self.tenants.get(&tenant)) else {
             return Joined::Live;
         };
-        if own.delivered > after && !top_up(entry, own, after, &self.metrics) {
-            return Joined::Behind { after };
+        if own.delivered > after
+            && let Err(reached) = top_up(entry, own, after, &self.metrics)
+        {
+            entry.behind = Some(reached);
+            return Joined::Behind { after: reached };
         }
         entry.behind = None;
         entry.queue.push_control(wire::position_frame(own.log.position(own.delivered)));
@@ -359,25 +362,23 @@ impl Registry {
 }
 
 /// Hands a session the few events between where it stands and where the worker does, so that it gets live
-/// however fast others publish; false when they are too many or do not fit.
-fn top_up(entry: &Entry, own: &Tenant, after: u64, metrics: &Metrics) -> bool {
-    let Some(events) =
-        own.log.after(after, PAGE).filter(|events| after + events.len() as u64 >= own.delivered)
-    else {
-        return false;
-    };
-    let missed = events.iter().filter(|event| event.seq() <= own.delivered);
-    for event in missed.filter(|event| entry.grants.iter().any(|grant| grant.selector.matches(event.topic())))
-    {
-        let audience = audience_of(&entry.grants, event);
-        if !entry.queue.has_room_for(event, audience) {
-            return false;
+/// however fast others publish; the error is how far it got when they are too many or do not fit.
+fn top_up(entry: &Entry, own: &Tenant, after: u64, metrics: &Metrics) -> Result<(), u64> {
+    let events = own.log.after(after, PAGE).filter(|events| after + events.len() as u64 >= own.delivered);
+    let mut reached = after;
+    for event in events.ok_or(after)?.iter().take_while(|event| event.seq() <= own.delivered) {
+        if entry.grants.iter().any(|grant| grant.selector.matches(event.topic())) {
+            let audience = audience_of(&entry.grants, event);
+            if !entry.queue.has_room_for(event, audience) {
+                return Err(reached);
+            }
+            if entry.queue.push_event(event, audience) == Pushed::Taken {
+                metrics.replayed(1);
+            }
         }
-        if entry.queue.push_event(event, audience) == Pushed::Taken {
-            metrics.replayed(1);
-        }
+        reached = event.seq();
     }
-    true
+    Ok(())
 }
 
 /// How often a registry that drains is swept.

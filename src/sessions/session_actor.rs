@@ -10,6 +10,7 @@ use super::session::{PAGE, Session, Step};
 use super::{Grant, SendQueue};
 use crate::actor_kit::{Counted, Port};
 use crate::domain::{Cursor, Selector, TenantId};
+use crate::identity::KeyRing;
 use crate::log::{EventLog, LogError, TenantLog};
 use crate::rooms::{Attach, Attached, ConnectionId, Hello, Joined, Notice, Principal, Rooms, SessionHandle};
 use crate::telemetry::Metrics;
@@ -26,6 +27,8 @@ const USER_AGENT_BYTES: usize = 160;
 pub struct SessionContext {
     /// The log.
     pub log: EventLog,
+    /// The keys in force.
+    pub keys: Arc<KeyRing>,
     /// The worker's registry.
     pub rooms: Rooms,
     /// The engine's metrics.
@@ -185,7 +188,14 @@ impl SessionActor {
             principal: request.principal,
             handle: Box::new(port),
         };
-        match self.context.rooms.attach(attach) {
+        let key_id = attach.principal.key_id.clone();
+        let attached = self.context.rooms.attach(attach);
+        if self.context.keys.by_id(&key_id).is_none() {
+            // revoked between the check of its credentials and now: the revocation did not find it
+            self.context.rooms.leave(self.about.id);
+            return self.end(CloseCode::Unauthenticated, context);
+        }
+        match attached {
             Ok(Attached::Live) => {}
             Ok(Attached::Behind { after }) => {
                 let step = self.session.behind(after);

@@ -28,6 +28,7 @@ pub struct TicketRow {
     pub hash: String,
     pub tenant: String,
     pub key_id: String,
+    pub sub: Option<String>,
     pub path: Option<String>,
     pub topics: Option<String>,
     pub first_use_by_us: i64,

@@ -26,6 +26,7 @@ diesel::table! {
         hash -> Text,
         tenant -> Text,
         key_id -> Text,
+        sub -> Nullable<Text>,
         path -> Nullable<Text>,
         topics -> Nullable<Text>,
         first_use_by_us -> BigInt,

@@ -491,3 +491,36 @@ async fn pages_of_listed_origins_may_use_the_api_and_no_others() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_ticket_issued_for_a_user_carries_that_users_rights_and_not_the_keys() {
+    let server = Server::start();
+    let api = server.api_with(&server.create_key("act_as_user,subscribe"));
+    let request = api.request("POST", "/v2/realtime/tickets").header("x-user-id", "alice").json(&json!({}));
+    let issued = Api::send(request).await.expect("an answer").expect(201);
+    let ticket = issued["ticket"].as_str().expect("a ticket");
+    let anonymous = api.anonymous();
+    let path = |topics: &str| format!("/v2/realtime/stream?topics={topics}&ticket={ticket}");
+    assert_eq!(anonymous.get(&path("user:bob")).await.problem(403), "forbidden_topics");
+    let mut stream = anonymous.stream(&path("user:alice"), None).await;
+    assert_eq!(stream.ready().await["user_id"], "alice");
+    // from its first use on it is good for that one stream
+    assert_eq!(anonymous.get(&path("fleet:1")).await.problem(403), "ticket_topics");
+    anonymous.stream(&path("user:alice"), None).await.ready().await;
+}
+
+#[tokio::test]
+async fn a_revocation_is_carried_out_whoever_notices_it_first() {
+    let server = Server::with(ServerOptions::default().set("auth.revocation_poll_ms", 400));
+    let (admin, wrong) = (server.api_of("default", "admin"), server.api_with("bk_wrong"));
+    for _ in 0..5 {
+        let (key_id, api) = key(&server, &["--scopes", "subscribe"]);
+        let mut stream = api.listen("topic:news", None).await;
+        stream.ready().await;
+        admin.delete(&format!("/v2/admin/keys/{key_id}")).await.expect(204);
+        // a request with an unknown key makes the server look for changed keys at once
+        assert_eq!(wrong.get("/v2/fleets").await.status, 401);
+        let end = stream.rest().await;
+        assert_eq!(end.last().map(|event| &event.data["code"]), Some(&json!(3500)), "{end:?}");
+    }
+}

@@ -187,6 +187,7 @@ fn answers_and_tickets_end_with_their_time() {
             hash: format!("hash of {id}"),
             tenant: "acme".into(),
             key_id: "a".into(),
+            sub: None,
             path: None,
             topics: Some("[]".into()),
             first_use_by_us: 5,
@@ -195,8 +196,8 @@ fn answers_and_tickets_end_with_their_time() {
         };
         bongsu::write_tx!(db, |conn, q| Ok(q::tickets::insert(conn, &ticket("old", 10), 0).await?))?;
         bongsu::write_tx!(db, |conn, q| Ok(q::tickets::insert(conn, &ticket("new", 99), 50).await?))?;
-        bongsu::write_tx!(db, |conn, q| Ok(q::tickets::mark_used(conn, "new", 51).await?))?;
-        bongsu::write_tx!(db, |conn, q| Ok(q::tickets::mark_used(conn, "new", 52).await?))?;
+        bongsu::write_tx!(db, |conn, q| Ok(q::tickets::mark_used(conn, "new", ("/p", "[]"), 51).await?))?;
+        bongsu::write_tx!(db, |conn, q| Ok(q::tickets::mark_used(conn, "new", ("/p", "[]"), 52).await?))?;
         let old = bongsu::read!(db, |conn, q| q::tickets::find(conn, "hash of old").await)?;
         let new = bongsu::read!(db, |conn, q| q::tickets::find(conn, "hash of new").await)?;
         assert_eq!((old, new.and_then(|row| row.first_used_us)), (None, Some(51)));

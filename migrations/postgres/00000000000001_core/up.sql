@@ -22,6 +22,7 @@ CREATE TABLE tickets (
     hash TEXT NOT NULL UNIQUE,
     tenant TEXT NOT NULL,
     key_id TEXT NOT NULL,
+    sub TEXT,
     path TEXT,
     topics TEXT,
     first_use_by_us BIGINT NOT NULL,

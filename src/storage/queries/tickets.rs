@@ -18,10 +18,15 @@ pub async fn find(conn: &mut Conn, hash: &str) -> QueryResult<Option<TicketRow>>
     tickets::table.filter(tickets::hash.eq(hash)).select(TicketRow::as_select()).first(conn).await.optional()
 }
 
-/// Notes the first use of a ticket.
-pub async fn mark_used(conn: &mut Conn, ticket_id: &str, now_us: i64) -> QueryResult<()> {
+/// Notes the first use of a ticket, and the stream that it is good for from then on.
+pub async fn mark_used(
+    conn: &mut Conn,
+    ticket_id: &str,
+    (path, topics): (&str, &str),
+    now_us: i64,
+) -> QueryResult<()> {
     diesel::update(tickets::table.find(ticket_id).filter(tickets::first_used_us.is_null()))
-        .set(tickets::first_used_us.eq(now_us))
+        .set((tickets::first_used_us.eq(now_us), tickets::path.eq(path), tickets::topics.eq(topics)))
         .execute(conn)
         .await?;
     Ok(())
