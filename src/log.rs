@@ -14,6 +14,7 @@ mod event_log;
 mod head_file;
 #[cfg(test)]
 mod model_test;
+mod page;
 mod recovery;
 mod retention;
 mod shared;
@@ -21,7 +22,8 @@ mod tenant_log;
 mod window;
 
 pub use append::{AppendRequest, Appended, Dedup, Idempotency, LogError, NewEvent};
-pub use event_log::{EventLog, Page};
+pub use event_log::EventLog;
+pub use page::{Page, PageLimit};
 pub use recovery::Recovery;
 pub use shared::{LogObserver, LogOptions};
 pub use tenant_log::TenantLog;

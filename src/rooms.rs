@@ -14,7 +14,5 @@ pub use attach::{
     Attach, Attached, ConnectionId, Hello, Joined, Notice, Principal, RegistryOptions, SessionHandle,
 };
 pub use registry::Registry;
-pub use room_registry_actor::{
-    CountSessions, Drain, ReplaceTicket, Revoke, RoomRegistryActor, Rooms, WorkerMail,
-};
+pub use room_registry_actor::{CountSessions, Order, RoomRegistryActor, Rooms, WorkerMail};
 pub use workers::Workers;

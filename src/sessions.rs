@@ -11,6 +11,6 @@ mod sse;
 mod waiting;
 
 pub use send_queue::{Pushed, QueueLimits, QueueMetrics, SendQueue};
-pub use session::{Grant, PAGE, Session, Step, audience_of};
+pub use session::{Grant, Session, Step, audience_of};
 pub use session_actor::{SessionActor, SessionContext, SessionRequest};
 pub use sse::SseBody;

@@ -18,6 +18,7 @@ use utoipa_actix_web::AppExt;
 
 use super::StartError;
 use crate::http::{self, Services};
+use crate::log::PageLimit;
 use crate::rooms::{Registry, RegistryOptions, RoomRegistryActor, Rooms};
 use crate::sessions::{QueueLimits, QueueMetrics, SessionContext};
 
@@ -26,6 +27,9 @@ use crate::sessions::{QueueLimits, QueueMetrics, SessionContext};
 const WRITE_BUFFER: usize = 7000;
 /// The kernel's buffer per connection: what a reader that stopped can keep from its sweep.
 const SEND_BUFFER: usize = 64 * 1024;
+
+/// Events of one read of a replay.
+const PAGE_EVENTS: usize = 256;
 
 /// Sockets being served.
 pub(super) struct Serving {
@@ -166,6 +170,7 @@ fn worker(services: &Services) -> Rc<http::WorkerContext> {
         keys: services.keys.clone(),
         rooms,
         metrics: services.metrics.clone(),
+        page: PageLimit { events: PAGE_EVENTS, bytes: settings.sessions.queue_bytes },
         ready_timeout: Duration::from_millis(settings.sessions.ready_timeout_ms),
         stall: Duration::from_millis(settings.server.stall_timeout_ms),
     };

@@ -11,6 +11,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 
 use super::batch::{Batch, Committed, new_tenant};
 use super::head_file::{Head, HeadFile};
@@ -79,9 +81,10 @@ impl Appender {
 
     /// Works until told to stop; what waits by then is still appended.
     pub async fn run(mut self) {
-        let mut poll = tokio::time::interval(RELAY_POLL);
+        // dropped, and so ended, with this future
+        let mut watching = JoinSet::new();
+        watching.spawn(watch_outbox(self.shared.clone()));
         let mut trim = tokio::time::interval(TRIM_INTERVAL);
-        // rows left by the process before this one are found by the first poll, which is at once
         let mut relay_at: Option<tokio::time::Instant> = None;
         let mut last_relay = tokio::time::Instant::now() - RELAY_SPACING;
         loop {
@@ -97,12 +100,6 @@ impl Appender {
                     continue;
                 }
                 () = sleep_until(relay_at) => relay = true,
-                _ = poll.tick() => {
-                    if self.backlog().await > 0 {
-                        relay_at.get_or_insert(last_relay + RELAY_SPACING);
-                    }
-                    continue;
-                }
                 _ = trim.tick() => {
                     self.trim().await;
                     continue;
@@ -120,7 +117,7 @@ impl Appender {
                 relay_at = None;
             }
             if !stops.is_empty() {
-                while self.backlog().await > 0 && self.commit(Vec::new(), true).await.is_ok() {}
+                while backlog(&self.shared).await > 0 && self.commit(Vec::new(), true).await.is_ok() {}
                 for stop in stops {
                     // whoever asked has given up waiting
                     let _ = stop.send(());
@@ -285,20 +282,6 @@ impl Appender {
         Ok(())
     }
 
-    /// Outbox rows waiting; also tells the metrics.
-    async fn backlog(&self) -> i64 {
-        let database = self.shared.database.clone();
-        let backlog =
-            async { crate::read!(database, |conn, q| Ok::<_, StoreError>(q::outbox::backlog(conn).await?)) };
-        let Ok((waiting, oldest)) = backlog.await else {
-            return 0;
-        };
-        // rows are stamped by the wall clock of the node that wrote them
-        let lag = oldest.map_or(0, |oldest| (self.shared.clock.now().micros() - oldest).max(0));
-        self.shared.metrics.outbox(waiting, lag as f64 / 1e6);
-        waiting
-    }
-
     /// Removes what retention no longer keeps, oldest first.
     async fn trim(&mut self) {
         let now = self.shared.clock.steady();
@@ -365,6 +348,33 @@ impl Appender {
         self.shared.metrics.log_trimmed(trim.count);
         Ok(trim.count == TRIM_BATCH as u64)
     }
+}
+
+/// Wakes the relay for rows that nobody woke it for: those of another process, or of the one before this
+/// one. Apart from the appender, so that readers that hold every connection do not keep it from appending.
+async fn watch_outbox(shared: Arc<Shared>) {
+    let mut poll = tokio::time::interval(RELAY_POLL);
+    poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        poll.tick().await;
+        if backlog(&shared).await > 0 {
+            shared.relay_wake.notify_one();
+        }
+    }
+}
+
+/// Outbox rows waiting; also tells the metrics.
+async fn backlog(shared: &Shared) -> i64 {
+    let database = &shared.database;
+    let backlog =
+        async { crate::read!(database, |conn, q| Ok::<_, StoreError>(q::outbox::backlog(conn).await?)) };
+    let Ok((waiting, oldest)) = backlog.await else {
+        return 0;
+    };
+    // rows are stamped by the wall clock of the node that wrote them
+    let lag = oldest.map_or(0, |oldest| (shared.clock.now().micros() - oldest).max(0));
+    shared.metrics.outbox(waiting, lag as f64 / 1e6);
+    waiting
 }
 
 async fn sleep_until(at: Option<tokio::time::Instant>) {

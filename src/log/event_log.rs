@@ -11,7 +11,7 @@ use super::head_file::{Head, HeadFile, is_restored};
 use super::recovery::Floors;
 use super::shared::{LogObserver, LogOptions, Shared};
 use super::tenant_log::WindowRead;
-use super::{AppendRequest, Appended, LogError, NewEvent, TenantLog};
+use super::{AppendRequest, Appended, LogError, NewEvent, Page, PageLimit, TenantLog};
 use crate::actor_kit::InFlightKeys;
 use crate::clock::{Clock, random_u64};
 use crate::domain::{Class, Selector, TenantId, Topic};
@@ -22,21 +22,7 @@ use crate::wire::Event;
 /// Entries of the database that one page of a replay looks at, at most.
 const SPAN: u64 = 4096;
 /// Rows read at once when a cold window is filled.
-const WARM_PAGE: i64 = 500;
-
-/// Part of a replay.
-#[derive(Debug)]
-pub enum Page {
-    /// The next events of the selected topics.
-    Events {
-        /// In order, none expired.
-        events: Vec<Arc<Event>>,
-        /// Everything up to this number has been looked at.
-        scanned_to: u64,
-    },
-    /// Events of the selected topics were trimmed before they could be read.
-    Evicted,
-}
+const WARM_PAGE: i64 = 100;
 
 /// A shared handle to the event log of every tenant.
 #[derive(Clone)]
@@ -154,13 +140,13 @@ impl EventLog {
         let _ = self.ask(|reply| Job::Stop { reply }).await;
     }
 
-    /// The events of the selected topics after `after`, up to `limit` of them.
+    /// The next events of the selected topics after `after`.
     pub async fn read(
         &self,
         log: &Arc<TenantLog>,
         selectors: &Arc<[Selector]>,
         after: u64,
-        limit: usize,
+        limit: PageLimit,
     ) -> Result<Page, LogError> {
         let before = match log.select(selectors, after, limit) {
             WindowRead::Older { .. } => match self.warm(log).await {
@@ -187,14 +173,12 @@ impl EventLog {
         log: &Arc<TenantLog>,
         selectors: &Arc<[Selector]>,
         (after, up_to): (u64, u64),
-        limit: usize,
+        limit: PageLimit,
     ) -> Result<Page, StoreError> {
         self.shared.metrics.log_store_read();
-        let rows = self.rows_between(log.tenant(), selectors, (after, up_to), limit).await?;
-        let scanned_to =
-            if rows.len() == limit { rows.last().map_or(up_to, |row| row.seq as u64) } else { up_to };
+        let (rows, scanned_to) = self.rows_between(log.tenant(), selectors, (after, up_to), limit).await?;
         // trimming raises the floors first, so looking afterwards misses nothing that went meanwhile
-        if matches!(log.select(selectors, after, 0), WindowRead::Evicted) {
+        if log.is_evicted(selectors, after) {
             return Ok(Page::Evicted);
         }
         let epoch = log.head().epoch;
@@ -204,28 +188,35 @@ impl EventLog {
         Ok(Page::Events { events: self.unexpired(selected.collect()), scanned_to })
     }
 
+    /// The rows of a page, and up to where it reaches; larger ones than fit are not even read.
     async fn rows_between(
         &self,
         tenant: &TenantId,
         selectors: &[Selector],
         (after, up_to): (u64, u64),
-        limit: usize,
-    ) -> Result<Vec<LogRow>, StoreError> {
+        limit: PageLimit,
+    ) -> Result<(Vec<LogRow>, u64), StoreError> {
         let exact = selectors.iter().map(|selector| match selector {
             Selector::Topic(topic) => Some(topic.as_str().to_owned()),
             Selector::Prefix { .. } => None,
         });
         let topics: Option<Vec<String>> = exact.collect();
-        let (tenant, span, limit) = (tenant.as_str().to_owned(), (after as i64, up_to as i64), limit as i64);
-        self.shared
-            .database
-            .run(move |db| async move {
-                crate::read!(db, |conn, q| Ok(match &topics {
-                    Some(topics) => q::log::by_topics(conn, &tenant, topics, span, limit).await?,
-                    None => q::log::of_all_topics(conn, &tenant, span, limit).await?,
-                }))
+        let (tenant, span) = (tenant.as_str().to_owned(), (after as i64, up_to as i64));
+        let read = move |db: Database| async move {
+            crate::read!(db, |conn, q| {
+                let most = limit.events as i64;
+                let sizes = match &topics {
+                    Some(topics) => q::log::sizes_by_topics(conn, &tenant, topics, span, most).await?,
+                    None => q::log::sizes(conn, &tenant, span, most).await?,
+                };
+                let taken = limit.take(sizes.iter().map(|(_, bytes)| *bytes as usize));
+                let full = taken < sizes.len() || taken == limit.events;
+                let seqs: Vec<i64> = sizes[..taken].iter().map(|(seq, _)| *seq).collect();
+                let reached = seqs.last().filter(|_| full).map_or(up_to, |seq| *seq as u64);
+                Ok((q::log::entries(conn, &tenant, seqs).await?, reached))
             })
-            .await
+        };
+        self.shared.database.run(read).await
     }
 
     /// Fills a cold window once, however many ask for it.

@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use super::recovery::Floors;
 use super::tenant_log::WindowRead;
-use super::{Page, TenantLog, WindowBudget};
+use super::{Page, PageLimit, TenantLog, WindowBudget};
 use crate::clock::Clock;
 use crate::domain::{Class, Cursor, Epoch, EventName, Position, Selector, TenantId, Timestamp, Topic};
 use crate::rooms::{
@@ -32,7 +32,7 @@ const CLIENTS: usize = 3;
 const BUDGET: WindowBudget = WindowBudget { count: 6, bytes: 1 << 20, seconds: 1_000_000 };
 const LIMITS: QueueLimits = QueueLimits { bytes: 3000, items: 8 };
 /// Events of a page, and entries of the store that it looks at: small, so that replays take several.
-const PAGE: usize = 3;
+const PAGE: PageLimit = PageLimit { events: 3, bytes: 3500 };
 const SPAN: u64 = 5;
 
 #[derive(Clone, Copy, Debug)]
@@ -343,10 +343,12 @@ impl World {
             WindowRead::Events { events, scanned_to } => Page::Events { events, scanned_to },
             WindowRead::Older { before } => {
                 let up_to = before.min(after + SPAN);
-                let rows = self.own(own.topics, after.max(self.trimmed), up_to).take(PAGE);
+                let rows = self.own(own.topics, after.max(self.trimmed), up_to);
                 let stored = |(seq, entry)| Arc::new(event(entry, seq, Some(self.log.position(seq))));
-                let events: Vec<_> = rows.map(stored).collect();
-                let full = events.len() == PAGE;
+                let mut events: Vec<_> = rows.map(stored).collect();
+                let taken = PAGE.take(events.iter().map(|event| event.weight()));
+                let full = taken < events.len() || taken == PAGE.events;
+                events.truncate(taken);
                 let scanned_to = events.last().filter(|_| full).map_or(up_to, |event| event.seq());
                 Page::Events { events, scanned_to }
             }

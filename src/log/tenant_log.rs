@@ -1,6 +1,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use super::PageLimit;
 use super::recovery::{Floors, Recovery, judge};
 use super::window::{Window, WindowBudget};
 use crate::domain::{Cursor, Epoch, Position, Selector, TenantId, Timestamp, Topic};
@@ -74,7 +75,7 @@ impl TenantLog {
         state.window.covers(seq).then(|| state.window.after(seq, limit))
     }
 
-    pub(super) fn select(&self, selectors: &[Selector], after: u64, limit: usize) -> WindowRead {
+    pub(super) fn select(&self, selectors: &[Selector], after: u64, limit: PageLimit) -> WindowRead {
         let state = self.state();
         if state.floors.of(selectors) > after {
             return WindowRead::Evicted;
@@ -82,10 +83,14 @@ impl TenantLog {
         if !state.window.covers(after) {
             return WindowRead::Older { before: state.window.head() - state.window.len() as u64 };
         }
-        let events = state.window.select(selectors, after, limit);
-        let full = events.len() == limit;
+        let (events, full) = state.window.select(selectors, after, limit);
         let scanned_to = events.last().filter(|_| full).map_or(state.window.head(), |event| event.seq());
         WindowRead::Events { events, scanned_to }
+    }
+
+    /// Whether events of the selected topics after `after` may have been trimmed.
+    pub(super) fn is_evicted(&self, selectors: &[Selector], after: u64) -> bool {
+        self.state().floors.of(selectors) > after
     }
 
     /// Shows committed events; returns the sizes of the window afterwards.

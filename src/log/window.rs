@@ -1,6 +1,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use super::PageLimit;
 use crate::domain::{Selector, Timestamp, Topic};
 use crate::wire::Event;
 
@@ -124,28 +125,31 @@ impl Window {
         self.events.iter().skip(skip).take(limit).cloned().collect()
     }
 
-    /// The events after `seq` that any selector matches, oldest first, at most `limit`.
-    pub fn select(&self, selectors: &[Selector], seq: u64, limit: usize) -> Vec<Arc<Event>> {
+    /// The events after `seq` that any selector matches, oldest first, and whether they fill the page.
+    pub fn select(&self, selectors: &[Selector], seq: u64, limit: PageLimit) -> (Vec<Arc<Event>>, bool) {
         let mut found: Vec<u64> = Vec::new();
         for selector in selectors {
             match selector {
                 Selector::Topic(topic) => {
                     if let Some(seqs) = self.by_topic.get(topic) {
                         let start = seqs.partition_point(|own| *own <= seq);
-                        found.extend(seqs.iter().skip(start).take(limit));
+                        found.extend(seqs.iter().skip(start).take(limit.events));
                     }
                 }
                 Selector::Prefix { .. } => {
                     let later = self.events.iter().skip(seq.saturating_sub(self.before) as usize);
                     let matching = later.filter(|event| selector.matches(event.topic()));
-                    found.extend(matching.take(limit).map(|event| event.seq()));
+                    found.extend(matching.take(limit.events).map(|event| event.seq()));
                 }
             }
         }
         found.sort_unstable();
         found.dedup();
-        found.truncate(limit);
-        found.into_iter().filter_map(|seq| self.get(seq).cloned()).collect()
+        let mut events: Vec<_> = found.into_iter().filter_map(|seq| self.get(seq).cloned()).collect();
+        let taken = limit.take(events.iter().map(|event| event.weight()));
+        let full = taken < events.len() || taken == limit.events;
+        events.truncate(taken);
+        (events, full)
     }
 }
 
@@ -180,6 +184,7 @@ mod tests {
             prefix: bool,
             after in 0u64..90,
             limit in 1usize..20,
+            bytes in 0usize..10_000,
         ) {
             let mut window = Window::at(10);
             for (index, topic) in topics.iter().enumerate() {
@@ -192,9 +197,14 @@ mod tests {
             let expected: Vec<u64> = topics.iter().enumerate()
                 .map(|(index, topic)| (11 + index as u64, *topic))
                 .filter(|(seq, topic)| *seq > window.before.max(after) && (wanted.contains(topic) || (prefix && *topic == 1)))
-                .map(|(seq, _)| seq).take(limit).collect();
-            let selected: Vec<u64> = window.select(&selectors, after, limit).iter().map(|event| event.seq()).collect();
-            prop_assert_eq!(selected, expected);
+                .map(|(seq, _)| seq).collect();
+            let (events, full) = window.select(&selectors, after, PageLimit { events: limit, bytes });
+            let selected: Vec<u64> = events.iter().map(|event| event.seq()).collect();
+            prop_assert!(expected.starts_with(&selected));
+            prop_assert!(full || selected == expected);
+            let size: usize = events.iter().map(|event| event.weight()).sum();
+            prop_assert!(selected.len() <= limit && (selected.len() <= 1 || size <= bytes));
+            prop_assert!(selected.len() == limit.min(expected.len()) || size + event(1, 0).weight() > bytes);
             prop_assert_eq!(window.head(), 10 + topics.len() as u64);
         }
 

@@ -13,7 +13,7 @@ use super::room::Rooms as TenantTopics;
 use crate::clock::{Clock, jittered};
 use crate::domain::{Position, TenantId};
 use crate::log::{Recovery, TenantLog};
-use crate::sessions::{Grant, PAGE, Pushed, SendQueue, audience_of};
+use crate::sessions::{Grant, Pushed, SendQueue, audience_of};
 use crate::telemetry::Metrics;
 use crate::wire::{self, CloseCode, Event, Ready};
 
@@ -240,6 +240,12 @@ impl Registry {
         self.drain_by = Some(by);
     }
 
+    /// Whether its sessions are being ended.
+    #[cfg(test)]
+    pub fn is_draining(&self) -> bool {
+        self.drain_by.is_some()
+    }
+
     fn replace_older(&mut self, principal: &Principal, newer: ConnectionId) {
         if let Some(ticket_id) = principal.ticket_id.clone() {
             self.replace_ticket(&ticket_id, newer);
@@ -364,7 +370,8 @@ impl Registry {
 /// Hands a session the few events between where it stands and where the worker does, so that it gets live
 /// however fast others publish; the error is how far it got when they are too many or do not fit.
 fn top_up(entry: &Entry, own: &Tenant, after: u64, metrics: &Metrics) -> Result<(), u64> {
-    let events = own.log.after(after, PAGE).filter(|events| after + events.len() as u64 >= own.delivered);
+    let events =
+        own.log.after(after, ADVANCE_BATCH).filter(|events| after + events.len() as u64 >= own.delivered);
     let mut reached = after;
     for event in events.ok_or(after)?.iter().take_while(|event| event.seq() <= own.delivered) {
         if entry.grants.iter().any(|grant| grant.selector.matches(event.topic())) {

@@ -42,29 +42,67 @@ impl Rooms {
     }
 }
 
+/// What a worker is told to do with its sessions.
+#[derive(Clone, Debug)]
+pub enum Order {
+    /// End every session of these keys.
+    Revoke(Arc<HashSet<Arc<str>>>),
+    /// End the older sessions of a ticket that has a newer connection.
+    ReplaceTicket {
+        /// Which ticket.
+        ticket_id: Arc<str>,
+        /// Its newest connection.
+        newer: ConnectionId,
+    },
+    /// End all sessions at an even pace within this time.
+    Drain(Duration),
+}
+
+/// What waits for a worker and must not be lost, however full its mailbox is.
+#[derive(Debug, Default)]
+struct Waiting {
+    advanced: HashSet<TenantId>,
+    orders: Vec<Order>,
+}
+
 /// What other threads put before a worker; woken at most once for any amount of it.
 #[derive(Debug)]
 pub struct WorkerMail {
     port: Port<RoomRegistryActor>,
-    advanced: Mutex<HashSet<TenantId>>,
+    waiting: Mutex<Waiting>,
     flight: SingleFlight,
     metrics: Arc<Metrics>,
 }
 
 impl WorkerMail {
-    /// The port, for everything that is not about the log.
+    /// The port, for questions.
     pub fn port(&self) -> &Port<RoomRegistryActor> {
         &self.port
+    }
+
+    /// Carried out at once, or by the next sweep when the mailbox is full.
+    pub fn order(&self, order: Order) {
+        self.put(|waiting| waiting.orders.push(order));
+    }
+
+    fn put(&self, put: impl FnOnce(&mut Waiting)) {
+        put(&mut self.waiting.lock().expect("no panic while held"));
+        if self.flight.ask() && self.port.tell(Look).is_err() {
+            // nothing is under way after all; the sweep looks here too
+            while self.flight.finish() {}
+        }
+    }
+
+    fn take(&self) -> Waiting {
+        std::mem::take(&mut *self.waiting.lock().expect("no panic while held"))
     }
 }
 
 impl LogObserver for WorkerMail {
     fn advanced(&self, log: &Arc<TenantLog>) {
-        self.advanced.lock().expect("no panic while held").insert(log.tenant().clone());
-        if self.flight.ask() && self.port.tell(Advance).is_err() {
-            // a full mailbox is swept soon, and the sweep looks here too
-            self.flight.finish();
-        }
+        self.put(|waiting| {
+            waiting.advanced.insert(log.tenant().clone());
+        });
     }
 
     fn volatile(&self, log: &Arc<TenantLog>, event: Arc<Event>) {
@@ -106,7 +144,7 @@ impl RoomRegistryActor {
         let port = Port::new(address, MAILBOX);
         let mail = Arc::new(WorkerMail {
             port,
-            advanced: Mutex::default(),
+            waiting: Mutex::default(),
             flight: SingleFlight::default(),
             metrics,
         });
@@ -116,10 +154,23 @@ impl RoomRegistryActor {
         (rooms, mail)
     }
 
-    fn take_advances(&self) {
+    /// Does what waits; orders first, so that nobody gets an event who was to be gone before it.
+    fn look(&self, context: &mut Context<Self>) {
         let Some(mail) = &self.mail else { return };
-        let tenants = std::mem::take(&mut *mail.advanced.lock().expect("no panic while held"));
-        self.rooms.run(|registry| tenants.iter().for_each(|tenant| registry.advance(tenant)));
+        let Waiting { advanced, orders } = mail.take();
+        for order in orders {
+            self.rooms.run(|registry| match &order {
+                Order::Revoke(keys) => registry.revoke(keys),
+                Order::ReplaceTicket { ticket_id, newer } => registry.replace_ticket(ticket_id, *newer),
+                Order::Drain(within) => registry.drain(Instant::now() + *within),
+            });
+            if let Order::Drain(_) = order {
+                context.run_interval(DRAIN_STEP, |actor, _| {
+                    actor.rooms.run(|registry| registry.sweep(Instant::now()));
+                });
+            }
+        }
+        self.rooms.run(|registry| advanced.iter().for_each(|tenant| registry.advance(tenant)));
     }
 }
 
@@ -127,8 +178,8 @@ impl Actor for RoomRegistryActor {
     type Context = Context<Self>;
 
     fn started(&mut self, context: &mut Self::Context) {
-        context.run_interval(self.sweep, |actor, _| {
-            actor.take_advances();
+        context.run_interval(self.sweep, |actor, context| {
+            actor.look(context);
             actor.rooms.run(|registry| registry.sweep(Instant::now()));
         });
     }
@@ -139,10 +190,10 @@ impl Actor for RoomRegistryActor {
 #[rtype(result = "()")]
 struct Own(Arc<WorkerMail>);
 
-/// Tenants' logs have moved on.
+/// Something waits.
 #[derive(Message)]
 #[rtype(result = "()")]
-struct Advance;
+struct Look;
 
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -150,26 +201,6 @@ struct Volatile {
     tenant: TenantId,
     event: Arc<Event>,
 }
-
-/// Ends every session of these keys.
-#[derive(Clone, Debug, Message)]
-#[rtype(result = "()")]
-pub struct Revoke(pub Arc<HashSet<Arc<str>>>);
-
-/// A ticket has a newer connection.
-#[derive(Clone, Debug, Message)]
-#[rtype(result = "()")]
-pub struct ReplaceTicket {
-    /// Which ticket.
-    pub ticket_id: Arc<str>,
-    /// Its newest connection.
-    pub newer: ConnectionId,
-}
-
-/// Ends all sessions at an even pace within this time.
-#[derive(Clone, Copy, Debug, Message)]
-#[rtype(result = "()")]
-pub struct Drain(pub Duration);
 
 /// How many sessions are held?
 #[derive(Clone, Copy, Debug, Message)]
@@ -179,19 +210,19 @@ pub struct CountSessions;
 impl Handler<Counted<Own>> for RoomRegistryActor {
     type Result = ();
 
-    fn handle(&mut self, message: Counted<Own>, _: &mut Self::Context) {
+    fn handle(&mut self, message: Counted<Own>, context: &mut Self::Context) {
         self.mail = Some(message.open().0);
-        self.take_advances();
+        self.look(context);
     }
 }
 
-impl Handler<Counted<Advance>> for RoomRegistryActor {
+impl Handler<Counted<Look>> for RoomRegistryActor {
     type Result = ();
 
-    fn handle(&mut self, message: Counted<Advance>, _: &mut Self::Context) {
+    fn handle(&mut self, message: Counted<Look>, context: &mut Self::Context) {
         message.open();
         loop {
-            self.take_advances();
+            self.look(context);
             if !self.mail.as_ref().is_some_and(|mail| mail.flight.finish()) {
                 return;
             }
@@ -205,36 +236,6 @@ impl Handler<Counted<Volatile>> for RoomRegistryActor {
     fn handle(&mut self, message: Counted<Volatile>, _: &mut Self::Context) {
         let Volatile { tenant, event } = message.open();
         self.rooms.run(|registry| registry.volatile(&tenant, &event));
-    }
-}
-
-impl Handler<Counted<Revoke>> for RoomRegistryActor {
-    type Result = ();
-
-    fn handle(&mut self, message: Counted<Revoke>, _: &mut Self::Context) {
-        let keys = message.open().0;
-        self.rooms.run(|registry| registry.revoke(&keys));
-    }
-}
-
-impl Handler<Counted<ReplaceTicket>> for RoomRegistryActor {
-    type Result = ();
-
-    fn handle(&mut self, message: Counted<ReplaceTicket>, _: &mut Self::Context) {
-        let ReplaceTicket { ticket_id, newer } = message.open();
-        self.rooms.run(|registry| registry.replace_ticket(&ticket_id, newer));
-    }
-}
-
-impl Handler<Counted<Drain>> for RoomRegistryActor {
-    type Result = ();
-
-    fn handle(&mut self, message: Counted<Drain>, context: &mut Self::Context) {
-        let by = Instant::now() + message.open().0;
-        self.rooms.run(|registry| registry.drain(by));
-        context.run_interval(DRAIN_STEP, |actor, _| {
-            actor.rooms.run(|registry| registry.sweep(Instant::now()));
-        });
     }
 }
 
@@ -252,5 +253,34 @@ impl Handler<Counted<Probe>> for RoomRegistryActor {
 
     fn handle(&mut self, message: Counted<Probe>, _: &mut Self::Context) {
         message.open();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use crate::rooms::RegistryOptions;
+
+    #[test]
+    fn an_order_reaches_a_worker_whose_mailbox_is_full() {
+        let second = Duration::from_secs(1);
+        let options =
+            RegistryOptions { heartbeat: second, stall: second, max_age: second, retry_spread: second };
+        actix_rt::System::new().block_on(async {
+            let metrics = Arc::new(Metrics::default());
+            let own = metrics.clone();
+            let build = move || Registry::new(options, Clock::system(), own.clone());
+            let (rooms, mail) = RoomRegistryActor::start_here(build, Duration::from_millis(10), metrics);
+            // nothing is handled before this future yields
+            while mail.port().tell(CountSessions).is_ok() {}
+            mail.order(Order::Drain(second));
+            assert!(mail.port().stats().refused() >= 2, "the wake-up was refused as well");
+            while rooms.run(|registry| registry.is_draining()) == Some(false) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            // and the next order wakes it by itself
+            assert!(mail.flight.ask());
+        });
     }
 }

@@ -2,7 +2,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-use super::room_registry_actor::{CountSessions, Drain, ReplaceTicket, Revoke, WorkerMail};
+use super::room_registry_actor::{CountSessions, Order, WorkerMail};
 use crate::actor_kit::Probe;
 use crate::log::{LogObserver, TenantLog};
 use crate::telemetry::Metrics;
@@ -20,29 +20,17 @@ impl Workers {
 
     /// Ends every session of these keys.
     pub fn revoke(&self, key_ids: HashSet<Arc<str>>) {
-        let revoke = Revoke(Arc::new(key_ids));
-        self.each(|mail| {
-            if mail.port().tell(revoke.clone()).is_err() {
-                tracing::error!("a worker could not be told of a revocation");
-            }
-        });
+        self.order(&Order::Revoke(Arc::new(key_ids)));
     }
 
     /// Ends older sessions of a ticket.
     pub fn replace_ticket(&self, ticket_id: &Arc<str>, newer: u64) {
-        self.each(|mail| {
-            // a worker too busy to hear it keeps an older connection of the same client a little longer
-            let _ = mail.port().tell(ReplaceTicket { ticket_id: ticket_id.clone(), newer });
-        });
+        self.order(&Order::ReplaceTicket { ticket_id: ticket_id.clone(), newer });
     }
 
     /// Ends all sessions at an even pace within this time.
     pub fn drain(&self, within: Duration) {
-        self.each(|mail| {
-            if mail.port().tell(Drain(within)).is_err() {
-                tracing::error!("a worker could not be told to drain");
-            }
-        });
+        self.order(&Order::Drain(within));
     }
 
     /// Sessions of all workers.
@@ -74,6 +62,10 @@ impl Workers {
 
     fn all(&self) -> Vec<Arc<WorkerMail>> {
         self.0.read().expect("no panic while held").clone()
+    }
+
+    fn order(&self, order: &Order) {
+        self.each(|mail| mail.order(order.clone()));
     }
 
     fn each(&self, tell: impl Fn(&WorkerMail)) {

@@ -51,9 +51,6 @@ pub struct Session {
     replayed: u64,
 }
 
-/// Events asked for at once.
-pub const PAGE: usize = 256;
-
 impl Session {
     /// A session that may see what `grants` say.
     pub fn new(grants: Arc<[Grant]>) -> Self {

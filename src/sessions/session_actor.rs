@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message, WrapFuture};
 
-use super::session::{PAGE, Session, Step};
+use super::session::{Session, Step};
 use super::{Grant, SendQueue};
 use crate::actor_kit::{Counted, Port};
 use crate::domain::{Cursor, Selector, TenantId};
 use crate::identity::KeyRing;
-use crate::log::{EventLog, LogError, TenantLog};
+use crate::log::{EventLog, LogError, PageLimit, TenantLog};
 use crate::rooms::{Attach, Attached, ConnectionId, Hello, Joined, Notice, Principal, Rooms, SessionHandle};
 use crate::telemetry::Metrics;
 use crate::wire::{self, CloseCode};
@@ -33,6 +33,8 @@ pub struct SessionContext {
     pub rooms: Rooms,
     /// The engine's metrics.
     pub metrics: Arc<Metrics>,
+    /// What one read of a replay takes from the log.
+    pub page: PageLimit,
     /// `ready` must be known within this time.
     pub ready_timeout: Duration,
     /// A reader that takes nothing for this long is gone.
@@ -235,7 +237,8 @@ impl SessionActor {
             return;
         };
         let selectors: Arc<[Selector]> = self.session.selectors();
-        let page = async move { log.read(&tenant_log, &selectors, after, PAGE).await };
+        let limit = self.context.page;
+        let page = async move { log.read(&tenant_log, &selectors, after, limit).await };
         context.spawn(page.into_actor(self).map(|page, actor, context| {
             let step = match page {
                 Ok(page) => actor.session.page(page, &actor.queue),
