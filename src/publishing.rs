@@ -177,7 +177,6 @@ fn dedup(publish: &Publish, class: Class, limits: &PublishLimits) -> Result<Opti
     let window = publish.dedup_window_ms.map_or(limits.dedup_window, Duration::from_millis);
     match &publish.dedup_key {
         Some(_) if class == Class::Latest => Err(Refusal::invalid("dedup_key", "excludes class latest")),
-        Some(_) if class == Class::Volatile => Err(Refusal::invalid("dedup_key", "needs class durable")),
         Some(_) if window.is_zero() || window > Duration::from_secs(86_400) => {
             Err(Refusal::invalid("dedup_window_ms", "must be within 1-86400000"))
         }

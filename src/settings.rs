@@ -65,6 +65,7 @@ section!(Log {
     retention_bytes: u64,
     max_trim_floors: usize,
     peak_rate_per_s: u64,
+    peak_event_bytes: u64,
     window_count: usize,
     window_bytes: usize,
     window_s: u64,

@@ -230,6 +230,17 @@ impl Selector {
             Selector::Prefix { start, .. } => topic.as_str().starts_with(&**start),
         }
     }
+
+    /// Whether every topic of `other` is selected.
+    pub fn covers(&self, other: &Selector) -> bool {
+        match (self, other) {
+            (own, Selector::Topic(topic)) => own.matches(topic),
+            (Selector::Prefix { start, .. }, Selector::Prefix { start: other, .. }) => {
+                other.starts_with(&**start)
+            }
+            (Selector::Topic(_), Selector::Prefix { .. }) => false,
+        }
+    }
 }
 
 impl fmt::Display for Selector {
@@ -245,6 +256,18 @@ impl fmt::Display for Selector {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_prefix_covers_what_it_begins() {
+        let covers =
+            |own: &str, other: &str| Selector::parse(own).unwrap().covers(&Selector::parse(other).unwrap());
+        assert!(
+            covers("topic:*", "topic:a") && covers("topic:a*", "topic:ab*") && covers("topic:a", "topic:a")
+        );
+        assert!(
+            !covers("topic:ab*", "topic:a*") && !covers("topic:a", "topic:a*") && !covers("bid:*", "topic:a")
+        );
+    }
 
     #[test]
     fn a_topic_splits_at_its_first_colon() {

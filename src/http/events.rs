@@ -7,7 +7,7 @@ use super::body::{JsonBody, parse};
 use super::problem::{ProblemBody, status};
 use super::services::services;
 use super::{Problem, Services};
-use crate::domain::{Class, Position, Refusal, RefusalKind};
+use crate::domain::{Position, Refusal, RefusalKind};
 use crate::identity::Principal;
 use crate::log::{AppendRequest, Appended, Idempotency, NewEvent};
 use crate::publishing::{MAX_BATCH, Publish, prepare};
@@ -128,10 +128,10 @@ async fn append(
     idempotency: Option<Idempotency>,
 ) -> Result<Vec<Result<Published, Refusal>>, Refusal> {
     let tenant = principal.tenant()?;
-    if idempotency.is_some() && groups.iter().flatten().any(|event| event.class == Class::Volatile) {
-        return Err(Refusal::invalid("class", "volatile excludes an Idempotency-Key: nothing of it is kept"));
-    }
-    let is_volatile = |group: &Vec<NewEvent>| group.iter().all(|event| event.class == Class::Volatile);
+    // what has to be recognised when it comes again passes the log; other volatile events need not wait for it
+    let is_volatile = |group: &Vec<NewEvent>| {
+        idempotency.is_none() && group.iter().all(|event| event.is_volatile() && event.dedup.is_none())
+    };
     let kinds: Vec<bool> = groups.iter().map(is_volatile).collect();
     let (volatile, logged): (Vec<_>, Vec<_>) = groups.into_iter().partition(is_volatile);
     let mut appended = Vec::new();
@@ -148,12 +148,13 @@ async fn append(
         true => Ok(Published { id: None, position: None, duplicate: false }),
         false => match appended.next() {
             Some(Appended::At { seq, duplicate }) => {
-                let position = Some(log.position(seq));
+                let position = (seq > 0).then(|| log.position(seq));
                 Ok(Published { id: position, position, duplicate })
             }
-            Some(Appended::Stale) => {
-                let detail = "the version is not greater than the stored one";
-                Err(Refusal::new(RefusalKind::Conflict, "stale", detail))
+            Some(Appended::Stale { stored }) => {
+                let detail = format!("the version is not greater than the stored one, {stored}");
+                let refusal = Refusal::new(RefusalKind::Conflict, "stale", detail);
+                Err(refusal.with_field("version", format!("must be greater than {stored}")))
             }
             None => Err(lost()),
         },

@@ -27,6 +27,13 @@ pub struct NewEvent {
     pub public: Option<String>,
 }
 
+impl NewEvent {
+    /// Whether it is live only.
+    pub fn is_volatile(&self) -> bool {
+        self.class == Class::Volatile
+    }
+}
+
 /// A name for one event within a topic, and how long it is remembered.
 #[derive(Clone, Debug)]
 pub struct Dedup {
@@ -63,15 +70,18 @@ pub struct AppendRequest {
 /// What became of one group.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Appended {
-    /// It is in the log.
+    /// It is in the log, or was sent to those who listen when it was volatile.
     At {
-        /// Number of its last entry.
+        /// Number of its last entry; 0 when it was volatile.
         seq: u64,
         /// Whether every entry had been there before.
         duplicate: bool,
     },
     /// A version was not greater than the stored one: nothing was appended.
-    Stale,
+    Stale {
+        /// The stored one.
+        stored: i64,
+    },
 }
 
 /// Why a request was not carried out at all.

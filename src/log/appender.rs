@@ -199,6 +199,7 @@ impl Appender {
             stored: self.tenants.clone(),
             changed: HashMap::new(),
             rows: Vec::new(),
+            volatile: Vec::new(),
             now: self.shared.clock.steady(),
             max_message_bytes: self.shared.options.max_message_bytes,
         };
@@ -245,6 +246,11 @@ impl Appender {
                 self.shared.show(&log, rows);
             }
         }
+        for (tenant, event) in committed.volatile {
+            if let Some(log) = self.shared.tenant(&tenant) {
+                self.shared.send_volatile(&log, event);
+            }
+        }
         self.shared.metrics.outbox_published(committed.relayed);
         for _ in 0..committed.dead {
             self.shared.metrics.outbox_dead();
@@ -276,8 +282,9 @@ impl Appender {
         let tenants =
             tenants.into_iter().filter_map(|row| Some((TenantId::parse(&row.tenant).ok()?, row))).collect();
         let head = Head { instance: self.instance.clone(), number };
-        let (answers, relay_again, relayed, dead) = (Vec::new(), false, 0, 0);
-        self.show(Committed { answers, rows, tenants, head, relayed, relay_again, dead });
+        // what was volatile is not known any more, and was not answered
+        let (answers, volatile, relay_again, relayed, dead) = (Vec::new(), Vec::new(), false, 0, 0);
+        self.show(Committed { answers, rows, volatile, tenants, head, relayed, relay_again, dead });
         self.in_doubt = false;
         Ok(())
     }

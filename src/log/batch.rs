@@ -14,6 +14,8 @@ use crate::storage::{LogRow, LogTx, OutboxRow, StoreError, TenantRow};
 pub(super) struct Committed {
     pub answers: Vec<Result<Vec<Appended>, LogError>>,
     pub rows: Vec<LogRow>,
+    /// Volatile events that are sent now that it is known that nobody sent them before.
+    pub volatile: Vec<(TenantId, NewEvent)>,
     pub tenants: HashMap<TenantId, TenantRow>,
     pub head: Head,
     pub relayed: u64,
@@ -40,6 +42,7 @@ pub(super) struct Batch {
     /// Those this transaction appends to.
     pub changed: HashMap<TenantId, TenantRow>,
     pub rows: Vec<LogRow>,
+    pub volatile: Vec<(TenantId, NewEvent)>,
     pub now: Timestamp,
     pub max_message_bytes: usize,
 }
@@ -63,7 +66,8 @@ impl Batch {
         let (instance, number) = tx.advance_commit()?;
         let head = Head { instance, number };
         let (rows, tenants) = (std::mem::take(&mut self.rows), std::mem::take(&mut self.changed));
-        Ok(Committed { answers, rows, tenants, head, relayed, relay_again, dead })
+        let volatile = std::mem::take(&mut self.volatile);
+        Ok(Committed { answers, rows, volatile, tenants, head, relayed, relay_again, dead })
     }
 
     /// Appends waiting outbox rows and marks them, in the order of their commits.
@@ -144,7 +148,7 @@ impl Batch {
         Ok(Ok(outcomes))
     }
 
-    /// All entries of a group get the next numbers, or none does.
+    /// All entries of a group get the next numbers, or none does; volatile ones get none.
     fn append_group(
         &mut self,
         tx: &mut LogTx<'_>,
@@ -152,6 +156,7 @@ impl Batch {
         group: &[NewEvent],
     ) -> Result<Appended, StoreError> {
         let head = self.log_of(tenant).head;
+        let volatile = group.iter().all(NewEvent::is_volatile);
         let mut rows = Vec::with_capacity(group.len());
         let mut named_before = None;
         for event in group {
@@ -163,11 +168,12 @@ impl Batch {
                 named_before = named_before.max(Some(seq));
                 continue;
             }
-            let row = to_row(tenant, (head + 1) as u64 + rows.len() as u64, self.now, event);
+            let seq = if volatile { 0 } else { (head + 1) as u64 + rows.len() as u64 };
+            let row = to_row(tenant, seq, self.now, event);
             if let Some(version) = event.version
-                && tx.version(&row)?.is_some_and(|stored| stored >= version)
+                && let Some(stored) = tx.version(&row)?.filter(|stored| *stored >= version)
             {
-                return Ok(Appended::Stale);
+                return Ok(Appended::Stale { stored });
             }
             rows.push((row, event));
         }
@@ -177,7 +183,8 @@ impl Batch {
         for (row, event) in rows {
             self.take(tx, tenant, row, event)?;
         }
-        Ok(Appended::At { seq: self.log_of(tenant).head as u64, duplicate: false })
+        let seq = if volatile { 0 } else { self.log_of(tenant).head as u64 };
+        Ok(Appended::At { seq, duplicate: false })
     }
 
     /// The log of a tenant as this transaction leaves it.
@@ -200,6 +207,10 @@ impl Batch {
         if let Some(dedup) = &event.dedup {
             let until = self.now.plus(dedup.window).micros();
             tx.save_dedup(&row, &dedup.key, until)?;
+        }
+        if event.is_volatile() {
+            self.volatile.push((tenant.clone(), event.clone()));
+            return Ok(());
         }
         let own = self.log_of(tenant);
         own.head = row.seq;

@@ -5,7 +5,7 @@ use std::sync::{Arc, RwLock};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use super::append::{to_event, to_volatile};
+use super::append::to_event;
 use super::appender::{Appender, Job};
 use super::head_file::{Head, HeadFile, is_restored};
 use super::recovery::Floors;
@@ -14,7 +14,7 @@ use super::tenant_log::WindowRead;
 use super::{AppendRequest, Appended, LogError, NewEvent, Page, PageLimit, TenantLog};
 use crate::actor_kit::InFlightKeys;
 use crate::clock::{Clock, random_u64};
-use crate::domain::{Class, Selector, TenantId, Topic};
+use crate::domain::{Selector, TenantId, Topic};
 use crate::storage::{Database, LogRow, LogTx, StoreError, TenantRow};
 use crate::telemetry::Metrics;
 use crate::wire::Event;
@@ -119,8 +119,7 @@ impl EventLog {
     /// Delivers to the sessions of this moment; never fails and never waits.
     pub async fn publish_volatile(&self, tenant: &TenantId, event: NewEvent) -> Result<(), LogError> {
         let log = self.open(tenant).await?;
-        self.shared.metrics.published(Class::Volatile.as_str(), 1);
-        self.shared.observer.volatile(&log, Arc::new(to_volatile(event, self.shared.clock.steady())));
+        self.shared.send_volatile(&log, event);
         Ok(())
     }
 

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::append::to_event;
+use super::append::{to_event, to_volatile};
 use super::retention::Retention;
-use super::{TenantLog, WindowBudget};
+use super::{NewEvent, TenantLog, WindowBudget};
 use crate::clock::Clock;
 use crate::domain::{Class, TenantId, Timestamp};
 use crate::settings::Settings;
@@ -91,6 +91,12 @@ impl Shared {
         self.metrics.log_head(log.tenant().as_str(), log.head().seq);
         self.keep_total();
         self.observer.advanced(log);
+    }
+
+    /// Sends an event to those who listen at this moment.
+    pub fn send_volatile(&self, log: &Arc<TenantLog>, event: NewEvent) {
+        self.metrics.published(Class::Volatile.as_str(), 1);
+        self.observer.volatile(log, Arc::new(to_volatile(event, self.clock.steady())));
     }
 
     pub fn shrink_windows(&self, now: Timestamp) {

@@ -27,7 +27,7 @@ pub(super) struct Rooms {
 
 impl Rooms {
     pub fn enter(&mut self, id: ConnectionId, grants: &[Grant], queue: &Rc<SendQueue>) {
-        for grant in grants {
+        for grant in apart(grants) {
             let member = Member { queue: queue.clone(), audience: grant.audience };
             match &grant.selector {
                 Selector::Topic(topic) => self.by_topic.entry(topic.clone()).or_default().insert(id, member),
@@ -37,7 +37,7 @@ impl Rooms {
     }
 
     pub fn leave(&mut self, id: ConnectionId, grants: &[Grant]) {
-        for grant in grants {
+        for grant in apart(grants) {
             match &grant.selector {
                 Selector::Topic(topic) => {
                     if let Some(room) = self.by_topic.get_mut(topic) {
@@ -59,7 +59,6 @@ impl Rooms {
     pub fn deliver(&self, event: &Arc<Event>, overflowed: &mut Vec<ConnectionId>) {
         let exact = self.by_topic.get(event.topic()).into_iter();
         let prefixed = self.by_prefix.iter().filter(|(selector, _)| selector.matches(event.topic()));
-        // who hears a topic twice is served once: the queue ignores what it has seen
         for (id, member) in exact.chain(prefixed.map(|(_, room)| room)).flatten() {
             if member.queue.push_event(event, member.audience) == Pushed::Overflow {
                 overflowed.push(*id);
@@ -75,4 +74,17 @@ impl Rooms {
         });
         &mut self.by_prefix[index].1
     }
+}
+
+/// A session's grants without those that another of its grants covers: each event reaches it once.
+///
+/// Prefixes are granted in full only, so the one that covers shows no less.
+fn apart(grants: &[Grant]) -> impl Iterator<Item = &Grant> {
+    let prefixes: Vec<_> =
+        grants.iter().filter(|grant| matches!(grant.selector, Selector::Prefix { .. })).collect();
+    let covered = move |grant: &Grant| {
+        let others = prefixes.iter().filter(|own| own.selector != grant.selector);
+        others.into_iter().any(|own| own.selector.covers(&grant.selector))
+    };
+    grants.iter().filter(move |grant| !covered(grant))
 }

@@ -46,12 +46,16 @@ fn between(settings: &Settings) -> Result<(), SettingsError> {
     if log.retention_s < three_heartbeats_s {
         return fail("log.retention_s", format!("must cover three heartbeats ({three_heartbeats_s} s)"));
     }
-    let needed = log.peak_rate_per_s * three_heartbeats_s;
-    if log.retention_count < needed {
-        return fail(
-            "log.retention_count",
-            format!("must cover three heartbeats at log.peak_rate_per_s, at least {needed}"),
-        );
+    let events = log.peak_rate_per_s * three_heartbeats_s;
+    let bytes = events * log.peak_event_bytes;
+    for (key, kept, needed) in [
+        ("log.retention_count", log.retention_count, events),
+        ("log.retention_bytes", log.retention_bytes, bytes),
+    ] {
+        if kept < needed {
+            let problem = format!("must cover three heartbeats at log.peak_rate_per_s, at least {needed}");
+            return fail(key, problem);
+        }
     }
     if log.max_event_bytes > log.max_message_bytes {
         return fail("log.max_event_bytes", "must not exceed log.max_message_bytes".into());
@@ -125,6 +129,8 @@ mod tests {
         let mut settings = Settings::defaults();
         settings.log.peak_rate_per_s = 1_000_000;
         assert!(validate(&settings).unwrap_err().to_string().contains("log.retention_count"));
+        settings.log.retention_count = 100_000_000;
+        assert!(validate(&settings).unwrap_err().to_string().contains("log.retention_bytes"));
         settings.log.peak_rate_per_s = 1;
         settings.sessions.heartbeat_ms = 600_000;
         settings.log.retention_s = 60;

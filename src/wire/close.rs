@@ -69,7 +69,7 @@ impl CloseCode {
 
     /// Whether the client should connect again by itself.
     pub const fn reconnect(self) -> bool {
-        !matches!(self, CloseCode::Replaced | CloseCode::Unauthenticated | CloseCode::Forbidden)
+        !matches!(self, CloseCode::Unauthenticated | CloseCode::Forbidden)
     }
 
     /// How long the client should wait before it connects again, unless the server draws a delay of its own.
@@ -78,6 +78,8 @@ impl CloseCode {
             CloseCode::SlowConsumer | CloseCode::MaximumAge | CloseCode::InsufficientState => {
                 Duration::from_millis(0)
             }
+            // two pages that share a ticket must not take it from each other all the time
+            CloseCode::Replaced => Duration::from_secs(600),
             _ => Duration::from_millis(1000),
         }
     }
@@ -88,9 +90,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_final_codes_and_a_replacement_stop_a_client_from_reconnecting() {
+    fn only_final_codes_stop_a_client_from_reconnecting() {
         for code in CloseCode::ALL {
-            let is_final = code == CloseCode::Replaced || (3500..=3502).contains(&code.code());
+            let is_final = (3500..=3502).contains(&code.code());
             assert_eq!(code.reconnect(), !is_final, "{code:?}");
         }
     }

@@ -228,10 +228,43 @@ async fn an_idempotency_key_has_to_be_usable() {
     for key in [String::new(), "x".repeat(129)] {
         api.post_once("/v2/events", &event, &key).await.problem(400);
     }
-    let volatile = with(event, "class", "volatile");
-    let answer = api.post_once("/v2/events", &volatile, "once").await;
-    assert_eq!(fields(&answer), ["class"]);
-    answer.problem(422);
+}
+
+#[tokio::test]
+async fn a_volatile_event_with_an_idempotency_key_is_sent_once() {
+    let server = Server::start();
+    let api = server.api();
+    let (mut client, _) = Client::connect(&api, "topic:a", None).await;
+    let batch = json!({"events": [with(tick("topic:a", 1), "class", "volatile"), tick("topic:a", 2)]});
+    let first = api.post_once("/v2/events/batch", &batch, "both").await.expect(202);
+    assert_eq!(first["results"][0], json!({"status": 202, "id": null, "position": null, "duplicate": false}));
+    let again = api.post_once("/v2/events/batch", &batch, "both").await.expect(202);
+    assert_eq!(again, first);
+    let alone = with(tick("topic:a", 3), "class", "volatile");
+    for _ in 0..2 {
+        let answer = api.post_once("/v2/events", &alone, "alone").await.expect(202);
+        assert_eq!(answer, json!({"id": null, "position": null, "duplicate": false}));
+    }
+    api.publish("topic:a", "tick", json!({"n": 4})).await;
+    let mut got = Vec::new();
+    while got.last() != Some(&4) {
+        got.push(client.event().await.data["n"].as_u64().expect("a number"));
+    }
+    got.sort_unstable();
+    assert_eq!(got, [1, 2, 3, 4]);
+}
+
+#[tokio::test]
+async fn whoever_hears_a_topic_twice_gets_each_event_once() {
+    let server = Server::start();
+    let (api, admin) = (server.api(), server.api_with(&server.create_key("admin,subscribe")));
+    let (mut client, _) = Client::connect(&admin, "topic:a,topic:*,topic:ab,topic:a*", None).await;
+    for n in 0..20 {
+        let class = ["durable", "latest", "volatile"][n as usize % 3];
+        let topic = ["topic:a", "topic:ab", "topic:c"][n as usize % 2];
+        api.post("/v2/events", &with(tick(topic, n), "class", class)).await.expect(202);
+        assert_eq!(client.event().await.data["n"].as_u64(), Some(n));
+    }
 }
 
 #[tokio::test]
@@ -275,6 +308,20 @@ async fn a_dedup_key_names_one_event_per_topic() {
 }
 
 #[tokio::test]
+async fn a_dedup_key_names_a_volatile_event_too() {
+    let server = Server::start();
+    let api = server.api();
+    let (mut client, _) = Client::connect(&api, "topic:a", None).await;
+    let named = with(with(tick("topic:a", 1), "class", "volatile"), "dedup_key", "ping-7");
+    for duplicate in [false, true, true] {
+        let answer = api.post("/v2/events", &named).await.expect(202);
+        assert_eq!(answer, json!({"id": null, "position": null, "duplicate": duplicate}));
+    }
+    api.publish("topic:a", "tick", json!({"n": 2})).await;
+    assert_eq!((client.event().await.id, client.event().await.data), (None, json!({"n": 2})));
+}
+
+#[tokio::test]
 async fn after_its_window_a_dedup_key_delivers_again() {
     let server = Server::with(ServerOptions::default().set("idempotency.dedup_window_ms", 20));
     let api = server.api();
@@ -295,14 +342,11 @@ async fn after_its_window_a_dedup_key_delivers_again() {
 }
 
 #[tokio::test]
-async fn a_dedup_key_goes_with_durable_events_only() {
+async fn a_dedup_key_excludes_latest_and_has_a_window_of_up_to_a_day() {
     let server = Server::start();
     let api = server.api();
     let named = with(tick("topic:a", 1), "dedup_key", "k");
-    for class in ["latest", "volatile"] {
-        let event = with(named.clone(), "class", class);
-        assert_eq!(refused(&api, &event, 422).await, ["dedup_key"]);
-    }
+    assert_eq!(refused(&api, &with(named.clone(), "class", "latest"), 422).await, ["dedup_key"]);
     for window in [0, 86_400_001] {
         let event = with(named.clone(), "dedup_window_ms", window);
         assert_eq!(refused(&api, &event, 422).await, ["dedup_window_ms"]);
@@ -325,6 +369,7 @@ async fn a_version_that_is_not_newer_is_stale_and_delivered_to_nobody() {
     assert_eq!(publish(versioned("topic:a", Some("k"), 5)).await, 202);
     for stale in [5, 4, 0] {
         let answer = api.post("/v2/events", &versioned("topic:a", Some("k"), stale)).await;
+        assert!(answer.text.contains("must be greater than 5"), "{answer:?}");
         assert_eq!(answer.problem(409), "stale");
     }
     // scoped to topic, type and key

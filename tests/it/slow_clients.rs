@@ -275,6 +275,35 @@ async fn a_slow_reader_gets_all_of_a_long_replay_while_the_server_keeps_none_of_
 }
 
 #[tokio::test]
+async fn slow_readers_of_large_replayed_events_cost_a_page_of_bytes_each() {
+    const READERS: u64 = 24;
+    // all but the newest few are in the database alone
+    let server = Server::with(ServerOptions::default().set("log.window_bytes", 65_536));
+    let api = server.api();
+    let first = api.publish("topic:large", "noise", json!({"n": 0})).await;
+    publish_many(&api, "topic:large", "durable", 1..201, 60_000).await;
+    let resident = resident_bytes(server.pid());
+    let mut readers = Vec::new();
+    for _ in 0..READERS {
+        let reader = Raw::connect_narrow(server.address(), 32 * 1024).await;
+        readers.push(reader.resume(server.key(), "topic:large", Some(&first)).await);
+    }
+    let operator = operator(&server);
+    eventually("each has its first page", async || {
+        (operator.metric("bongsu_log_store_reads_total").await >= READERS as f64).then_some(())
+    })
+    .await;
+    let grown = resident_bytes(server.pid()).saturating_sub(resident);
+    // a queue and a page of 256 KiB each; all that is to be replayed would be 12 MB each
+    assert!(grown < READERS * MIB * 3 / 2, "{grown} bytes");
+    // and the rest comes page by page
+    let reader = &mut readers[0];
+    reader.read_until("event: position").await;
+    let numbers: Vec<u64> = reader.events().iter().filter_map(|event| event.number()).collect();
+    assert!(numbers.into_iter().eq(1..201));
+}
+
+#[tokio::test]
 async fn a_full_queue_drops_volatile_first_then_conflates_latest_then_cuts() {
     let options =
         ServerOptions::default().set("sessions.queue_items", 20).set("server.stall_timeout_ms", 60_000);

@@ -1,12 +1,20 @@
 //! One query file, two backends: the same calls leave the same rows.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use bongsu::clock::Clock;
+use bongsu::domain::{Class, EventName, TenantId, Topic};
+use bongsu::log::{AppendRequest, Appended, EventLog, LogObserver, LogOptions, NewEvent, TenantLog};
+use bongsu::settings::Settings;
 use bongsu::storage::{
     ApiKeyRow, Database, DatabaseOptions, FleetRow, IdempotencyRow, OutboxRow, ReadingRow, StorageRuntime,
     StoreError, TicketRow,
 };
+
+use bongsu::telemetry::Metrics;
+use bongsu::wire::Event;
 
 use crate::support::postgres;
 
@@ -228,5 +236,65 @@ fn read_modify_write_under_a_lock_loses_no_update() {
         let found = bongsu::read!(db, |conn, q| q::fleets::find(conn, "acme", "FLT-1").await)?;
         assert_eq!(found.map(|row| row.version), Some(200));
         Ok(())
+    });
+}
+
+struct Nobody;
+
+impl LogObserver for Nobody {
+    fn advanced(&self, _: &Arc<TenantLog>) {}
+    fn volatile(&self, _: &Arc<TenantLog>, _: Arc<Event>) {}
+}
+
+#[test]
+fn readers_that_hold_every_connection_do_not_keep_the_log_from_appending() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let wait = Duration::from_secs(60);
+    let options = DatabaseOptions { wait, connections: 1, ..options(String::new(), dir.path()) };
+    let data_dir = dir.path().to_owned();
+    on(&options, &|db| {
+        let data_dir = data_dir.clone();
+        async move {
+            let clocks = (Clock::system(), Arc::new(Metrics::default()));
+            let limits = LogOptions::from(&Settings::defaults());
+            let log =
+                EventLog::start(db.clone(), (&data_dir, false), clocks, limits, Arc::new(Nobody)).await?;
+            let (held, holds) = tokio::sync::oneshot::channel();
+            let (release, released) = tokio::sync::oneshot::channel::<()>();
+            let reader = tokio::spawn(async move {
+                bongsu::read!(db, |conn, q| {
+                    q::api_keys::generation(conn).await?;
+                    held.send(()).expect("somebody waits");
+                    Ok::<_, StoreError>(released.await.is_ok())
+                })
+            });
+            holds.await.expect("the only reader is held");
+            // long enough for several looks at the outbox, far from long enough for a reader to come free
+            for n in 0..100 {
+                let event = NewEvent {
+                    topic: Topic::parse("topic:a").expect("a topic"),
+                    name: EventName::parse("tick").expect("a name"),
+                    class: Class::Durable,
+                    key: None,
+                    version: None,
+                    ttl: None,
+                    dedup: None,
+                    data: n.to_string(),
+                    public: None,
+                };
+                let tenant = TenantId::default_tenant();
+                let request = AppendRequest { tenant, groups: vec![vec![event]], idempotency: None };
+                let appended = tokio::time::timeout(Duration::from_secs(20), log.append(request)).await;
+                assert_eq!(
+                    appended.expect("not held up").expect("appended"),
+                    [Appended::At { seq: n + 1, duplicate: false }]
+                );
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            release.send(()).expect("the reader was there all the time");
+            assert!(reader.await.expect("no panic")?);
+            log.stop().await;
+            Ok(())
+        }
     });
 }
