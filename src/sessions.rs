@@ -5,12 +5,14 @@
 //! without passing through a mailbox.
 
 mod send_queue;
+#[cfg(test)]
+mod send_queue_test;
 mod session;
 mod session_actor;
 mod sse;
 mod waiting;
 
-pub use send_queue::{Pushed, QueueLimits, QueueMetrics, SendQueue};
+pub use send_queue::{Kind, Outgoing, Pushed, QueueLimits, QueueMetrics, SendQueue};
 pub use session::{Grant, Session, Step, audience_of};
 pub use session_actor::{SessionActor, SessionContext, SessionRequest};
 pub use sse::SseBody;

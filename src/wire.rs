@@ -7,11 +7,10 @@ mod control;
 mod event;
 mod json;
 mod sse;
+pub mod websocket;
 
 pub use close::CloseCode;
-pub use control::{Ready, RecoveryFailure};
+pub use control::{Dialect, Framing, Ready, RecoveryFailure};
 pub use event::{Audience, Content, Event, EventParts, Format};
 pub use json::compact;
-pub use sse::{
-    SseDecoder, SseMessage, close_frame, heartbeat_frame, position_frame, ready_frame, retry_frame,
-};
+pub use sse::{SseDecoder, SseMessage, retry_frame};

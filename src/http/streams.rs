@@ -17,7 +17,7 @@ use crate::rooms::{Hello, Principal as SessionPrincipal};
 use crate::sessions::{
     Grant, QueueLimits, QueueMetrics, SendQueue, SessionActor, SessionContext, SessionRequest, SseBody,
 };
-use crate::wire::{self, CloseCode, Format};
+use crate::wire::{self, CloseCode, Dialect, Framing};
 
 /// What the worker thread of a stream gives to its sessions.
 pub struct WorkerContext {
@@ -50,7 +50,7 @@ pub async fn stream(request: HttpRequest) -> HttpResponse {
         };
         query.list("topics")?.into_iter().map(parse).collect()
     });
-    respond(&request, selectors, Format::SseObject).await
+    respond(&request, selectors, Framing::SSE_OBJECT).await
 }
 
 macro_rules! entity_stream {
@@ -73,7 +73,7 @@ macro_rules! entity_stream {
             let ids = Query::of(&request).and_then(|query| query.ids($parameter));
             let topic = |id| Selector::Topic(Topic::of($kind, &id));
             let selectors = ids.map(|ids| ids.into_iter().map(topic).collect());
-            respond(&request, selectors, Format::SseData).await
+            respond(&request, selectors, Framing::SSE_DATA).await
         }
     };
 }
@@ -98,9 +98,9 @@ entity_stream!(
 async fn respond(
     request: &HttpRequest,
     selectors: Result<Vec<Selector>, Refusal>,
-    format: Format,
+    framing: Framing,
 ) -> HttpResponse {
-    match open(request, selectors, format).await {
+    match open(request, selectors, framing).await {
         Ok(response) => response,
         Err(refusal) => refuse(request, refusal),
     }
@@ -109,7 +109,7 @@ async fn respond(
 async fn open(
     request: &HttpRequest,
     selectors: Result<Vec<Selector>, Refusal>,
-    format: Format,
+    framing: Framing,
 ) -> Result<HttpResponse, Refusal> {
     let services = services(request);
     if services.is_draining() {
@@ -145,7 +145,7 @@ async fn open(
         user_agent: header(request, USER_AGENT.as_str()).unwrap_or_default().to_owned(),
     };
     let worker = request.app_data::<Rc<WorkerContext>>().expect("set by the engine");
-    let queue = Rc::new(SendQueue::new(format, worker.limits, worker.queues.clone()));
+    let queue = Rc::new(SendQueue::new(framing, worker.limits, worker.queues.clone()));
     queue.push_control(wire::retry_frame(Duration::from_millis(services.settings.sessions.retry_ms)));
     let port = SessionActor::open(worker.sessions.clone(), session, queue.clone());
     Ok(event_stream(&mut HttpResponse::Ok()).body(SseBody::new(queue, port)))
@@ -221,7 +221,7 @@ fn refuse(request: &HttpRequest, refusal: Refusal) -> HttpResponse {
         return Problem(refusal).error_response();
     }
     let retry = crate::clock::jittered(code.default_retry(), 1.0);
-    event_stream(&mut HttpResponse::Ok()).body(wire::close_frame(code, retry))
+    event_stream(&mut HttpResponse::Ok()).body(Dialect::Sse.close(code, retry))
 }
 
 /// The answer to an upgrade request on a path that has no WebSocket: its head and its body.

@@ -24,7 +24,7 @@ use crate::rooms::{
 };
 use crate::sessions::{Grant, QueueLimits, QueueMetrics, SendQueue, Session, Step};
 use crate::telemetry::Metrics;
-use crate::wire::{self, Audience, CloseCode, Content, Event, EventParts, Format, SseDecoder, SseMessage};
+use crate::wire::{Audience, CloseCode, Content, Event, EventParts, Framing, SseDecoder, SseMessage};
 
 const EPOCH: Epoch = Epoch::new(7);
 const TOPICS: u8 = 4;
@@ -250,7 +250,7 @@ impl World {
             .collect();
         let grant = |selector: &Selector| Grant { selector: selector.clone(), audience: Audience::Full };
         let grants: Arc<[Grant]> = selectors.iter().map(grant).collect();
-        let queue = Rc::new(SendQueue::new(Format::SseObject, LIMITS, self.queues.clone()));
+        let queue = Rc::new(SendQueue::new(Framing::SSE_OBJECT, LIMITS, self.queues.clone()));
         let notices = Rc::<RefCell<Vec<Notice>>>::default();
         self.connections += 1;
         let attach = Attach {
@@ -329,7 +329,7 @@ impl World {
             },
             Some(Step::Close(code)) => {
                 self.registry.leave(own.id);
-                own.queue.finish(wire::close_frame(code, Duration::ZERO));
+                own.queue.finish(code, Duration::ZERO);
                 None
             }
         };

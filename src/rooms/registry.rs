@@ -15,7 +15,7 @@ use crate::domain::{Position, TenantId};
 use crate::log::{Recovery, TenantLog};
 use crate::sessions::{Grant, Pushed, SendQueue, audience_of};
 use crate::telemetry::Metrics;
-use crate::wire::{self, CloseCode, Event, Ready};
+use crate::wire::{CloseCode, Dialect, Event, Ready};
 
 /// Events fetched from the log at once when the worker moves on.
 const ADVANCE_BATCH: usize = 256;
@@ -86,7 +86,7 @@ impl Registry {
             Recovery::Replay { after } => after,
             _ => stands_at,
         });
-        attach.queue.push_control(wire::ready_frame(&self.ready(&attach, recovery, position)));
+        attach.queue.push_control(attach.queue.dialect().ready(&self.ready(&attach, recovery, position)));
         let behind = match recovery {
             Recovery::Replay { after } => Some(after),
             _ => None,
@@ -129,7 +129,7 @@ impl Registry {
             return Joined::Behind { after: reached };
         }
         entry.behind = None;
-        entry.queue.push_control(wire::position_frame(own.log.position(own.delivered)));
+        entry.queue.push_control(entry.queue.dialect().position(own.log.position(own.delivered)));
         self.enter(id);
         Joined::Live
     }
@@ -174,7 +174,7 @@ impl Registry {
     /// Looks after every session: heartbeats, stalls, maximum age, a drain under way.
     pub fn sweep(&mut self, now: Instant) {
         let mut ends = Vec::new();
-        let mut heartbeats: HashMap<(TenantId, u64), Bytes> = HashMap::new();
+        let mut heartbeats: HashMap<(TenantId, u64, Dialect), Bytes> = HashMap::new();
         let wall = self.clock.now();
         for (id, entry) in &mut self.sessions {
             if entry.queue.has_left() {
@@ -188,9 +188,10 @@ impl Registry {
             {
                 entry.heartbeat_at = now + self.options.heartbeat;
                 let seq = entry.behind.unwrap_or(own.delivered);
+                let dialect = entry.queue.dialect();
                 let beat = heartbeats
-                    .entry((entry.tenant.clone(), seq))
-                    .or_insert_with(|| wire::heartbeat_frame(own.log.position(seq), wall));
+                    .entry((entry.tenant.clone(), seq, dialect))
+                    .or_insert_with(|| dialect.heartbeat(own.log.position(seq), wall));
                 // while it catches up, the queue may hold events beyond its last whole page
                 if entry.behind.is_none() || entry.queue.last_seq() <= seq {
                     entry.queue.push_heartbeat(beat.clone());
@@ -326,7 +327,7 @@ impl Registry {
     /// Ends a session, throwing away what waits.
     fn cut(&mut self, id: ConnectionId, code: CloseCode) {
         if let Some(entry) = self.remove(id) {
-            entry.queue.cut(wire::close_frame(code, code.default_retry()));
+            entry.queue.cut(code);
             entry.handle.notify(Notice::Closed(code));
         }
     }
@@ -334,7 +335,7 @@ impl Registry {
     /// Ends a session after what waits.
     fn finish(&mut self, id: ConnectionId, code: CloseCode, retry: Duration) {
         if let Some(entry) = self.remove(id) {
-            entry.queue.finish(wire::close_frame(code, retry));
+            entry.queue.finish(code, retry);
             entry.handle.notify(Notice::Closed(code));
             self.finishing.push((Instant::now() + self.options.stall, entry.queue));
         }
@@ -396,7 +397,7 @@ impl Drop for Registry {
         // after a panic the sessions resume elsewhere, or here in the rebuilt registry
         for (_, entry) in self.sessions.drain(..) {
             let code = CloseCode::GoingAway;
-            entry.queue.cut(wire::close_frame(code, code.default_retry()));
+            entry.queue.cut(code);
             entry.handle.notify(Notice::Closed(code));
         }
     }

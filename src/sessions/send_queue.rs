@@ -10,8 +10,9 @@ use prometheus_client::metrics::histogram::Histogram;
 
 use super::waiting::{Item, Waiting};
 use crate::clock::Clock;
+use crate::domain::Position;
 use crate::telemetry::Metrics;
-use crate::wire::{Audience, Event, Format};
+use crate::wire::{Audience, CloseCode, Dialect, Event, Framing};
 
 /// What may wait in one queue.
 #[derive(Clone, Copy, Debug)]
@@ -27,10 +28,10 @@ pub struct QueueLimits {
 pub struct QueueMetrics {
     delivered: Counter,
     seconds: Histogram,
-    volatile_dropped: Counter,
-    conflated: Counter,
+    pub(super) volatile_dropped: Counter,
+    pub(super) conflated: Counter,
     expired: Counter,
-    discarded: Counter,
+    pub(super) discarded: Counter,
     clock: Clock,
 }
 
@@ -62,6 +63,24 @@ pub enum Pushed {
     Overflow,
 }
 
+/// What a frame on its way to the socket is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// One of the stream's own.
+    Control,
+    /// An event, with the position to which it moves the cursor, if it does.
+    Event(Option<Position>),
+}
+
+/// A frame on its way to the socket.
+#[derive(Debug)]
+pub struct Outgoing {
+    /// The frame.
+    pub frame: Bytes,
+    /// What it is.
+    pub kind: Kind,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// Takes and gives.
@@ -76,7 +95,7 @@ enum State {
 ///
 /// The usual single frame sits inline; the deque beyond it is given back when empty.
 pub struct SendQueue {
-    format: Format,
+    framing: Framing,
     limits: QueueLimits,
     metrics: Rc<QueueMetrics>,
     state: Cell<State>,
@@ -97,10 +116,10 @@ impl std::fmt::Debug for SendQueue {
 }
 
 impl SendQueue {
-    /// An empty queue for a connection that reads frames of `format`.
-    pub fn new(format: Format, limits: QueueLimits, metrics: Rc<QueueMetrics>) -> Self {
+    /// An empty queue for a connection that reads frames of this kind.
+    pub fn new(framing: Framing, limits: QueueLimits, metrics: Rc<QueueMetrics>) -> Self {
         SendQueue {
-            format,
+            framing,
             limits,
             metrics,
             state: Cell::new(State::Open),
@@ -114,18 +133,32 @@ impl SendQueue {
         }
     }
 
+    /// How control frames for this queue are written.
+    pub fn dialect(&self) -> Dialect {
+        self.framing.dialect
+    }
+
     /// Offers an event; the policy for a full queue is: drop volatile, conflate latest, else overflow.
     pub fn push_event(&self, event: &Arc<Event>, audience: Audience) -> Pushed {
         let seq = event.seq();
         if self.state.get() != State::Open || (seq != 0 && seq <= self.last_seq.get()) {
             return Pushed::Ignored;
         }
-        let item = Item::Event { frame: event.frame(self.format, audience), event: event.clone(), audience };
+        let frame = event.frame(self.framing.events, audience);
+        let item = Item::Event { frame, event: event.clone(), audience, is_step: seq != 0 };
         let pushed = self.admit(item);
         if seq != 0 && pushed == Pushed::Taken {
             self.last_seq.set(seq);
         }
         pushed
+    }
+
+    /// Adds an event of a replay that the client asked for by a request; it does not move the cursor.
+    pub fn push_replayed(&self, event: &Arc<Event>, audience: Audience, request: u64) {
+        if self.state.get() == State::Open {
+            let frame = event.replay_frame(self.framing.events, audience, request);
+            self.append(Item::Event { frame, event: event.clone(), audience, is_step: false });
+        }
     }
 
     /// Adds a control frame, whatever waits; there are only a few of them in a connection's life.
@@ -149,24 +182,29 @@ impl SendQueue {
 
     /// Bytes that an event takes here.
     pub fn frame_len(&self, event: &Event, audience: Audience) -> usize {
-        event.frame(self.format, audience).len()
+        event.frame(self.framing.events, audience).len()
     }
 
-    /// Lets what waits go out, then `last`, then ends.
-    pub fn finish(&self, last: Bytes) {
+    /// Lets what waits go out, then the reason, then ends.
+    pub fn finish(&self, code: CloseCode, retry: Duration) {
         if self.state.get() == State::Open {
-            self.append(Item::Control(last));
+            self.append(Item::Control(self.dialect().close(code, retry)));
             self.state.set(State::Finishing);
         }
     }
 
-    /// Throws away what waits and ends after `last`.
-    pub fn cut(&self, last: Bytes) {
+    /// The same with the usual delay.
+    pub fn finish_with(&self, code: CloseCode) {
+        self.finish(code, code.default_retry());
+    }
+
+    /// Throws away what waits, and ends after the reason.
+    pub fn cut(&self, code: CloseCode) {
         if self.state.get() == State::Left {
             return;
         }
         self.clear();
-        self.append(Item::Control(last));
+        self.append(Item::Control(self.dialect().close(code, code.default_retry())));
         self.state.set(State::Finishing);
     }
 
@@ -203,6 +241,11 @@ impl SendQueue {
 
     /// The next frame for the socket; None after the last one.
     pub fn poll_next(&self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        self.poll_outgoing(context).map(|outgoing| outgoing.map(|outgoing| outgoing.frame))
+    }
+
+    /// The next frame with what it is; None after the last one.
+    pub fn poll_outgoing(&self, context: &mut Context<'_>) -> Poll<Option<Outgoing>> {
         loop {
             let popped = self.waiting.borrow_mut().pop();
             let Some(item) = popped else { break };
@@ -211,8 +254,8 @@ impl SendQueue {
             if self.bytes.get() <= self.limits.bytes / 4 {
                 self.wake(&self.writer);
             }
-            if let Some(frame) = self.deliver(item) {
-                return Poll::Ready(Some(frame));
+            if let Some(outgoing) = self.deliver(item) {
+                return Poll::Ready(Some(outgoing));
             }
         }
         if self.state.get() != State::Open {
@@ -232,21 +275,21 @@ impl SendQueue {
         Poll::Pending
     }
 
-    fn deliver(&self, item: Item) -> Option<Bytes> {
-        let frame = match item {
-            Item::Control(frame) => frame,
-            Item::Event { frame, event, .. } => {
+    fn deliver(&self, item: Item) -> Option<Outgoing> {
+        let outgoing = match item {
+            Item::Control(frame) => Outgoing { frame, kind: Kind::Control },
+            Item::Event { frame, event, is_step, .. } => {
                 if event.parts().expires_at.is_some() && event.is_expired(self.metrics.clock.steady()) {
                     self.metrics.expired.inc();
                     return None;
                 }
                 self.metrics.delivered.inc();
                 self.metrics.seconds.observe(event.age().as_secs_f64());
-                frame
+                Outgoing { frame, kind: Kind::Event(event.position().filter(|_| is_step)) }
             }
         };
-        self.sent_bytes.set(self.sent_bytes.get() + frame.len() as u64);
-        Some(frame)
+        self.sent_bytes.set(self.sent_bytes.get() + outgoing.frame.len() as u64);
+        Some(outgoing)
     }
 
     fn fits(&self, len: usize) -> bool {
@@ -269,13 +312,13 @@ impl SendQueue {
             self.metrics.volatile_dropped.inc();
             return Pushed::Dropped;
         }
-        let conflated = self.rewrite(|waiting| waiting.give_place_to(&item, self.format));
+        let conflated = self.rewrite(|waiting| waiting.give_place_to(&item, self.framing.events));
         self.metrics.conflated.inc_by(conflated as u64);
         // a longer value may have taken the place of a shorter one: the bound holds all the same
         if conflated > 0 && (self.bytes.get() <= self.limits.bytes || self.waiting.borrow().len() == 1) {
             return Pushed::Taken;
         }
-        let conflated = self.rewrite(|waiting| waiting.conflate(self.format));
+        let conflated = self.rewrite(|waiting| waiting.conflate(self.framing.events));
         self.metrics.conflated.inc_by(conflated as u64);
         match self.fits(item.len()) {
             true => {
@@ -319,91 +362,5 @@ impl SendQueue {
         if let Some(waker) = waker.take() {
             waker.wake();
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::domain::{Class, Epoch, EventName, Position, Timestamp, Topic};
-    use crate::wire::{Content, EventParts};
-
-    fn event(seq: u64, class: Class, key: &str) -> Arc<Event> {
-        let position = (class != Class::Volatile).then_some(Position { epoch: Epoch::new(1), seq });
-        Arc::new(Event::new(EventParts {
-            position,
-            topic: Topic::parse("topic:t").unwrap(),
-            name: EventName::trusted("tick"),
-            class,
-            key: Some(key.into()),
-            version: None,
-            at: Timestamp::from_micros(0),
-            expires_at: None,
-            full: Content::new(format!("{seq}")),
-            public: None,
-        }))
-    }
-
-    fn queue(items: usize) -> (SendQueue, Rc<QueueMetrics>) {
-        let metrics = Rc::new(QueueMetrics::new(&Metrics::default(), Clock::system()));
-        (SendQueue::new(Format::SseData, QueueLimits { bytes: 100_000, items }, metrics.clone()), metrics)
-    }
-
-    fn drain(queue: &SendQueue) -> Vec<String> {
-        let mut context = Context::from_waker(Waker::noop());
-        let mut frames = Vec::new();
-        while let Poll::Ready(Some(frame)) = queue.poll_next(&mut context) {
-            frames.push(String::from_utf8(frame.to_vec()).unwrap());
-        }
-        frames
-    }
-
-    #[test]
-    fn a_full_queue_drops_volatile_before_it_conflates_and_conflates_before_it_overflows() {
-        let (queue, metrics) = queue(4);
-        queue.push_event(&event(1, Class::Latest, "a"), Audience::Full);
-        queue.push_event(&event(0, Class::Volatile, ""), Audience::Full);
-        queue.push_event(&event(2, Class::Durable, ""), Audience::Full);
-        queue.push_event(&event(3, Class::Latest, "a"), Audience::Full);
-        assert_eq!(queue.push_event(&event(4, Class::Durable, ""), Audience::Full), Pushed::Taken);
-        assert_eq!((metrics.volatile_dropped.get(), metrics.conflated.get()), (1, 0));
-        assert_eq!(queue.push_event(&event(5, Class::Durable, ""), Audience::Full), Pushed::Taken);
-        assert_eq!(metrics.conflated.get(), 1);
-        assert_eq!(queue.push_event(&event(6, Class::Latest, "a"), Audience::Full), Pushed::Taken);
-        assert_eq!(queue.push_event(&event(0, Class::Volatile, ""), Audience::Full), Pushed::Dropped);
-        assert_eq!(queue.push_event(&event(7, Class::Durable, ""), Audience::Full), Pushed::Overflow);
-        let frames = drain(&queue);
-        assert_eq!(
-            frames[0], "event: tick\ndata: 6\n\n",
-            "the newest value, in the oldest place, without id"
-        );
-        assert!(frames[1..].iter().zip([2, 4, 5]).all(|(frame, seq)| frame.contains(&format!("-{seq}\n"))));
-    }
-
-    #[test]
-    fn an_event_seen_before_is_ignored() {
-        let (queue, _) = queue(4);
-        assert_eq!(queue.push_event(&event(2, Class::Durable, ""), Audience::Full), Pushed::Taken);
-        assert_eq!(queue.push_event(&event(2, Class::Durable, ""), Audience::Full), Pushed::Ignored);
-        assert_eq!(queue.push_event(&event(1, Class::Durable, ""), Audience::Full), Pushed::Ignored);
-    }
-
-    #[test]
-    fn an_item_larger_than_the_queue_is_taken_when_nothing_else_waits() {
-        let metrics = Rc::new(QueueMetrics::new(&Metrics::default(), Clock::system()));
-        let queue = SendQueue::new(Format::SseData, QueueLimits { bytes: 10, items: 4 }, metrics);
-        assert_eq!(queue.push_event(&event(1, Class::Durable, ""), Audience::Full), Pushed::Taken);
-        assert_eq!(queue.push_event(&event(2, Class::Durable, ""), Audience::Full), Pushed::Overflow);
-    }
-
-    #[test]
-    fn a_cut_queue_ends_with_its_last_frame_only() {
-        let (queue, metrics) = queue(4);
-        queue.push_event(&event(1, Class::Durable, ""), Audience::Full);
-        queue.cut(Bytes::from_static(b"bye"));
-        assert_eq!(queue.push_event(&event(2, Class::Durable, ""), Audience::Full), Pushed::Ignored);
-        assert_eq!(drain(&queue), ["bye"]);
-        assert_eq!(metrics.discarded.get(), 1);
-        assert!(matches!(queue.poll_next(&mut Context::from_waker(Waker::noop())), Poll::Ready(None)));
     }
 }

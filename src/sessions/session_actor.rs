@@ -14,7 +14,7 @@ use crate::identity::KeyRing;
 use crate::log::{EventLog, LogError, PageLimit, TenantLog};
 use crate::rooms::{Attach, Attached, ConnectionId, Hello, Joined, Notice, Principal, Rooms, SessionHandle};
 use crate::telemetry::Metrics;
-use crate::wire::{self, CloseCode};
+use crate::wire::CloseCode;
 
 /// Messages that may wait for one session.
 const MAILBOX: usize = 16;
@@ -251,7 +251,7 @@ impl SessionActor {
 
     /// Ends a session that its registry does not hold (any more).
     fn end(&mut self, code: CloseCode, context: &mut Context<Self>) {
-        self.queue.finish(wire::close_frame(code, code.default_retry()));
+        self.queue.finish_with(code);
         self.closed.get_or_insert(code);
         context.stop();
     }
@@ -263,7 +263,7 @@ impl Actor for SessionActor {
     fn stopped(&mut self, _: &mut Self::Context) {
         // also after a panic: the stream must not stay open without its session
         self.context.rooms.leave(self.about.id);
-        self.queue.finish(wire::close_frame(CloseCode::GoingAway, CloseCode::GoingAway.default_retry()));
+        self.queue.finish_with(CloseCode::GoingAway);
         let close = self.closed.map(|code| (code.code(), code.reason()));
         self.context.metrics.closed(self.about.transport, self.about.tenant.as_str(), close);
         self.about.log_disconnected(close, self.queue.sent_bytes());

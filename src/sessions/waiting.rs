@@ -19,6 +19,8 @@ pub(super) enum Item {
         event: Arc<Event>,
         /// Which variant of it.
         audience: Audience,
+        /// Whether it moves the client's cursor.
+        is_step: bool,
     },
 }
 
@@ -156,5 +158,6 @@ impl Waiting {
 }
 
 fn without_id(event: &Arc<Event>, audience: Audience, format: Format) -> Item {
-    Item::Event { frame: event.frame_without_id(format, audience), event: event.clone(), audience }
+    let frame = event.frame_without_id(format, audience);
+    Item::Event { frame, event: event.clone(), audience, is_step: false }
 }

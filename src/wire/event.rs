@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::sse;
+use super::{sse, websocket};
 use crate::domain::{Class, EventName, Position, Timestamp, Topic};
 
 /// The shape in which a transport writes an event.
@@ -13,9 +13,13 @@ pub enum Format {
     SseObject,
     /// SSE whose `data` is the event's data alone (all other SSE endpoints).
     SseData,
+    /// A WebSocket text frame that holds the event object.
+    WebSocket,
+    /// The event object alone: what batches and long-poll answers are made of.
+    Json,
 }
 
-const FORMATS: usize = 2;
+const FORMATS: usize = 4;
 
 /// Which variant of an event a viewer may see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -161,18 +165,30 @@ impl Event {
         let id = self.parts.position.filter(|_| with_id);
         let name = self.parts.name.as_str();
         match format {
-            Format::SseObject => sse::event_frame(name, id, &self.object(&content.data, id)),
+            Format::SseObject => sse::event_frame(name, id, &self.object(&content.data, id, None)),
             Format::SseData => sse::event_frame(name, id, &content.data),
+            Format::WebSocket => websocket::text_frame(&self.object(&content.data, id, None)),
+            Format::Json => self.object(&content.data, id, None).into(),
         }
     }
 
-    /// The event object: `{"event","topic","id"?,"ts","data"}`.
-    fn object(&self, data: &str, id: Option<Position>) -> String {
+    /// A frame that belongs to the replay that a client's request asked for; made for one connection.
+    pub fn replay_frame(&self, format: Format, audience: Audience, request: u64) -> Bytes {
+        let object = self.object(&self.content(audience).data, self.parts.position, Some(request));
+        match format {
+            Format::WebSocket => websocket::text_frame(&object),
+            _ => object.into(),
+        }
+    }
+
+    /// The event object: `{"event","topic","id"?,"replay"?,"ts","data"}`.
+    fn object(&self, data: &str, id: Option<Position>, replay: Option<u64>) -> String {
         let parts = &self.parts;
         let id = id.map_or(String::new(), |id| format!("\"id\":\"{id}\","));
+        let replay = replay.map_or(String::new(), |request| format!("\"replay\":{request},"));
         // event names and topics hold no character that JSON would have to escape
         format!(
-            "{{\"event\":\"{}\",\"topic\":\"{}\",{id}\"ts\":\"{}\",\"data\":{data}}}",
+            "{{\"event\":\"{}\",\"topic\":\"{}\",{id}{replay}\"ts\":\"{}\",\"data\":{data}}}",
             parts.name.as_str(),
             parts.topic,
             parts.at

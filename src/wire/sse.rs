@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{CloseCode, Ready};
-use crate::domain::{Position, Timestamp};
+use crate::domain::Position;
 
 /// `event`, `id` and `data`, each on one line; none of them can hold a line break.
 pub(super) fn event_frame(name: &str, id: Option<Position>, data: &str) -> Bytes {
@@ -23,32 +22,6 @@ pub(super) fn event_frame(name: &str, id: Option<Position>, data: &str) -> Bytes
 /// The first bytes of a stream: how long to wait before reconnecting, and a comment.
 pub fn retry_frame(retry: Duration) -> Bytes {
     format!("retry: {}\n: bongsu\n\n", retry.as_millis()).into()
-}
-
-/// The `ready` event; its id is the resume point.
-pub fn ready_frame(ready: &Ready) -> Bytes {
-    let data = serde_json::to_string(ready).expect("a ready frame is plain data");
-    event_frame("ready", Some(ready.position), &data)
-}
-
-/// Marks the end of a replay: the past is complete.
-pub fn position_frame(position: Position) -> Bytes {
-    event_frame("position", Some(position), &format!("{{\"position\":\"{position}\"}}"))
-}
-
-/// The periodic sign of life, which also moves a quiet client's cursor.
-pub fn heartbeat_frame(position: Position, now: Timestamp) -> Bytes {
-    event_frame("heartbeat", Some(position), &format!("{{\"type\":\"heartbeat\",\"timestamp\":\"{now}\"}}"))
-}
-
-/// The last event of a stream, and the delay for EventSource's own reconnect.
-pub fn close_frame(code: CloseCode, retry: Duration) -> Bytes {
-    let retry_ms = retry.as_millis();
-    let (number, reason, reconnect) = (code.code(), code.reason(), code.reconnect());
-    let data = format!(
-        "{{\"code\":{number},\"reason\":\"{reason}\",\"reconnect\":{reconnect},\"retry_ms\":{retry_ms}}}"
-    );
-    format!("retry: {retry_ms}\nevent: close\ndata: {data}\n\n").into()
 }
 
 /// One event as a reader of a stream sees it.
@@ -128,16 +101,6 @@ mod tests {
     use super::*;
     use crate::domain::Epoch;
     use proptest::prelude::*;
-
-    #[test]
-    fn a_close_tells_both_the_event_source_and_the_application() {
-        let frame = close_frame(CloseCode::Draining, Duration::from_millis(250));
-        let text = std::str::from_utf8(&frame).unwrap();
-        assert_eq!(
-            text,
-            "retry: 250\nevent: close\ndata: {\"code\":3000,\"reason\":\"draining\",\"reconnect\":true,\"retry_ms\":250}\n\n"
-        );
-    }
 
     proptest! {
         #[test]

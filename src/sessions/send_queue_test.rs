@@ -1,0 +1,90 @@
+//! What a queue does with what it is offered.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use super::send_queue::{Pushed, QueueLimits, QueueMetrics, SendQueue};
+use crate::clock::Clock;
+use crate::domain::{Class, Epoch, EventName, Position, Timestamp, Topic};
+use crate::telemetry::Metrics;
+use crate::wire::{Audience, CloseCode, Content, Dialect, Event, EventParts, Framing};
+
+fn event(seq: u64, class: Class, key: &str) -> Arc<Event> {
+    let position = (class != Class::Volatile).then_some(Position { epoch: Epoch::new(1), seq });
+    Arc::new(Event::new(EventParts {
+        position,
+        topic: Topic::parse("topic:t").unwrap(),
+        name: EventName::trusted("tick"),
+        class,
+        key: Some(key.into()),
+        version: None,
+        at: Timestamp::from_micros(0),
+        expires_at: None,
+        full: Content::new(format!("{seq}")),
+        public: None,
+    }))
+}
+
+fn queue(items: usize) -> (SendQueue, Rc<QueueMetrics>) {
+    let metrics = Rc::new(QueueMetrics::new(&Metrics::default(), Clock::system()));
+    (SendQueue::new(Framing::SSE_DATA, QueueLimits { bytes: 100_000, items }, metrics.clone()), metrics)
+}
+
+fn drain(queue: &SendQueue) -> Vec<String> {
+    let mut context = Context::from_waker(Waker::noop());
+    let mut frames = Vec::new();
+    while let Poll::Ready(Some(frame)) = queue.poll_next(&mut context) {
+        frames.push(String::from_utf8(frame.to_vec()).unwrap());
+    }
+    frames
+}
+
+#[test]
+fn a_full_queue_drops_volatile_before_it_conflates_and_conflates_before_it_overflows() {
+    let (queue, metrics) = queue(4);
+    queue.push_event(&event(1, Class::Latest, "a"), Audience::Full);
+    queue.push_event(&event(0, Class::Volatile, ""), Audience::Full);
+    queue.push_event(&event(2, Class::Durable, ""), Audience::Full);
+    queue.push_event(&event(3, Class::Latest, "a"), Audience::Full);
+    assert_eq!(queue.push_event(&event(4, Class::Durable, ""), Audience::Full), Pushed::Taken);
+    assert_eq!((metrics.volatile_dropped.get(), metrics.conflated.get()), (1, 0));
+    assert_eq!(queue.push_event(&event(5, Class::Durable, ""), Audience::Full), Pushed::Taken);
+    assert_eq!(metrics.conflated.get(), 1);
+    assert_eq!(queue.push_event(&event(6, Class::Latest, "a"), Audience::Full), Pushed::Taken);
+    assert_eq!(queue.push_event(&event(0, Class::Volatile, ""), Audience::Full), Pushed::Dropped);
+    assert_eq!(queue.push_event(&event(7, Class::Durable, ""), Audience::Full), Pushed::Overflow);
+    let frames = drain(&queue);
+    assert_eq!(frames[0], "event: tick\ndata: 6\n\n", "the newest value, in the oldest place, without id");
+    assert!(frames[1..].iter().zip([2, 4, 5]).all(|(frame, seq)| frame.contains(&format!("-{seq}\n"))));
+}
+
+#[test]
+fn an_event_seen_before_is_ignored() {
+    let (queue, _) = queue(4);
+    assert_eq!(queue.push_event(&event(2, Class::Durable, ""), Audience::Full), Pushed::Taken);
+    assert_eq!(queue.push_event(&event(2, Class::Durable, ""), Audience::Full), Pushed::Ignored);
+    assert_eq!(queue.push_event(&event(1, Class::Durable, ""), Audience::Full), Pushed::Ignored);
+}
+
+#[test]
+fn an_item_larger_than_the_queue_is_taken_when_nothing_else_waits() {
+    let metrics = Rc::new(QueueMetrics::new(&Metrics::default(), Clock::system()));
+    let queue = SendQueue::new(Framing::SSE_DATA, QueueLimits { bytes: 10, items: 4 }, metrics);
+    assert_eq!(queue.push_event(&event(1, Class::Durable, ""), Audience::Full), Pushed::Taken);
+    assert_eq!(queue.push_event(&event(2, Class::Durable, ""), Audience::Full), Pushed::Overflow);
+}
+
+#[test]
+fn a_cut_queue_ends_with_its_last_frame_only() {
+    let (queue, metrics) = queue(4);
+    queue.push_event(&event(1, Class::Durable, ""), Audience::Full);
+    queue.cut(CloseCode::SlowConsumer);
+    assert_eq!(queue.push_event(&event(2, Class::Durable, ""), Audience::Full), Pushed::Ignored);
+    assert_eq!(
+        drain(&queue),
+        [Dialect::Sse.close(CloseCode::SlowConsumer, CloseCode::SlowConsumer.default_retry())]
+    );
+    assert_eq!(metrics.discarded.get(), 1);
+    assert!(matches!(queue.poll_next(&mut Context::from_waker(Waker::noop())), Poll::Ready(None)));
+}
