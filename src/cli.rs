@@ -9,6 +9,7 @@ mod openapi;
 mod publish;
 mod serve;
 mod tail;
+mod token;
 
 use std::path::PathBuf;
 
@@ -31,6 +32,7 @@ pub struct Cli {
 const EXAMPLES: &str = "Examples:
   bongsu                                     serve on 127.0.0.1:8080 with SQLite in ./data
   bongsu key create --tenant acme --scopes publish,subscribe
+  bongsu token create --tenant acme --sub kim --roles manager --ttl 3600
   bongsu tail --topics fleet:FLT-A01 --key bk_...
   bongsu publish --topic topic:news --type headline --data '{\"text\":\"hello\"}' --key bk_...";
 
@@ -42,8 +44,10 @@ enum Command {
     Migrate(Common),
     /// Check the configuration and print what is in force, secrets masked
     CheckConfig(Common),
-    /// Make, list and revoke API keys; works while a server runs and when none does
+    /// Make, import, list and revoke API keys; works while a server runs and when none does
     Key(key::KeyArgs),
+    /// Make tokens (JWT) for users; works while a server runs and when none does
+    Token(token::TokenArgs),
     /// Publish one event to a running server
     Publish(publish::PublishArgs),
     /// Listen to topics of a running server; resumes by itself
@@ -85,6 +89,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Some(Command::Migrate(args)) => migrate::run(&args),
         Some(Command::CheckConfig(args)) => check_config::run(&args),
         Some(Command::Key(args)) => key::run(&args),
+        Some(Command::Token(args)) => token::run(&args),
         Some(Command::Publish(args)) => publish::run(&args),
         Some(Command::Tail(args)) => tail::run(&args),
         Some(Command::Openapi) => openapi::run(),

@@ -10,9 +10,7 @@ mod room;
 mod room_registry_actor;
 mod workers;
 
-pub use attach::{
-    Attach, Attached, ConnectionId, Hello, Joined, Notice, Principal, RegistryOptions, SessionHandle,
-};
+pub use attach::{Attach, Attached, ConnectionId, Hello, Joined, Notice, RegistryOptions, SessionHandle};
 pub use registry::Registry;
 pub use room_registry_actor::{CountSessions, Order, RoomRegistryActor, Rooms, WorkerMail};
 pub use workers::Workers;

@@ -20,6 +20,8 @@ pub struct Settings {
     pub log: Log,
     pub sessions: Sessions,
     pub auth: Auth,
+    pub jwt: Jwt,
+    pub compat: Compat,
     pub cors: Cors,
     pub idempotency: Idempotency,
     pub fleets: Fleets,
@@ -86,12 +88,57 @@ section!(Sessions {
     sweep_ms: u64,
 });
 section!(Auth { ticket_first_use_s: u64, ticket_lifetime_s: u64, revocation_poll_ms: u64 });
+section!(Jwt {
+    secret: String,
+    jwks_url: String,
+    jwks_refresh_s: u64,
+    jwks_retry_s: u64,
+    issuer: String,
+    audience: String,
+    leeway_s: u64,
+    sub_claim: String,
+    tenant_claim: String,
+    roles_claim: String,
+    carriers_claim: String,
+    keys: Vec<JwtKey>,
+});
+section!(Compat { anonymous_user: String, trust_identity_headers: Vec<String> });
 section!(Cors { allowed_origins: Vec<String> });
 section!(Idempotency { publish_s: u64, command_s: u64, dedup_window_ms: u64 });
 section!(Fleets { grade_bounds: Vec<String>, history: usize });
 section!(Drain { announce_ms: u64, window_s: u64, retry_spread_ms: u64 });
 section!(Logging { level: String, format: String, dir: String, max_files: usize });
 section!(Metrics { bind: String });
+
+/// The `kid` of tokens signed with the secret of the installation itself.
+pub const OWN_KEY_ID: &str = "installation";
+
+/// One key that tokens may be signed with, an item of `jwt.keys`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JwtKey {
+    /// What tokens call it (`kid`).
+    pub id: String,
+    /// The only algorithm it is good for.
+    pub algorithm: JwtAlgorithm,
+    /// The shared secret, for HS256.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub secret: String,
+    /// A PEM file with the public key, for all others.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub file: String,
+}
+
+/// How a token is signed (RFC 7518 §3.1, RFC 8037 §3.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "named as on the wire")]
+pub enum JwtAlgorithm {
+    HS256,
+    RS256,
+    ES256,
+    #[serde(rename = "EdDSA")]
+    EdDsa,
+}
 
 impl Settings {
     /// The compiled-in defaults.
@@ -103,6 +150,8 @@ impl Settings {
     pub fn masked(&self) -> String {
         let mut shown = self.clone();
         shown.storage.database_url = mask_url(&self.storage.database_url);
+        let secrets = shown.jwt.keys.iter_mut().map(|key| &mut key.secret).chain([&mut shown.jwt.secret]);
+        secrets.filter(|secret| !secret.is_empty()).for_each(|secret| *secret = "***".to_owned());
         toml::to_string(&shown).expect("settings are plain data")
     }
 }

@@ -1,3 +1,5 @@
+use std::io::Read as _;
+
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -5,7 +7,7 @@ use serde_json::json;
 use super::{Common, with_database};
 use crate::clock::Clock;
 use crate::domain::{TenantId, Timestamp, UserSub};
-use crate::identity::{NewKey, Scope, Scopes, create_key};
+use crate::identity::{NewKey, Scope, Scopes, create_key, import_key};
 use crate::storage::{ApiKeyRow, StoreError};
 
 /// Options of `key`.
@@ -25,6 +27,20 @@ enum KeyCommand {
         #[arg(long, default_value = "default")]
         tenant: String,
         /// What it is for, separated by commas: publish, subscribe, manage, admin, act_as_user, operator
+        #[arg(long)]
+        scopes: String,
+        /// Bind it to a user: it then has that user's rights
+        #[arg(long)]
+        sub: Option<String>,
+    },
+    /// Take over a key that exists elsewhere: it is read from standard input, and only its hash is kept
+    Import {
+        #[command(flatten)]
+        common: Common,
+        /// The tenant it belongs to; not for scope operator
+        #[arg(long, default_value = "default")]
+        tenant: String,
+        /// What it is for, separated by commas, as for `key create`
         #[arg(long)]
         scopes: String,
         /// Bind it to a user: it then has that user's rights
@@ -51,13 +67,18 @@ enum KeyCommand {
 /// Runs one of the key commands.
 pub fn run(args: &KeyArgs) -> anyhow::Result<()> {
     match &args.command {
-        KeyCommand::Create { common, tenant, scopes, sub } => create(common, tenant, scopes, sub.as_deref()),
+        KeyCommand::Create { common, tenant, scopes, sub } => {
+            create(common, described(tenant, scopes, sub.as_deref())?)
+        }
+        KeyCommand::Import { common, tenant, scopes, sub } => {
+            import(common, described(tenant, scopes, sub.as_deref())?)
+        }
         KeyCommand::List { common, tenant } => list(common, tenant.clone()),
         KeyCommand::Revoke { common, key_ids } => revoke(common, key_ids),
     }
 }
 
-fn create(common: &Common, tenant: &str, scopes: &str, sub: Option<&str>) -> anyhow::Result<()> {
+fn described(tenant: &str, scopes: &str, sub: Option<&str>) -> anyhow::Result<NewKey> {
     let scopes = Scopes::parse(scopes).map_err(|word| anyhow::anyhow!("there is no scope {word:?}"))?;
     if scopes.is_empty() {
         bail!("a key needs at least one scope");
@@ -68,18 +89,45 @@ fn create(common: &Common, tenant: &str, scopes: &str, sub: Option<&str>) -> any
     }
     let tenant = if is_operator { None } else { Some(TenantId::parse(tenant).context("--tenant")?) };
     let sub = sub.map(UserSub::parse).transpose().context("--sub")?;
+    Ok(NewKey { tenant, scopes, sub, development: false })
+}
+
+fn create(common: &Common, new: NewKey) -> anyhow::Result<()> {
     let (settings, _) = common.settings(&[])?;
-    let new = NewKey { tenant, scopes, sub, development: false };
     let (key, row) =
         with_database(&settings, |db, _| async move { Ok(create_key(&db, Clock::system(), new).await?) })?;
     if common.json {
-        let shown = json!({"key_id": row.key_id, "key": key, "tenant": row.tenant, "scopes": scopes.words(), "sub": row.sub});
+        let mut shown = shown(&row);
+        shown["key"] = key.into();
         println!("{shown}");
     } else {
         println!("{key}");
         eprintln!("key {} of tenant {:?} for {}; it is shown only now", row.key_id, row.tenant, row.scopes);
     }
     Ok(())
+}
+
+fn import(common: &Common, new: NewKey) -> anyhow::Result<()> {
+    let (settings, _) = common.settings(&[])?;
+    let mut key = String::new();
+    std::io::stdin().lock().take(4096).read_to_string(&mut key).context("standard input")?;
+    let key = key.trim().to_owned();
+    let row =
+        with_database(
+            &settings,
+            |db, _| async move { Ok(import_key(&db, Clock::system(), new, &key).await?) },
+        )?;
+    match common.json {
+        true => println!("{}", shown(&row)),
+        false => println!("imported as {} of tenant {:?} for {}", row.key_id, row.tenant, row.scopes),
+    }
+    Ok(())
+}
+
+/// A key as scripts see it; the key itself is not among it.
+fn shown(row: &ApiKeyRow) -> serde_json::Value {
+    let scopes: Vec<&str> = row.scopes.split(',').collect();
+    json!({"key_id": row.key_id, "tenant": row.tenant, "scopes": scopes, "sub": row.sub})
 }
 
 fn list(common: &Common, tenant: Option<String>) -> anyhow::Result<()> {
@@ -92,9 +140,10 @@ fn list(common: &Common, tenant: Option<String>) -> anyhow::Result<()> {
         let created = Timestamp::from_micros(row.created_us);
         let revoked = row.revoked_us.map(Timestamp::from_micros);
         if common.json {
-            let scopes: Vec<&str> = row.scopes.split(',').collect();
-            let shown = json!({"key_id": row.key_id, "tenant": row.tenant, "scopes": scopes, "sub": row.sub,
-                "development": row.development, "created_at": created, "revoked_at": revoked});
+            let mut shown = shown(row);
+            shown["development"] = row.development.into();
+            shown["created_at"] = json!(created);
+            shown["revoked_at"] = json!(revoked);
             println!("{shown}");
         } else {
             let state = revoked.map_or("in force".to_owned(), |at| format!("revoked {at}"));

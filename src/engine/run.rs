@@ -12,7 +12,7 @@ use crate::clock::{Clock, random_u64};
 use crate::domain::Decimal;
 use crate::fleets::{Fleets, GradeBounds};
 use crate::http::Services;
-use crate::identity::{KeyRing, Tickets};
+use crate::identity::{Authenticator, Compat, Jwks, KeyRing, Tickets, Tokens, installation_secret};
 use crate::log::{EventLog, LogOptions};
 use crate::publishing::PublishLimits;
 use crate::rooms::Workers;
@@ -133,6 +133,8 @@ async fn assemble(
 ) -> Result<Services, StartError> {
     let (metrics, workers, keys) =
         (Arc::new(Metrics::default()), Arc::new(Workers::default()), Arc::new(keys));
+    let tokens = tokens(&settings, &database, clock, &metrics).await?;
+    let authenticator = Authenticator::new(keys.clone(), tokens, Compat::from(&settings.compat), clock);
     let log = EventLog::start(
         database.clone(),
         (&data_dir, options.new_epoch),
@@ -166,6 +168,7 @@ async fn assemble(
         database,
         log,
         keys,
+        authenticator,
         tickets,
         fleets,
         publish_limits,
@@ -174,6 +177,27 @@ async fn assemble(
         draining: Arc::new(AtomicBool::new(false)),
         connections: Arc::new(AtomicU64::new(0)),
     })
+}
+
+/// What verifies users' tokens; its key set is fetched from now on.
+async fn tokens(
+    settings: &Settings,
+    database: &Database,
+    clock: Clock,
+    metrics: &Arc<Metrics>,
+) -> Result<Tokens, StartError> {
+    let jwks = match settings.jwt.jwks_url.is_empty() {
+        true => None,
+        false => {
+            let runtime = tokio::runtime::Handle::current();
+            let jwks = Jwks::new(&settings.jwt, runtime.clone(), metrics.clone())
+                .map_err(|error| StartError::Unsupported(format!("jwt.jwks_url: {error}")))?;
+            runtime.spawn(jwks.clone().keep_fresh());
+            Some(jwks)
+        }
+    };
+    let secret = installation_secret(database, clock).await?;
+    Tokens::new(&settings.jwt, &secret, jwks, clock).map_err(StartError::Unsupported)
 }
 
 fn bounds(settings: &Settings) -> GradeBounds {

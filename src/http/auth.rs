@@ -1,63 +1,54 @@
+use std::net::IpAddr;
+
 use actix_web::HttpRequest;
 use actix_web::http::header::{AUTHORIZATION, HeaderMap};
 
+use super::Services;
 use super::services::services;
-use crate::domain::{Refusal, RefusalKind, UserSub};
-use crate::identity::{Principal, Scope, User};
+use crate::domain::{Refusal, RefusalKind};
+use crate::identity::{Presented, Principal};
 
 /// Who sends this request, by `X-API-Key` or `Authorization: Bearer`.
 pub async fn authenticate(request: &HttpRequest) -> Result<Principal, Refusal> {
-    let services = services(request);
-    let outcome = match secret(request.headers()) {
-        None => Err(unauthenticated("missing_credentials", "an API key is required")),
-        Some(secret) => match services.keys.authenticate(secret).await {
-            Ok(Some(principal)) => on_behalf(principal, request.headers()),
-            Ok(None) => Err(unauthenticated("invalid_credentials", "the API key is unknown or revoked")),
-            Err(error) => Err(error.into()),
-        },
-    };
-    count_failure(request, outcome)
+    let peer = request.peer_addr().map(|address| address.ip());
+    identify(services(request), &presented(request.headers(), request.path(), peer)).await
+}
+
+/// The same for any request head, such as that of an upgrade; failures are counted.
+pub async fn identify(services: &Services, presented: &Presented<'_>) -> Result<Principal, Refusal> {
+    count(services, services.authenticator.authenticate(presented).await)
+}
+
+/// What a request's head shows of its sender.
+pub fn presented<'a>(headers: &'a HeaderMap, path: &'a str, peer: Option<IpAddr>) -> Presented<'a> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    // names of users are any UTF-8; what is none becomes an empty name, which nobody has
+    let name =
+        |name: &str| headers.get(name).map(|value| std::str::from_utf8(value.as_bytes()).unwrap_or_default());
+    let bearer = text(AUTHORIZATION.as_str()).and_then(|value| {
+        let (scheme, secret) = value.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then_some(secret.trim())
+    });
+    Presented {
+        path,
+        peer,
+        api_key: text("x-api-key").filter(|key| !key.is_empty()),
+        bearer: bearer.filter(|secret| !secret.is_empty()),
+        tenant: name("x-tenant-id"),
+        user: name("x-user-id"),
+    }
 }
 
 /// Counts what was refused for its credentials.
 pub fn count_failure<T>(request: &HttpRequest, outcome: Result<T, Refusal>) -> Result<T, Refusal> {
+    count(services(request), outcome)
+}
+
+fn count<T>(services: &Services, outcome: Result<T, Refusal>) -> Result<T, Refusal> {
     if let Err(refusal) = &outcome
         && matches!(refusal.kind, RefusalKind::Unauthenticated | RefusalKind::Forbidden)
     {
-        services(request).metrics.auth_failed(refusal.code);
+        services.metrics.auth_failed(refusal.code);
     }
     outcome
-}
-
-fn unauthenticated(code: &'static str, detail: &str) -> Refusal {
-    Refusal::new(RefusalKind::Unauthenticated, code, detail)
-}
-
-fn secret(headers: &HeaderMap) -> Option<&str> {
-    let own = headers.get("x-api-key").and_then(|value| value.to_str().ok());
-    let bearer = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(|value| {
-        let (scheme, token) = value.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
-    });
-    own.or(bearer).filter(|secret| !secret.is_empty())
-}
-
-/// `x-tenant-id` and `x-user-id` are believed from keys that may act for users, and refused from all others.
-fn on_behalf(principal: Principal, headers: &HeaderMap) -> Result<Principal, Refusal> {
-    let named =
-        |name| headers.get(name).map(|value| std::str::from_utf8(value.as_bytes()).unwrap_or_default());
-    let (tenant, sub) = (named("x-tenant-id"), named("x-user-id"));
-    if tenant.is_none() && sub.is_none() {
-        return Ok(principal);
-    }
-    if !principal.scopes.has(Scope::ActAsUser) || principal.user.is_some() {
-        let detail = "x-tenant-id and x-user-id need a key with the scope act_as_user";
-        return Err(Refusal::forbidden("identity_headers", detail));
-    }
-    if tenant.is_some_and(|tenant| principal.tenant.as_ref().map(|own| own.as_str()) != Some(tenant)) {
-        return Err(Refusal::forbidden("wrong_tenant", "x-tenant-id is not the tenant of the key"));
-    }
-    let Some(sub) = sub else { return Ok(principal) };
-    let sub = UserSub::parse(sub).map_err(|error| Refusal::malformed("x-user-id", error))?;
-    Ok(Principal { user: Some(User { sub, roles: Vec::new() }), ..principal })
 }

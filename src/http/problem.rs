@@ -84,8 +84,13 @@ impl ResponseError for Problem {
     fn error_response(&self) -> HttpResponse {
         let mut response = HttpResponse::build(self.status_code());
         match self.0.kind {
-            RefusalKind::Unauthenticated => {
+            // RFC 6750 §3: the error is named only to those who tried
+            RefusalKind::Unauthenticated if self.0.code == "missing_credentials" => {
                 response.insert_header((WWW_AUTHENTICATE, "Bearer realm=\"bongsu\""));
+            }
+            RefusalKind::Unauthenticated => {
+                let challenge = "Bearer realm=\"bongsu\", error=\"invalid_token\"";
+                response.insert_header((WWW_AUTHENTICATE, challenge));
             }
             RefusalKind::RateLimited | RefusalKind::Unavailable => {
                 response.insert_header((RETRY_AFTER, "1"));

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use actix_web::{HttpRequest, web};
 
 use crate::fleets::Fleets;
-use crate::identity::{KeyRing, Tickets};
+use crate::identity::{Authenticator, KeyRing, Tickets};
 use crate::log::EventLog;
 use crate::publishing::PublishLimits;
 use crate::rooms::Workers;
@@ -25,6 +25,8 @@ pub struct Services {
     pub log: EventLog,
     /// API keys.
     pub keys: Arc<KeyRing>,
+    /// Tells who sends a request.
+    pub authenticator: Authenticator,
     /// Tickets.
     pub tickets: Tickets,
     /// Fleets.

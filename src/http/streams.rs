@@ -13,7 +13,7 @@ use super::services::services;
 use super::{Problem, Services};
 use crate::domain::{Cursor, Refusal, RefusalKind, Selector, Topic, TopicKind};
 use crate::identity::rights;
-use crate::rooms::{Hello, Principal as SessionPrincipal};
+use crate::rooms::Hello;
 use crate::sessions::{
     Grant, QueueLimits, QueueMetrics, SendQueue, SessionActor, SessionContext, SessionRequest, SseBody,
 };
@@ -139,7 +139,7 @@ async fn open(
         grants,
         cursor: cursor(request, &query),
         hello: hello(services, id, principal.user.as_ref().map(|user| user.sub.as_str())),
-        principal: SessionPrincipal { key_id: principal.key_id, ticket_id: principal.ticket_id },
+        credentials: principal.credentials(),
         transport: "sse",
         peer: request.peer_addr().map(|address| address.ip()),
         user_agent: header(request, USER_AGENT.as_str()).unwrap_or_default().to_owned(),

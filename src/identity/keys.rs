@@ -3,6 +3,7 @@ use std::fmt::Write as _;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
+use super::token::looks_like_token;
 use super::{Principal, Scopes, User};
 use crate::clock::Clock;
 use crate::domain::{TenantId, UserSub};
@@ -47,6 +48,52 @@ pub async fn create_key(
     new: NewKey,
 ) -> Result<(String, ApiKeyRow), StoreError> {
     let secret = new_secret("bk_");
+    let row = store(database, clock, new, &secret).await?;
+    Ok((secret, row))
+}
+
+/// Why a text cannot be imported as a key.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportError {
+    /// It could not be sent in a header, or it could be guessed.
+    #[error("a key must be 16-512 visible ASCII characters without spaces")]
+    Malformed,
+    /// Where both are allowed, it would be taken for a token.
+    #[error("the key looks like a token (JWT): it could not be told from one")]
+    Token,
+    /// Its hash is stored already, perhaps revoked.
+    #[error("the key is known already")]
+    Known,
+    /// The database.
+    #[error(transparent)]
+    Store(StoreError),
+}
+
+/// Stores the hash of a key that was made elsewhere.
+pub async fn import_key(
+    database: &Database,
+    clock: Clock,
+    new: NewKey,
+    secret: &str,
+) -> Result<ApiKeyRow, ImportError> {
+    if !(16..=512).contains(&secret.len()) || !secret.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(ImportError::Malformed);
+    }
+    if looks_like_token(secret) {
+        return Err(ImportError::Token);
+    }
+    store(database, clock, new, secret).await.map_err(|error| match error {
+        StoreError::Exists => ImportError::Known,
+        error => ImportError::Store(error),
+    })
+}
+
+async fn store(
+    database: &Database,
+    clock: Clock,
+    new: NewKey,
+    secret: &str,
+) -> Result<ApiKeyRow, StoreError> {
     let row = ApiKeyRow {
         key_id: uuid::Uuid::now_v7().to_string(),
         hash: hash_hex(secret.as_bytes()),
@@ -66,7 +113,7 @@ pub async fn create_key(
             })
         })
         .await?;
-    Ok((secret, row))
+    Ok(row)
 }
 
 #[derive(Debug, Default)]
@@ -178,10 +225,12 @@ fn principal(row: &ApiKeyRow) -> Option<Principal> {
     let sub = row.sub.as_deref().map(UserSub::parse).transpose().ok()?;
     Some(Principal {
         tenant,
-        key_id: row.key_id.as_str().into(),
+        key_id: Some(row.key_id.as_str().into()),
         scopes: Scopes::parse(&row.scopes).ok()?,
-        user: sub.map(|sub| User { sub, roles: Vec::new() }),
+        user: sub.map(User::plain),
         ticket_id: None,
+        issued_at: None,
+        expires_at: None,
     })
 }
 

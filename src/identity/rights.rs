@@ -293,10 +293,12 @@ mod tests {
         let scopes = scopes.iter().fold(Scopes::default(), |scopes, scope| scopes.with(*scope));
         Principal {
             tenant: Some(TenantId::default_tenant()),
-            key_id: "key".into(),
+            key_id: Some("key".into()),
             scopes,
             user: None,
             ticket_id: None,
+            issued_at: None,
+            expires_at: None,
         }
     }
 
@@ -305,7 +307,7 @@ mod tests {
         let sub = UserSub::parse("me").unwrap();
         let roles = roles.iter().filter(|role| !role.is_empty());
         let roles = roles.map(|role| (*role).to_owned()).collect();
-        Principal { user: Some(User { sub, roles }), ..service(&Scope::ALL) }
+        Principal { user: Some(User { roles, ..User::plain(sub) }), ..service(&Scope::ALL) }
     }
 
     fn named(list: &str, word: &str) -> bool {

@@ -72,7 +72,7 @@ impl Tickets {
             ticket_id: uuid::Uuid::now_v7().to_string(),
             hash: hash_hex(secret.as_bytes()),
             tenant: principal.tenant()?.as_str().to_owned(),
-            key_id: principal.key_id.to_string(),
+            key_id: principal.key_id.as_deref().unwrap_or_default().to_owned(),
             sub: principal.user.as_ref().map(|user| user.sub.as_str().to_owned()),
             path: request.path,
             topics: request
@@ -126,7 +126,7 @@ impl Tickets {
         let user = match row.sub {
             Some(sub) => {
                 let sub = UserSub::parse(&sub).map_err(|error| StoreError::Unexpected(error.to_string()))?;
-                Some(User { sub, roles: Vec::new() })
+                Some(User::plain(sub))
             }
             None => principal.user,
         };

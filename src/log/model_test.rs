@@ -19,9 +19,8 @@ use super::tenant_log::WindowRead;
 use super::{Page, PageLimit, TenantLog, WindowBudget};
 use crate::clock::Clock;
 use crate::domain::{Class, Cursor, Epoch, EventName, Position, Selector, TenantId, Timestamp, Topic};
-use crate::rooms::{
-    Attach, Attached, Hello, Joined, Notice, Principal, Registry, RegistryOptions, SessionHandle,
-};
+use crate::identity::Credentials;
+use crate::rooms::{Attach, Attached, Hello, Joined, Notice, Registry, RegistryOptions, SessionHandle};
 use crate::sessions::{Grant, QueueLimits, QueueMetrics, SendQueue, Session, Step};
 use crate::telemetry::Metrics;
 use crate::wire::{Audience, CloseCode, Content, Event, EventParts, Framing, SseDecoder, SseMessage};
@@ -266,7 +265,7 @@ impl World {
                 max_message_bytes: 0,
                 max_topics: 0,
             },
-            principal: Principal { key_id: "key".into(), ticket_id: None },
+            credentials: Credentials::default(),
             handle: Box::new(Handle(notices.clone())),
         };
         let mut session = Session::new(grants);

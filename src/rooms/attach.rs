@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::domain::Cursor;
+use crate::identity::Credentials;
 use crate::log::TenantLog;
 use crate::sessions::{Grant, SendQueue};
 use crate::wire::CloseCode;
@@ -28,15 +29,6 @@ pub enum Notice {
     },
     /// The session is over; its queue has been told.
     Closed(CloseCode),
-}
-
-/// Whose credentials a session lives by.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Principal {
-    /// The API key.
-    pub key_id: Arc<str>,
-    /// The ticket, if one was used; a newer connection of it replaces this one.
-    pub ticket_id: Option<Arc<str>>,
 }
 
 /// What a connection is told first, but for where it stands.
@@ -69,7 +61,7 @@ pub struct Attach {
     /// Its `ready` frame.
     pub hello: Hello,
     /// Its credentials.
-    pub principal: Principal,
+    pub credentials: Credentials,
     /// Its actor.
     pub handle: Box<dyn SessionHandle>,
 }

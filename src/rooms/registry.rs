@@ -6,12 +6,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use indexmap::IndexMap;
 
-use super::attach::{
-    Attach, Attached, ConnectionId, Joined, Notice, Principal, RegistryOptions, SessionHandle,
-};
+use super::attach::{Attach, Attached, ConnectionId, Joined, Notice, RegistryOptions, SessionHandle};
 use super::room::Rooms as TenantTopics;
 use crate::clock::{Clock, jittered};
 use crate::domain::{Position, TenantId};
+use crate::identity::Credentials;
 use crate::log::{Recovery, TenantLog};
 use crate::sessions::{Grant, Pushed, SendQueue, audience_of};
 use crate::telemetry::Metrics;
@@ -25,11 +24,13 @@ struct Entry {
     grants: Arc<[Grant]>,
     queue: Rc<SendQueue>,
     handle: Box<dyn SessionHandle>,
-    principal: Principal,
+    credentials: Credentials,
     /// Where it stands while it is not live.
     behind: Option<u64>,
     heartbeat_at: Instant,
     expires_at: Instant,
+    /// When its token runs out, whatever the machine's clock does meanwhile.
+    credentials_end_at: Option<Instant>,
 }
 
 struct Tenant {
@@ -79,7 +80,7 @@ impl Registry {
     /// Takes a session in: judges its cursor, says `ready`, and joins it at once unless it has to catch up.
     pub fn attach(&mut self, attach: Attach, now: Instant) -> Attached {
         let tenant = attach.log.tenant().clone();
-        self.replace_older(&attach.principal, attach.id);
+        self.replace_older(&attach.credentials, attach.id);
         let (recovery, stands_at) = self.judge(&attach);
         self.metrics.recovered(recovery.outcome());
         let position = attach.log.position(match recovery {
@@ -96,7 +97,8 @@ impl Registry {
             grants: attach.grants,
             queue: attach.queue,
             handle: attach.handle,
-            principal: attach.principal,
+            credentials_end_at: self.end_of(&attach.credentials, now),
+            credentials: attach.credentials,
             behind,
             heartbeat_at: now + self.options.heartbeat,
             expires_at: now + jittered(self.options.max_age, 0.1),
@@ -181,6 +183,8 @@ impl Registry {
                 ends.push((*id, None));
             } else if entry.queue.stalled_for(now) >= self.options.stall {
                 ends.push((*id, Some(CloseCode::SlowConsumer)));
+            } else if entry.credentials_end_at.is_some_and(|at| at <= now) {
+                ends.push((*id, Some(CloseCode::Unauthenticated)));
             } else if entry.expires_at <= now {
                 ends.push((*id, Some(CloseCode::MaximumAge)));
             } else if entry.heartbeat_at <= now
@@ -218,7 +222,8 @@ impl Registry {
 
     /// Ends every session of these keys.
     pub fn revoke(&mut self, key_ids: &HashSet<Arc<str>>) {
-        let revoked = self.sessions.iter().filter(|(_, entry)| key_ids.contains(&entry.principal.key_id));
+        let is_revoked = |own: &Credentials| own.key_id.as_ref().is_some_and(|id| key_ids.contains(id));
+        let revoked = self.sessions.iter().filter(|(_, entry)| is_revoked(&entry.credentials));
         for id in revoked.map(|(id, _)| *id).collect::<Vec<_>>() {
             // what waits for somebody who may no longer see it is thrown away
             self.cut(id, CloseCode::Unauthenticated);
@@ -230,7 +235,7 @@ impl Registry {
         let older = self
             .sessions
             .iter()
-            .filter(|(id, entry)| **id < newer && entry.principal.ticket_id.as_deref() == Some(ticket_id));
+            .filter(|(id, entry)| **id < newer && entry.credentials.ticket_id.as_deref() == Some(ticket_id));
         for id in older.map(|(id, _)| *id).collect::<Vec<_>>() {
             self.finish(id, CloseCode::Replaced, CloseCode::Replaced.default_retry());
         }
@@ -247,8 +252,13 @@ impl Registry {
         self.drain_by.is_some()
     }
 
-    fn replace_older(&mut self, principal: &Principal, newer: ConnectionId) {
-        if let Some(ticket_id) = principal.ticket_id.clone() {
+    fn end_of(&self, credentials: &Credentials, now: Instant) -> Option<Instant> {
+        let left = credentials.expires_at?.since(self.clock.now());
+        now.checked_add(left)
+    }
+
+    fn replace_older(&mut self, credentials: &Credentials, newer: ConnectionId) {
+        if let Some(ticket_id) = credentials.ticket_id.clone() {
             self.replace_ticket(&ticket_id, newer);
         }
     }

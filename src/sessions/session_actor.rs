@@ -10,9 +10,9 @@ use super::session::{Session, Step};
 use super::{Grant, SendQueue};
 use crate::actor_kit::{Counted, Port};
 use crate::domain::{Cursor, Selector, TenantId};
-use crate::identity::KeyRing;
+use crate::identity::{Credentials, KeyRing};
 use crate::log::{EventLog, LogError, PageLimit, TenantLog};
-use crate::rooms::{Attach, Attached, ConnectionId, Hello, Joined, Notice, Principal, Rooms, SessionHandle};
+use crate::rooms::{Attach, Attached, ConnectionId, Hello, Joined, Notice, Rooms, SessionHandle};
 use crate::telemetry::Metrics;
 use crate::wire::CloseCode;
 
@@ -54,7 +54,7 @@ pub struct SessionRequest {
     /// Its `ready` frame.
     pub hello: Hello,
     /// Its credentials.
-    pub principal: Principal,
+    pub credentials: Credentials,
     /// Its way in: `sse`, …
     pub transport: &'static str,
     /// The client's address, for the log.
@@ -187,12 +187,12 @@ impl SessionActor {
             queue: self.queue.clone(),
             cursor: request.cursor,
             hello: request.hello,
-            principal: request.principal,
+            credentials: request.credentials,
             handle: Box::new(port),
         };
-        let key_id = attach.principal.key_id.clone();
+        let key_id = attach.credentials.key_id.clone();
         let attached = self.context.rooms.attach(attach);
-        if self.context.keys.by_id(&key_id).is_none() {
+        if key_id.is_some_and(|key_id| self.context.keys.by_id(&key_id).is_none()) {
             // revoked between the check of its credentials and now: the revocation did not find it
             self.context.rooms.leave(self.about.id);
             return self.end(CloseCode::Unauthenticated, context);

@@ -24,6 +24,7 @@ const ALIASES: &[(&str, &str)] = &[
     ("SERVER_ID", "server.server_id"),
     ("MAX_WORKERS", "server.workers"),
     ("LOG_LEVEL", "logging.level"),
+    ("JWT_SECRET", "jwt.secret"),
     ("ALLOWED_ORIGINS", "cors.allowed_origins"),
     ("CORS_ORIGINS", "cors.allowed_origins"),
 ];

@@ -1,5 +1,5 @@
 use super::error::SettingsError;
-use super::{DEFAULTS, Settings};
+use super::{DEFAULTS, JwtAlgorithm, OWN_KEY_ID, Settings};
 
 /// A combination that works and is probably not meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,7 +75,43 @@ fn between(settings: &Settings) -> Result<(), SettingsError> {
     if settings.cors.allowed_origins.iter().any(|origin| origin != "*" && !origin.contains("://")) {
         return fail("cors.allowed_origins", "must hold origins such as https://app.example".into());
     }
+    jwt(settings)?;
+    if settings.compat.trust_identity_headers.iter().any(|cidr| cidr.parse::<ipnet::IpNet>().is_err()) {
+        return fail("compat.trust_identity_headers", "must hold networks such as 10.0.0.0/8".into());
+    }
+    if settings.compat.anonymous_user.len() > 128 {
+        return fail("compat.anonymous_user", "must be at most 128 bytes".into());
+    }
     grades(settings)
+}
+
+fn jwt(settings: &Settings) -> Result<(), SettingsError> {
+    let jwt = &settings.jwt;
+    let fail =
+        |key: &str, problem: String| Err(SettingsError::Invalid { key: format!("jwt.{key}"), problem });
+    let mut ids = std::collections::HashSet::new();
+    for key in &jwt.keys {
+        let (id, is_shared) = (&key.id, key.algorithm == JwtAlgorithm::HS256);
+        if id.is_empty() || id == OWN_KEY_ID || !ids.insert(id) {
+            return fail("keys", format!("must have ids of their own, {id:?} is not one"));
+        }
+        if key.secret.is_empty() == is_shared || key.file.is_empty() != is_shared {
+            let needed = if is_shared { "a secret and no file" } else { "a file (PEM) and no secret" };
+            return fail("keys", format!("{id:?}: {:?} needs {needed}", key.algorithm));
+        }
+    }
+    if !jwt.jwks_url.is_empty()
+        && !["http://", "https://"].iter().any(|scheme| jwt.jwks_url.starts_with(scheme))
+    {
+        return fail("jwks_url", "must begin with https:// or http://".into());
+    }
+    let claims = [&jwt.sub_claim, &jwt.tenant_claim, &jwt.roles_claim, &jwt.carriers_claim];
+    if claims.iter().any(|name| name.is_empty())
+        || claims.iter().collect::<std::collections::HashSet<_>>().len() < claims.len()
+    {
+        return fail("sub_claim", "and the other claims must have names of their own".into());
+    }
+    Ok(())
 }
 
 fn grades(settings: &Settings) -> Result<(), SettingsError> {
@@ -103,6 +139,25 @@ fn warnings(settings: &Settings) -> Vec<Warning> {
             "sessions.queue_bytes is small beside log.max_message_bytes: large events will cut slow readers"
                 .into(),
         );
+    }
+    let secrets = settings.jwt.keys.iter().map(|key| &key.secret).chain([&settings.jwt.secret]);
+    if secrets.into_iter().any(|secret| (1..32).contains(&secret.len())) {
+        warn("a secret in [jwt] is shorter than 32 bytes: HS256 tokens can be forged by guessing it".into());
+    }
+    if settings.jwt.jwks_url.starts_with("http://") {
+        warn("jwt.jwks_url is not https: whoever is on the way can make tokens of their own".into());
+    }
+    if !settings.compat.anonymous_user.is_empty() {
+        warn(format!(
+            "compat.anonymous_user: whoever reaches this server acts as user {:?} on the paths of accounts and their events",
+            settings.compat.anonymous_user
+        ));
+    }
+    if !settings.compat.trust_identity_headers.is_empty() {
+        warn(format!(
+            "compat.trust_identity_headers: whoever reaches this server from {} is believed to be any user on /api/*",
+            settings.compat.trust_identity_headers.join(", ")
+        ));
     }
     let loopback = settings.server.bind.parse::<std::net::SocketAddr>().is_ok_and(|at| at.ip().is_loopback());
     if !loopback {

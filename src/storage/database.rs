@@ -1,5 +1,6 @@
 use std::fs::File;
 use std::future::Future;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -184,10 +185,22 @@ pub fn check_writable(data_dir: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Makes the file, when it is new, readable by its owner alone: it holds a secret. SQLite gives its
+/// companions (`-wal`, `-shm`) the same permissions.
+fn create_private(path: &Path) -> Result<(), StoreError> {
+    match File::options().write(true).create_new(true).mode(0o600).open(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(unavailable(format!("{}: {error}", path.display())))
+        }
+        _ => Ok(()),
+    }
+}
+
 async fn open_sqlite(options: &DatabaseOptions) -> Result<Sqlite, StoreError> {
     std::fs::create_dir_all(&options.data_dir)
         .map_err(|error| unavailable(format!("{}: {error}", options.data_dir.display())))?;
     let path = options.data_dir.join("bongsu.db");
+    create_private(&path)?;
     let pool = |size: usize| {
         let url = path.to_string_lossy().into_owned();
         let manager = AsyncDieselConnectionManager::new_with_config(url, sqlite_config(options));

@@ -12,6 +12,12 @@ pub mod tickets {
     include!("queries/tickets.rs");
 }
 
+/// What the installation signs tokens with.
+pub mod token_secrets {
+    use super::Conn;
+    include!("queries/token_secrets.rs");
+}
+
 /// The transactional outbox.
 pub mod outbox {
     use super::Conn;

@@ -36,6 +36,14 @@ diesel::table! {
 }
 
 diesel::table! {
+    token_secrets (id) {
+        id -> BigInt,
+        secret -> Text,
+        created_us -> BigInt,
+    }
+}
+
+diesel::table! {
     outbox (id) {
         id -> BigInt,
         tenant -> Text,

@@ -64,6 +64,7 @@ pub struct Metrics {
     actor_panics: Counter,
     http_seconds: Family<Route, Histogram, fn() -> Histogram>,
     auth_failures: Family<Reason, Counter>,
+    jwks_fetches: Family<Outcome, Counter>,
     unavailable_answers: Counter,
     logging_dropped: Counter,
     process_resident_bytes: Gauge,
@@ -169,6 +170,7 @@ impl Default for Metrics {
                 "Requests refused for their credentials",
                 Family::default()
             ),
+            jwks_fetches: register!("jwks_fetches", "Fetches of the key set of tokens", Family::default()),
             unavailable_answers: register!(
                 "unavailable_answers",
                 "Requests answered 503 because of the database",
@@ -218,6 +220,9 @@ impl Metrics {
         }
         for outcome in ["fresh", "current", "replayed", "epoch_changed", "evicted", "ahead", "invalid"] {
             self.recoveries.get_or_create_owned(&Outcome { outcome });
+        }
+        for outcome in ["ok", "failed"] {
+            self.jwks_fetches.get_or_create_owned(&Outcome { outcome });
         }
         for reason in ["unavailable", "overloaded"] {
             self.log_refused.get_or_create_owned(&Reason { reason });
@@ -373,6 +378,11 @@ impl Metrics {
     /// A request was refused for its credentials.
     pub fn auth_failed(&self, reason: &'static str) {
         self.auth_failures.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// The key set of tokens was fetched (`ok`), or could not be (`failed`).
+    pub fn jwks_fetched(&self, outcome: &'static str) {
+        self.jwks_fetches.get_or_create(&Outcome { outcome }).inc();
     }
 
     /// A request was answered 503.

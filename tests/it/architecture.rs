@@ -26,6 +26,9 @@ const PURE: &[&str] = &[
     "log/retention.rs",
     "fleets/fleet.rs",
     "identity/rights.rs",
+    "identity/token.rs",
+    "identity/claims.rs",
+    "identity/compat.rs",
     "publishing.rs",
 ];
 
@@ -37,7 +40,8 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("actix_http", &["http", "engine"]),
     ("diesel", &["storage"]),
     ("diesel_async", &["storage"]),
-    ("reqwest", &["cli"]),
+    ("reqwest", &["cli", "identity/jwks.rs"]),
+    ("jsonwebtoken", &["identity"]),
     ("prometheus_client", &["telemetry", "sessions/send_queue.rs"]),
     ("tracing_appender", &["telemetry"]),
     ("clap", &["cli", "main.rs", "bench"]),

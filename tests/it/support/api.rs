@@ -12,6 +12,7 @@ pub struct Api {
     client: reqwest::Client,
     address: SocketAddr,
     key: Option<String>,
+    token: Option<String>,
 }
 
 /// Status and JSON body of an answer.
@@ -55,12 +56,17 @@ impl Api {
         // no pooled connections: one that a killed server has left behind would fail the next call
         let client =
             reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build().expect("a client");
-        Api { client, address, key }
+        Api { client, address, key, token: None }
     }
 
     /// The same without a key.
     pub fn anonymous(&self) -> Self {
-        Api { key: None, ..self.clone() }
+        Api { key: None, token: None, ..self.clone() }
+    }
+
+    /// The same with a token in place of a key.
+    pub fn bearing(&self, token: &str) -> Self {
+        Api { key: None, token: Some(token.to_owned()), ..self.clone() }
     }
 
     /// The key.
@@ -77,9 +83,10 @@ impl Api {
     pub fn request(&self, method: &str, path: &str) -> reqwest::RequestBuilder {
         let method = method.parse().expect("a method");
         let request = self.client.request(method, self.url(path));
-        match &self.key {
-            Some(key) => request.header("X-API-Key", key),
-            None => request,
+        match (&self.key, &self.token) {
+            (Some(key), _) => request.header("X-API-Key", key),
+            (None, Some(token)) => request.bearer_auth(token),
+            (None, None) => request,
         }
     }
 

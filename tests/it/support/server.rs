@@ -75,6 +75,7 @@ fn clean(mut command: Command) -> Command {
         "DATABASE_URL",
         "SERVER_ID",
         "LOG_LEVEL",
+        "JWT_SECRET",
         "MAX_WORKERS",
         "CORS_ORIGINS",
         "ALLOWED_ORIGINS",

@@ -1,0 +1,90 @@
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::compat::Compat;
+use super::token::{looks_like_token, refused};
+use super::{KeyRing, Principal, Scope, Tokens, User};
+use crate::clock::Clock;
+use crate::domain::{Refusal, UserSub};
+
+/// What the head of a request shows of its sender; the same for HTTP requests and upgrades.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Presented<'a> {
+    /// The request's path.
+    pub path: &'a str,
+    /// The address that the connection comes from.
+    pub peer: Option<IpAddr>,
+    /// `X-API-Key`.
+    pub api_key: Option<&'a str>,
+    /// What follows `Bearer` in `Authorization`.
+    pub bearer: Option<&'a str>,
+    /// `x-tenant-id`.
+    pub tenant: Option<&'a str>,
+    /// `x-user-id`.
+    pub user: Option<&'a str>,
+}
+
+/// Tells who sends a request, by any credential but a ticket.
+#[derive(Clone, Debug)]
+pub struct Authenticator {
+    keys: Arc<KeyRing>,
+    tokens: Tokens,
+    compat: Compat,
+    clock: Clock,
+}
+
+impl Authenticator {
+    /// By these keys and tokens, and by what the configuration lets pass.
+    pub fn new(keys: Arc<KeyRing>, tokens: Tokens, compat: Compat, clock: Clock) -> Self {
+        Authenticator { keys, tokens, compat, clock }
+    }
+
+    /// Who shows this.
+    pub async fn authenticate(&self, presented: &Presented<'_>) -> Result<Principal, Refusal> {
+        let principal = match (presented.api_key, presented.bearer) {
+            (Some(key), _) => self.by_key(key).await?,
+            (None, Some(secret)) => self.by_secret(secret).await?,
+            (None, None) => {
+                let recognised = self
+                    .compat
+                    .recognise(presented)?
+                    .ok_or_else(|| refused("missing_credentials", "an API key or a token is required"))?;
+                return Ok(Principal { issued_at: Some(self.clock.now()), ..recognised });
+            }
+        };
+        on_behalf(principal, presented)
+    }
+
+    /// Whose token or key this is.
+    pub async fn by_secret(&self, secret: &str) -> Result<Principal, Refusal> {
+        match looks_like_token(secret) {
+            true => self.tokens.verify(secret).await,
+            false => self.by_key(secret).await,
+        }
+    }
+
+    async fn by_key(&self, key: &str) -> Result<Principal, Refusal> {
+        let found = self.keys.authenticate(key).await?;
+        let principal =
+            found.ok_or_else(|| refused("invalid_credentials", "the API key is unknown or revoked"))?;
+        Ok(Principal { issued_at: Some(self.clock.now()), ..principal })
+    }
+}
+
+/// `x-tenant-id` and `x-user-id` are believed from keys that may act for users, and refused from all others.
+fn on_behalf(principal: Principal, presented: &Presented<'_>) -> Result<Principal, Refusal> {
+    if presented.tenant.is_none() && presented.user.is_none() {
+        return Ok(principal);
+    }
+    if !principal.scopes.has(Scope::ActAsUser) || principal.user.is_some() {
+        let detail = "x-tenant-id and x-user-id need a key with the scope act_as_user";
+        return Err(Refusal::forbidden("identity_headers", detail));
+    }
+    let own = principal.tenant.as_ref().map(|own| own.as_str());
+    if presented.tenant.is_some_and(|tenant| own != Some(tenant)) {
+        return Err(Refusal::forbidden("wrong_tenant", "x-tenant-id is not the tenant of the key"));
+    }
+    let Some(sub) = presented.user else { return Ok(principal) };
+    let sub = UserSub::parse(sub).map_err(|error| Refusal::malformed("x-user-id", error))?;
+    Ok(Principal { user: Some(User::plain(sub)), ..principal })
+}
