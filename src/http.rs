@@ -4,13 +4,13 @@
 //! `application/problem+json` ([`Problem`]), the one table from refusal to status.
 
 mod access;
+mod admin;
 mod auth;
 mod body;
 mod cors;
 mod events;
 mod fleets;
 mod health;
-mod keys;
 mod metrics;
 mod openapi;
 mod problem;

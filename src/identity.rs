@@ -2,7 +2,8 @@
 //!
 //! [`Authenticator`] judges what the head of a request shows ([`Presented`]), for HTTP and for upgrades
 //! alike; [`Tickets`] stand in for headers where a client cannot send any. What comes out is a
-//! [`Principal`], and [`rights`] says what that may do.
+//! [`Principal`], and [`rights`] says what that may do. [`Revocations`] is the one feed of what is no longer
+//! good; sessions end by it.
 
 mod authenticator;
 mod claims;
@@ -10,6 +11,8 @@ mod compat;
 mod jwks;
 mod keys;
 mod principal;
+mod revocations;
+mod revoked;
 pub mod rights;
 mod scope;
 mod tickets;
@@ -22,6 +25,8 @@ pub use compat::Compat;
 pub use jwks::Jwks;
 pub use keys::{ImportError, KeyRing, NewKey, create_key, hash_hex, import_key, new_secret};
 pub use principal::{Credentials, Principal, User};
+pub use revocations::Revocations;
+pub use revoked::Revoked;
 pub use scope::{Scope, Scopes};
 pub use tickets::{IssuedTicket, TicketRequest, Tickets};
 pub use tokens::{Signer, Tokens, installation_secret};

@@ -12,7 +12,9 @@ use crate::clock::{Clock, random_u64};
 use crate::domain::Decimal;
 use crate::fleets::{Fleets, GradeBounds};
 use crate::http::Services;
-use crate::identity::{Authenticator, Compat, Jwks, KeyRing, Tickets, Tokens, installation_secret};
+use crate::identity::{
+    Authenticator, Compat, Jwks, KeyRing, Revocations, Tickets, Tokens, installation_secret,
+};
 use crate::log::{EventLog, LogOptions};
 use crate::publishing::PublishLimits;
 use crate::rooms::Workers;
@@ -131,10 +133,11 @@ async fn assemble(
     clock: Clock,
     keys: KeyRing,
 ) -> Result<Services, StartError> {
-    let (metrics, workers, keys) =
-        (Arc::new(Metrics::default()), Arc::new(Workers::default()), Arc::new(keys));
+    let (metrics, workers) = (Arc::new(Metrics::default()), Arc::new(Workers::default()));
+    let revocations = Arc::new(Revocations::load(database.clone(), Arc::new(keys), clock).await?);
     let tokens = tokens(&settings, &database, clock, &metrics).await?;
-    let authenticator = Authenticator::new(keys.clone(), tokens, Compat::from(&settings.compat), clock);
+    let authenticator =
+        Authenticator::new(revocations.clone(), tokens, Compat::from(&settings.compat), clock);
     let log = EventLog::start(
         database.clone(),
         (&data_dir, options.new_epoch),
@@ -147,7 +150,7 @@ async fn assemble(
     metrics.add_reading(Box::new(move |metrics| reported.report(metrics)));
     let tickets = Tickets::new(
         database.clone(),
-        keys.clone(),
+        revocations.clone(),
         clock,
         Duration::from_secs(settings.auth.ticket_first_use_s),
         Duration::from_secs(settings.auth.ticket_lifetime_s),
@@ -167,7 +170,7 @@ async fn assemble(
         server_id: server_id.into(),
         database,
         log,
-        keys,
+        revocations,
         authenticator,
         tickets,
         fleets,
@@ -208,18 +211,19 @@ fn bounds(settings: &Settings) -> GradeBounds {
     GradeBounds(bounds)
 }
 
-/// Reads the generation of keys often enough that a revocation cuts live sessions within a second.
+/// Reads what was revoked often enough that a revocation cuts live sessions within a second.
 async fn watch_revocations(services: Services) {
     let mut tick = tokio::time::interval(Duration::from_millis(services.settings.auth.revocation_poll_ms));
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        if let Err(error) = services.keys.refresh().await {
+        if let Err(error) = services.revocations.refresh().await {
             tracing::warn!(%error, "revocations could not be read");
         }
-        let revoked = services.keys.take_revoked();
+        let revoked = services.revocations.take();
         if !revoked.is_empty() {
-            tracing::info!(keys = revoked.len(), "keys were revoked");
+            let (keys, tickets, users) = (revoked.keys.len(), revoked.tickets.len(), revoked.kicked.len());
+            tracing::info!(keys, tickets, users, "credentials were revoked");
             services.workers.revoke(revoked);
         }
     }

@@ -167,7 +167,7 @@ fn worker(services: &Services) -> Rc<http::WorkerContext> {
     services.workers.add(mail);
     let sessions = SessionContext {
         log: services.log.clone(),
-        keys: services.keys.clone(),
+        revocations: services.revocations.clone(),
         rooms,
         metrics: services.metrics.clone(),
         page: PageLimit { events: PAGE_EVENTS, bytes: settings.sessions.queue_bytes },

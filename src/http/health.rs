@@ -4,7 +4,7 @@ use actix_web::{HttpRequest, HttpResponse, get};
 use serde::Serialize;
 
 use super::services::services;
-use crate::storage::StoreError;
+use crate::storage::{Feed, StoreError};
 
 /// Liveness complains only after this long: a restart is the last resort.
 const LIVENESS_PATIENCE: Duration = Duration::from_secs(10);
@@ -46,7 +46,7 @@ pub async fn health(request: HttpRequest) -> HttpResponse {
 pub async fn ready(request: HttpRequest) -> HttpResponse {
     let services = services(&request);
     let query = services.database.run(|db| async move {
-        crate::read!(db, |conn, q| Ok::<_, StoreError>(q::api_keys::generation(conn).await?))
+        crate::read!(db, |conn, q| Ok::<_, StoreError>(q::generations::of(conn, Feed::Keys).await?))
     });
     let store = matches!(tokio::time::timeout(READINESS_PATIENCE, query).await, Ok(Ok(_)));
     let log = services.log.is_running();

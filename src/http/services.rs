@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use actix_web::{HttpRequest, web};
 
 use crate::fleets::Fleets;
-use crate::identity::{Authenticator, KeyRing, Tickets};
+use crate::identity::{Authenticator, Revocations, Tickets};
 use crate::log::EventLog;
 use crate::publishing::PublishLimits;
 use crate::rooms::Workers;
@@ -23,8 +23,8 @@ pub struct Services {
     pub database: Database,
     /// The event log.
     pub log: EventLog,
-    /// API keys.
-    pub keys: Arc<KeyRing>,
+    /// What is no longer good.
+    pub revocations: Arc<Revocations>,
     /// Tells who sends a request.
     pub authenticator: Authenticator,
     /// Tickets.

@@ -1,6 +1,7 @@
-use actix_web::{HttpRequest, HttpResponse, post};
+use actix_web::{HttpRequest, HttpResponse, delete, post, web};
 
 use super::Problem;
+use super::auth::authenticate;
 use super::body::JsonBody;
 use super::problem::ProblemBody;
 use super::services::services;
@@ -24,7 +25,24 @@ pub async fn issue(request: HttpRequest, body: JsonBody<TicketRequest>) -> Resul
     Ok(HttpResponse::Created().insert_header(("Cache-Control", "no-store")).json(ticket))
 }
 
+/// Revoke a ticket; its stream ends within a second.
+#[utoipa::path(
+    tag = "realtime",
+    params(("ticket_id" = String, Path, description = "the ticket's id, not the ticket")),
+    responses(
+        (status = 204, description = "revoked, or revoked before"), (status = 401, body = ProblemBody),
+        (status = 403, body = ProblemBody), (status = 404, body = ProblemBody), (status = 503, body = ProblemBody),
+    )
+)]
+#[delete("/v2/realtime/tickets/{ticket_id}")]
+pub async fn revoke(request: HttpRequest, ticket_id: web::Path<String>) -> Result<HttpResponse, Problem> {
+    let principal = authenticate(&request).await?;
+    let is_administrator = rights::may(&principal, Command::Administer);
+    services(&request).tickets.revoke(&principal, &ticket_id, is_administrator).await?;
+    Ok(HttpResponse::NoContent().finish())
+}
+
 /// The routes of this file.
 pub fn routes(config: &mut utoipa_actix_web::service_config::ServiceConfig<'_>) {
-    config.service(issue);
+    config.service(issue).service(revoke);
 }

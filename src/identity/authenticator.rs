@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use super::compat::Compat;
 use super::token::{looks_like_token, refused};
-use super::{KeyRing, Principal, Scope, Tokens, User};
+use super::{Principal, Revocations, Scope, Tokens, User};
 use crate::clock::Clock;
 use crate::domain::{Refusal, UserSub};
 
@@ -27,7 +27,7 @@ pub struct Presented<'a> {
 /// Tells who sends a request, by any credential but a ticket.
 #[derive(Clone, Debug)]
 pub struct Authenticator {
-    keys: Arc<KeyRing>,
+    revocations: Arc<Revocations>,
     tokens: Tokens,
     compat: Compat,
     clock: Clock,
@@ -35,8 +35,8 @@ pub struct Authenticator {
 
 impl Authenticator {
     /// By these keys and tokens, and by what the configuration lets pass.
-    pub fn new(keys: Arc<KeyRing>, tokens: Tokens, compat: Compat, clock: Clock) -> Self {
-        Authenticator { keys, tokens, compat, clock }
+    pub fn new(revocations: Arc<Revocations>, tokens: Tokens, compat: Compat, clock: Clock) -> Self {
+        Authenticator { revocations, tokens, compat, clock }
     }
 
     /// Who shows this.
@@ -58,13 +58,17 @@ impl Authenticator {
     /// Whose token or key this is.
     pub async fn by_secret(&self, secret: &str) -> Result<Principal, Refusal> {
         match looks_like_token(secret) {
-            true => self.tokens.verify(secret).await,
+            true => {
+                let principal = self.tokens.verify(secret).await?;
+                self.revocations.check(&principal)?;
+                Ok(principal)
+            }
             false => self.by_key(secret).await,
         }
     }
 
     async fn by_key(&self, key: &str) -> Result<Principal, Refusal> {
-        let found = self.keys.authenticate(key).await?;
+        let found = self.revocations.keys().authenticate(key).await?;
         let principal =
             found.ok_or_else(|| refused("invalid_credentials", "the API key is unknown or revoked"))?;
         Ok(Principal { issued_at: Some(self.clock.now()), ..principal })

@@ -7,7 +7,7 @@ use super::token::looks_like_token;
 use super::{Principal, Scopes, User};
 use crate::clock::Clock;
 use crate::domain::{TenantId, UserSub};
-use crate::storage::{ApiKeyRow, Database, StoreError};
+use crate::storage::{ApiKeyRow, Database, Feed, StoreError};
 
 /// 32 random bytes as text, behind a prefix that tells what it is.
 pub fn new_secret(prefix: &str) -> String {
@@ -157,7 +157,7 @@ impl KeyRing {
             .database
             .run(move |db| async move {
                 crate::read!(db, |conn, q| {
-                    let generation = q::api_keys::generation(conn).await?;
+                    let generation = q::generations::of(conn, Feed::Keys).await?;
                     let rows = if generation == known { Vec::new() } else { q::api_keys::all(conn).await? };
                     Ok((generation, rows))
                 })

@@ -1,9 +1,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{KeyRing, Principal, User, hash_hex, new_secret};
+use super::token::refused;
+use super::{Principal, Revocations, User, hash_hex, new_secret};
 use crate::clock::Clock;
-use crate::domain::{Refusal, RefusalKind, Selector, Timestamp, UserSub};
+use crate::domain::{Refusal, RefusalKind, Selector, TenantId, Timestamp, UserSub};
 use crate::storage::{Database, StoreError, TicketRow};
 
 /// What a ticket is to be good for; nothing named means all that its issuer may.
@@ -23,6 +24,8 @@ pub struct TicketRequest {
 pub struct IssuedTicket {
     /// To be passed as `?ticket=`.
     pub ticket: String,
+    /// Names the ticket, for revoking it.
+    pub ticket_id: String,
     /// Until when it is good for reconnections (RFC 3339); its first use must come much sooner.
     #[schema(value_type = String)]
     pub expires_at: Timestamp,
@@ -32,25 +35,26 @@ pub struct IssuedTicket {
 #[derive(Clone, Debug)]
 pub struct Tickets {
     database: Database,
-    keys: Arc<KeyRing>,
+    revocations: Arc<Revocations>,
     clock: Clock,
     first_use: Duration,
     lifetime: Duration,
 }
 
 impl Tickets {
-    /// `first_use`: the time until a ticket must be used; `lifetime`: how long it is good afterwards.
+    /// `first_use`: the time until a ticket must be used; `lifetime`: how long it is good afterwards, unless
+    /// its issuer's token runs out before.
     pub fn new(
         database: Database,
-        keys: Arc<KeyRing>,
+        revocations: Arc<Revocations>,
         clock: Clock,
         first_use: Duration,
         lifetime: Duration,
     ) -> Self {
-        Tickets { database, keys, clock, first_use, lifetime }
+        Tickets { database, revocations, clock, first_use, lifetime }
     }
 
-    /// Issues a ticket for the principal's own rights.
+    /// Issues a ticket for the principal's own rights as they are now.
     pub async fn issue(
         &self,
         principal: &Principal,
@@ -66,23 +70,32 @@ impl Tickets {
             Selector::parse(topic)
                 .map_err(|error| Refusal::invalid("topics", format!("{topic:?}: {error}")))?;
         }
+        // kept on the steady clock: a jump of the machine's lets no ticket expire
         let now = self.clock.steady();
+        let lifetime = match principal.expires_at {
+            Some(expires_at) => expires_at.since(self.clock.now()),
+            None => self.lifetime,
+        };
         let secret = new_secret("bt_");
+        let user = principal.user.as_ref();
         let row = TicketRow {
             ticket_id: uuid::Uuid::now_v7().to_string(),
             hash: hash_hex(secret.as_bytes()),
             tenant: principal.tenant()?.as_str().to_owned(),
-            key_id: principal.key_id.as_deref().unwrap_or_default().to_owned(),
-            sub: principal.user.as_ref().map(|user| user.sub.as_str().to_owned()),
+            key_id: principal.key_id.as_deref().map(str::to_owned),
+            sub: user.map(|user| user.sub.as_str().to_owned()),
             path: request.path,
-            topics: request
-                .topics
-                .map(|topics| serde_json::to_string(&topics).expect("texts are plain data")),
+            topics: request.topics.map(|topics| texts(&topics)),
             first_use_by_us: now.plus(self.first_use).micros(),
             first_used_us: None,
-            expires_us: now.plus(self.lifetime).micros(),
+            expires_us: now.plus(lifetime).micros(),
+            roles: texts(user.map_or(&[], |user| &user.roles)),
+            carriers: texts(user.map_or(&[], |user| &user.carriers)),
+            // a token without `iat` counts as issued before any kick, and so does its ticket
+            issued_us: principal.issued_at.map_or(0, Timestamp::micros),
+            revoked_generation: None,
         };
-        let expires_at = Timestamp::from_micros(row.expires_us);
+        let (ticket_id, expires_at) = (row.ticket_id.clone(), Timestamp::from_micros(row.expires_us));
         self.database
             .run(move |db| async move {
                 crate::write_tx!(db, |conn, q| {
@@ -91,7 +104,7 @@ impl Tickets {
                 })
             })
             .await?;
-        Ok(IssuedTicket { ticket: secret, expires_at })
+        Ok(IssuedTicket { ticket: secret, ticket_id, expires_at })
     }
 
     /// The principal behind a ticket that is good for this path and these topics, once `check` lets it pass;
@@ -119,25 +132,77 @@ impl Tickets {
             return Err(Refusal::forbidden("ticket_path", "the ticket is for another path"));
         }
         bound(&row, wanted)?;
-        let principal =
-            self.keys.by_id(&row.key_id).ok_or_else(|| refused("revoked", "the ticket's key is revoked"))?;
-        let ticket_id: Arc<str> = row.ticket_id.as_str().into();
-        // issued on behalf of a user, it carries that user's rights and not the key's
-        let user = match row.sub {
-            Some(sub) => {
-                let sub = UserSub::parse(&sub).map_err(|error| StoreError::Unexpected(error.to_string()))?;
-                Some(User::plain(sub))
-            }
-            None => principal.user,
-        };
-        let principal = Principal { ticket_id: Some(ticket_id), user, ..principal };
+        let principal = self.principal(&row, now)?;
         check(&principal)?;
         if row.first_used_us.is_none() {
             let asked: Vec<String> = wanted.iter().map(ToString::to_string).collect();
-            let asked = serde_json::to_string(&asked).expect("texts are plain data");
-            let stream = (row.path.unwrap_or_else(|| path.to_owned()), row.topics.unwrap_or(asked));
+            let stream =
+                (row.path.unwrap_or_else(|| path.to_owned()), row.topics.unwrap_or_else(|| texts(&asked)));
             self.mark_used(row.ticket_id, stream, now).await?;
         }
+        Ok(principal)
+    }
+
+    /// Revokes a ticket by its id: for whom it was issued for, and for administrators of the tenant.
+    pub async fn revoke(
+        &self,
+        principal: &Principal,
+        ticket_id: &str,
+        is_administrator: bool,
+    ) -> Result<(), Refusal> {
+        let (tenant, ticket_id) = (principal.tenant()?.as_str().to_owned(), ticket_id.to_owned());
+        let (key_id, sub) = (principal.key_id.clone(), principal.user.as_ref().map(|user| user.sub.clone()));
+        let may = move |row: &TicketRow| {
+            is_administrator
+                || row.key_id.as_deref() == key_id.as_deref()
+                    && row.sub.as_deref() == sub.as_ref().map(UserSub::as_str)
+        };
+        let revoked = self.database.run(move |db| async move {
+            crate::write_tx!(db, |conn, q| Ok(q::tickets::revoke(conn, &tenant, &ticket_id, may).await?))
+        });
+        let revoked = revoked.await?;
+        self.revocations.refresh().await?;
+        revoked.ok_or_else(|| {
+            Refusal::new(RefusalKind::NotFound, "no_such_ticket", "there is no such ticket of yours")
+        })
+    }
+
+    /// Whoever a ticket was issued for, with the rights of that moment, unless its key or itself was revoked
+    /// or the user kicked.
+    fn principal(&self, row: &TicketRow, now: Timestamp) -> Result<Principal, Refusal> {
+        if row.revoked_generation.is_some() {
+            return Err(refused("revoked", "the ticket was revoked"));
+        }
+        let damaged = |error: &dyn std::fmt::Display| StoreError::Unexpected(error.to_string());
+        // issued on behalf of a user, it carries that user's rights and not the key's
+        let user = row.sub.as_deref().map(|sub| -> Result<User, StoreError> {
+            Ok(User {
+                sub: UserSub::parse(sub).map_err(|error| damaged(&error))?,
+                roles: serde_json::from_str(&row.roles).map_err(|error| damaged(&error))?,
+                carriers: serde_json::from_str(&row.carriers).map_err(|error| damaged(&error))?,
+            })
+        });
+        let user = user.transpose()?;
+        let base = match (&row.key_id, user) {
+            (Some(key_id), user) => {
+                let key = self.revocations.keys().by_id(key_id);
+                let key = key.ok_or_else(|| refused("revoked", "the ticket's key is revoked"))?;
+                Principal { user, ..key }
+            }
+            (None, Some(user)) => {
+                let tenant = TenantId::parse(&row.tenant).map_err(|error| damaged(&error))?;
+                let left = Timestamp::from_micros(row.expires_us).since(now);
+                let expires_at = Some(self.clock.now().plus(left));
+                Principal { expires_at, ..Principal::user(tenant, user) }
+            }
+            (None, None) => return Err(damaged(&"a ticket of nobody").into()),
+        };
+        let principal = Principal {
+            ticket_id: Some(row.ticket_id.as_str().into()),
+            issued_at: Some(Timestamp::from_micros(row.issued_us)),
+            ..base
+        };
+        self.revocations.check(&principal)?;
         Ok(principal)
     }
 
@@ -158,8 +223,8 @@ impl Tickets {
     }
 }
 
-fn refused(code: &'static str, detail: &str) -> Refusal {
-    Refusal::new(RefusalKind::Unauthenticated, code, detail)
+fn texts(items: &[String]) -> String {
+    serde_json::to_string(items).expect("texts are plain data")
 }
 
 fn bound(row: &TicketRow, wanted: &[Selector]) -> Result<(), Refusal> {

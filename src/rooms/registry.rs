@@ -1,4 +1,4 @@
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use super::attach::{Attach, Attached, ConnectionId, Joined, Notice, RegistryOpti
 use super::room::Rooms as TenantTopics;
 use crate::clock::{Clock, jittered};
 use crate::domain::{Position, TenantId};
-use crate::identity::Credentials;
+use crate::identity::{Credentials, Revoked};
 use crate::log::{Recovery, TenantLog};
 use crate::sessions::{Grant, Pushed, SendQueue, audience_of};
 use crate::telemetry::Metrics;
@@ -220,13 +220,13 @@ impl Registry {
         self.drain_some(now);
     }
 
-    /// Ends every session of these keys.
-    pub fn revoke(&mut self, key_ids: &HashSet<Arc<str>>) {
-        let is_revoked = |own: &Credentials| own.key_id.as_ref().is_some_and(|id| key_ids.contains(id));
-        let revoked = self.sessions.iter().filter(|(_, entry)| is_revoked(&entry.credentials));
-        for id in revoked.map(|(id, _)| *id).collect::<Vec<_>>() {
+    /// Ends every session that lives by any of this.
+    pub fn revoke(&mut self, revoked: &Revoked) {
+        let end = |entry: &Entry| revoked.end_of(&entry.tenant, &entry.credentials);
+        let ends = self.sessions.iter().filter_map(|(id, entry)| Some((*id, end(entry)?)));
+        for (id, code) in ends.collect::<Vec<_>>() {
             // what waits for somebody who may no longer see it is thrown away
-            self.cut(id, CloseCode::Unauthenticated);
+            self.cut(id, code);
         }
     }
 

@@ -10,6 +10,7 @@ use super::registry::DRAIN_STEP;
 use super::{Attach, Attached, ConnectionId, Joined, Registry};
 use crate::actor_kit::{Counted, Guarded, Port, Probe, SingleFlight};
 use crate::domain::TenantId;
+use crate::identity::Revoked;
 use crate::log::{LogObserver, TenantLog};
 use crate::telemetry::Metrics;
 use crate::wire::{CloseCode, Event};
@@ -45,8 +46,8 @@ impl Rooms {
 /// What a worker is told to do with its sessions.
 #[derive(Clone, Debug)]
 pub enum Order {
-    /// End every session of these keys.
-    Revoke(Arc<HashSet<Arc<str>>>),
+    /// End every session that lives by any of this.
+    Revoke(Arc<Revoked>),
     /// End the older sessions of a ticket that has a newer connection.
     ReplaceTicket {
         /// Which ticket.
@@ -160,7 +161,7 @@ impl RoomRegistryActor {
         let Waiting { advanced, orders } = mail.take();
         for order in orders {
             self.rooms.run(|registry| match &order {
-                Order::Revoke(keys) => registry.revoke(keys),
+                Order::Revoke(revoked) => registry.revoke(revoked),
                 Order::ReplaceTicket { ticket_id, newer } => registry.replace_ticket(ticket_id, *newer),
                 Order::Drain(within) => registry.drain(Instant::now() + *within),
             });

@@ -1,9 +1,9 @@
-use std::collections::HashSet;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use super::room_registry_actor::{CountSessions, Order, WorkerMail};
 use crate::actor_kit::Probe;
+use crate::identity::Revoked;
 use crate::log::{LogObserver, TenantLog};
 use crate::telemetry::Metrics;
 use crate::wire::Event;
@@ -18,9 +18,9 @@ impl Workers {
         self.0.write().expect("no panic while held").push(mail);
     }
 
-    /// Ends every session of these keys.
-    pub fn revoke(&self, key_ids: HashSet<Arc<str>>) {
-        self.order(&Order::Revoke(Arc::new(key_ids)));
+    /// Ends every session that lives by any of this.
+    pub fn revoke(&self, revoked: Revoked) {
+        self.order(&Order::Revoke(Arc::new(revoked)));
     }
 
     /// Ends older sessions of a ticket.

@@ -10,7 +10,7 @@ use super::session::{Session, Step};
 use super::{Grant, SendQueue};
 use crate::actor_kit::{Counted, Port};
 use crate::domain::{Cursor, Selector, TenantId};
-use crate::identity::{Credentials, KeyRing};
+use crate::identity::{Credentials, Revocations};
 use crate::log::{EventLog, LogError, PageLimit, TenantLog};
 use crate::rooms::{Attach, Attached, ConnectionId, Hello, Joined, Notice, Rooms, SessionHandle};
 use crate::telemetry::Metrics;
@@ -27,8 +27,8 @@ const USER_AGENT_BYTES: usize = 160;
 pub struct SessionContext {
     /// The log.
     pub log: EventLog,
-    /// The keys in force.
-    pub keys: Arc<KeyRing>,
+    /// What is no longer good.
+    pub revocations: Arc<Revocations>,
     /// The worker's registry.
     pub rooms: Rooms,
     /// The engine's metrics.
@@ -190,12 +190,12 @@ impl SessionActor {
             credentials: request.credentials,
             handle: Box::new(port),
         };
-        let key_id = attach.credentials.key_id.clone();
+        let credentials = attach.credentials.clone();
         let attached = self.context.rooms.attach(attach);
-        if key_id.is_some_and(|key_id| self.context.keys.by_id(&key_id).is_none()) {
+        if let Some(code) = self.context.revocations.end_of(&self.about.tenant, &credentials) {
             // revoked between the check of its credentials and now: the revocation did not find it
             self.context.rooms.leave(self.about.id);
-            return self.end(CloseCode::Unauthenticated, context);
+            return self.end(code, context);
         }
         match attached {
             Ok(Attached::Live) => {}

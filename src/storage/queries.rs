@@ -1,9 +1,21 @@
 // Included once per backend, which has defined `Conn` and `lock!`.
 
-/// API keys and the generation that tells of their change.
+/// Numbers that tell of changes.
+pub mod generations {
+    use super::Conn;
+    include!("queries/generations.rs");
+}
+
+/// API keys.
 pub mod api_keys {
     use super::Conn;
     include!("queries/api_keys.rs");
+}
+
+/// Users whose credentials are no longer good.
+pub mod kicks {
+    use super::Conn;
+    include!("queries/kicks.rs");
 }
 
 /// Tickets of clients that cannot send headers.

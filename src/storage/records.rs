@@ -4,6 +4,15 @@ use diesel::prelude::*;
 
 use super::schema;
 
+/// Something whose changes every node has to hear of; its row in `security_state`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Feed {
+    /// API keys.
+    Keys = 1,
+    /// Kicks and revoked tickets.
+    Revocations = 2,
+}
+
 /// An API key; only its hash is kept.
 #[derive(Clone, Debug, PartialEq, Eq, Queryable, Selectable, Insertable)]
 #[diesel(table_name = schema::api_keys)]
@@ -27,13 +36,28 @@ pub struct TicketRow {
     pub ticket_id: String,
     pub hash: String,
     pub tenant: String,
-    pub key_id: String,
+    pub key_id: Option<String>,
     pub sub: Option<String>,
     pub path: Option<String>,
     pub topics: Option<String>,
     pub first_use_by_us: i64,
     pub first_used_us: Option<i64>,
     pub expires_us: i64,
+    pub roles: String,
+    pub carriers: String,
+    pub issued_us: i64,
+    pub revoked_generation: Option<i64>,
+}
+
+/// A user whose credentials issued up to a moment are no longer good.
+#[derive(Clone, Debug, PartialEq, Eq, Queryable, Selectable, Insertable, AsChangeset)]
+#[diesel(table_name = schema::kicks)]
+#[expect(missing_docs, reason = "the migrations describe the columns")]
+pub struct KickRow {
+    pub tenant: String,
+    pub sub: String,
+    pub not_before_us: i64,
+    pub generation: i64,
 }
 
 /// An event that waits for the log.

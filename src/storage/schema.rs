@@ -25,13 +25,26 @@ diesel::table! {
         ticket_id -> Text,
         hash -> Text,
         tenant -> Text,
-        key_id -> Text,
+        key_id -> Nullable<Text>,
         sub -> Nullable<Text>,
         path -> Nullable<Text>,
         topics -> Nullable<Text>,
         first_use_by_us -> BigInt,
         first_used_us -> Nullable<BigInt>,
         expires_us -> BigInt,
+        roles -> Text,
+        carriers -> Text,
+        issued_us -> BigInt,
+        revoked_generation -> Nullable<BigInt>,
+    }
+}
+
+diesel::table! {
+    kicks (tenant, sub) {
+        tenant -> Text,
+        sub -> Text,
+        not_before_us -> BigInt,
+        generation -> BigInt,
     }
 }
 

@@ -29,6 +29,7 @@ const PURE: &[&str] = &[
     "identity/token.rs",
     "identity/claims.rs",
     "identity/compat.rs",
+    "identity/revoked.rs",
     "publishing.rs",
 ];
 

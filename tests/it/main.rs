@@ -12,6 +12,7 @@ mod first_light;
 mod fleets;
 mod hostile_clients;
 mod identity;
+mod identity_revocation;
 mod identity_tokens;
 mod logging;
 mod property;

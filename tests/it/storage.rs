@@ -9,8 +9,8 @@ use bongsu::domain::{Class, EventName, TenantId, Topic};
 use bongsu::log::{AppendRequest, Appended, EventLog, LogObserver, LogOptions, NewEvent, TenantLog};
 use bongsu::settings::Settings;
 use bongsu::storage::{
-    ApiKeyRow, Database, DatabaseOptions, FleetRow, IdempotencyRow, OutboxRow, ReadingRow, StorageRuntime,
-    StoreError, TicketRow,
+    ApiKeyRow, Database, DatabaseOptions, Feed, FleetRow, IdempotencyRow, OutboxRow, ReadingRow,
+    StorageRuntime, StoreError, TicketRow,
 };
 
 use bongsu::telemetry::Metrics;
@@ -72,16 +72,55 @@ fn keys_move_their_generation_and_are_revoked_once() {
         bongsu::write_tx!(db, |conn, q| Ok(q::api_keys::insert(conn, &key("a")).await?))?;
         let twice = bongsu::write_tx!(db, |conn, q| Ok(q::api_keys::insert(conn, &key("a")).await?));
         assert!(matches!(twice, Err(StoreError::Exists)), "{twice:?}");
-        let before = bongsu::read!(db, |conn, q| q::api_keys::generation(conn).await)?;
+        let before = bongsu::read!(db, |conn, q| q::generations::of(conn, Feed::Keys).await)?;
         let others =
             bongsu::write_tx!(db, |conn, q| Ok(q::api_keys::revoke(conn, Some("other"), "a", 5).await?))?;
         let first =
             bongsu::write_tx!(db, |conn, q| Ok(q::api_keys::revoke(conn, Some("acme"), "a", 6).await?))?;
         let again = bongsu::write_tx!(db, |conn, q| Ok(q::api_keys::revoke(conn, None, "a", 7).await?))?;
         assert_eq!((others, first, again), (None, Some(true), Some(false)));
-        let after = bongsu::read!(db, |conn, q| q::api_keys::generation(conn).await)?;
+        let after = bongsu::read!(db, |conn, q| q::generations::of(conn, Feed::Keys).await)?;
         let all = bongsu::read!(db, |conn, q| q::api_keys::all(conn).await)?;
         assert_eq!((after, all.len(), all[0].revoked_us), (before + 1, 1, Some(6)));
+        Ok(())
+    });
+}
+
+#[test]
+fn kicks_and_revoked_tickets_are_found_by_their_generation() {
+    on_both(|db| async move {
+        let start = bongsu::read!(db, |conn, q| q::generations::of(conn, Feed::Revocations).await)?;
+        let kick =
+            async |at| bongsu::write_tx!(db, |conn, q| Ok(q::kicks::kick(conn, "acme", "kim", at).await?));
+        let (first, earlier, later) = (kick(50).await?, kick(40).await?, kick(60).await?);
+        let moments = [first.not_before_us, earlier.not_before_us, later.not_before_us];
+        assert_eq!(moments, [50, 50, 60], "a kick is never taken back");
+        assert_eq!(later.generation, start + 3);
+        let all = bongsu::read!(db, |conn, q| q::kicks::since(conn, start).await)?;
+        let news = bongsu::read!(db, |conn, q| q::kicks::since(conn, later.generation).await)?;
+        assert_eq!((all, news), (vec![later], vec![]), "one row a user");
+        bongsu::write_tx!(db, |conn, q| Ok(q::tickets::insert(conn, &ticket("t", 99), 0).await?))?;
+        let revoke = async |tenant, mine: bool| {
+            bongsu::write_tx!(db, |conn, q| Ok(q::tickets::revoke(conn, tenant, "t", |_| mine).await?))
+        };
+        assert_eq!((revoke("other", true).await?, revoke("acme", false).await?), (None, None));
+        assert_eq!((revoke("acme", true).await?, revoke("acme", true).await?), (Some(()), Some(())));
+        let revoked = bongsu::read!(db, |conn, q| q::tickets::revoked_since(conn, start + 3).await)?;
+        let found = bongsu::read!(db, |conn, q| q::tickets::find(conn, "hash of t").await)?;
+        assert_eq!(revoked, [("t".to_owned(), 99)]);
+        assert_eq!(found.and_then(|row| row.revoked_generation), Some(start + 4));
+        Ok(())
+    });
+}
+
+#[test]
+fn the_secret_of_an_installation_is_made_once() {
+    on_both(|db| async move {
+        let first =
+            bongsu::write_tx!(db, |conn, q| Ok(q::token_secrets::find_or_insert(conn, "one", 1).await?))?;
+        let again =
+            bongsu::write_tx!(db, |conn, q| Ok(q::token_secrets::find_or_insert(conn, "two", 2).await?))?;
+        assert_eq!((first.as_str(), again.as_str()), ("one", "one"));
         Ok(())
     });
 }
@@ -100,6 +139,25 @@ fn a_transaction_that_fails_leaves_nothing() {
         assert_eq!((found, backlog), (None, (0, None)));
         Ok(())
     });
+}
+
+fn ticket(id: &str, expires_us: i64) -> TicketRow {
+    TicketRow {
+        ticket_id: id.into(),
+        hash: format!("hash of {id}"),
+        tenant: "acme".into(),
+        key_id: Some("a".into()),
+        sub: None,
+        path: None,
+        topics: Some("[]".into()),
+        first_use_by_us: 5,
+        first_used_us: None,
+        expires_us,
+        roles: "[]".into(),
+        carriers: "[]".into(),
+        issued_us: 1,
+        revoked_generation: None,
+    }
 }
 
 fn fleet(id: &str, version: i64) -> FleetRow {
@@ -190,18 +248,6 @@ fn answers_and_tickets_end_with_their_time() {
         bongsu::write_tx!(db, |conn, q| Ok(q::idempotency::store(conn, &answer(20), 11).await?))?;
         assert_eq!(find(11).await?, Some(answer(20)));
 
-        let ticket = |id: &str, expires_us| TicketRow {
-            ticket_id: id.into(),
-            hash: format!("hash of {id}"),
-            tenant: "acme".into(),
-            key_id: "a".into(),
-            sub: None,
-            path: None,
-            topics: Some("[]".into()),
-            first_use_by_us: 5,
-            first_used_us: None,
-            expires_us,
-        };
         bongsu::write_tx!(db, |conn, q| Ok(q::tickets::insert(conn, &ticket("old", 10), 0).await?))?;
         bongsu::write_tx!(db, |conn, q| Ok(q::tickets::insert(conn, &ticket("new", 99), 50).await?))?;
         bongsu::write_tx!(db, |conn, q| Ok(q::tickets::mark_used(conn, "new", ("/p", "[]"), 51).await?))?;
@@ -263,7 +309,7 @@ fn readers_that_hold_every_connection_do_not_keep_the_log_from_appending() {
             let (release, released) = tokio::sync::oneshot::channel::<()>();
             let reader = tokio::spawn(async move {
                 bongsu::read!(db, |conn, q| {
-                    q::api_keys::generation(conn).await?;
+                    q::generations::of(conn, Feed::Keys).await?;
                     held.send(()).expect("somebody waits");
                     Ok::<_, StoreError>(released.await.is_ok())
                 })

@@ -1,13 +1,15 @@
 use diesel::prelude::{ExpressionMethods, OptionalExtension, QueryDsl, QueryResult, SelectableHelper};
 use diesel_async::RunQueryDsl;
 
-use crate::storage::ApiKeyRow;
-use crate::storage::schema::{api_keys, security_state};
+use super::generations;
+use crate::storage::schema::api_keys;
+use crate::storage::{ApiKeyRow, Feed};
 
 /// Stores a new key and moves the generation on.
 pub async fn insert(conn: &mut Conn, row: &ApiKeyRow) -> QueryResult<()> {
     diesel::insert_into(api_keys::table).values(row.clone()).execute(conn).await?;
-    advance_generation(conn).await
+    generations::advance(conn, Feed::Keys).await?;
+    Ok(())
 }
 
 /// Every key, oldest first; revoked ones included.
@@ -25,19 +27,6 @@ pub async fn revoke(conn: &mut Conn, tenant: Option<&str>, key_id: &str, now_us:
         return Ok(Some(false));
     }
     diesel::update(api_keys::table.find(key_id)).set(api_keys::revoked_us.eq(now_us)).execute(conn).await?;
-    advance_generation(conn).await?;
+    generations::advance(conn, Feed::Keys).await?;
     Ok(Some(true))
-}
-
-/// Number that changes whenever keys do.
-pub async fn generation(conn: &mut Conn) -> QueryResult<i64> {
-    security_state::table.find(1).select(security_state::generation).first(conn).await
-}
-
-async fn advance_generation(conn: &mut Conn) -> QueryResult<()> {
-    diesel::update(security_state::table.find(1))
-        .set(security_state::generation.eq(security_state::generation + 1))
-        .execute(conn)
-        .await?;
-    Ok(())
 }

@@ -1,8 +1,9 @@
 use diesel::prelude::{ExpressionMethods, OptionalExtension, QueryDsl, QueryResult, SelectableHelper};
 use diesel_async::RunQueryDsl;
 
-use crate::storage::TicketRow;
+use super::generations;
 use crate::storage::schema::tickets;
+use crate::storage::{Feed, TicketRow};
 
 /// Stores a new ticket and forgets a few that have expired.
 pub async fn insert(conn: &mut Conn, row: &TicketRow, now_us: i64) -> QueryResult<()> {
@@ -30,4 +31,34 @@ pub async fn mark_used(
         .execute(conn)
         .await?;
     Ok(())
+}
+
+/// Revokes one of a tenant's tickets that `may` lets pass; None when there is none.
+pub async fn revoke(
+    conn: &mut Conn,
+    tenant: &str,
+    ticket_id: &str,
+    may: impl FnOnce(&TicketRow) -> bool,
+) -> QueryResult<Option<()>> {
+    let found = lock!(tickets::table.find(ticket_id).select(TicketRow::as_select())).first(conn).await.optional()?;
+    let Some(row) = found.filter(|row| row.tenant == tenant && may(row)) else {
+        return Ok(None);
+    };
+    if row.revoked_generation.is_none() {
+        let generation = generations::advance(conn, Feed::Revocations).await?;
+        diesel::update(tickets::table.find(ticket_id))
+            .set(tickets::revoked_generation.eq(generation))
+            .execute(conn)
+            .await?;
+    }
+    Ok(Some(()))
+}
+
+/// Tickets revoked since a generation, with the time that each would have expired.
+pub async fn revoked_since(conn: &mut Conn, generation: i64) -> QueryResult<Vec<(String, i64)>> {
+    tickets::table
+        .filter(tickets::revoked_generation.gt(generation))
+        .select((tickets::ticket_id, tickets::expires_us))
+        .load(conn)
+        .await
 }
