@@ -18,6 +18,7 @@ mod query;
 mod services;
 mod streams;
 mod tickets;
+mod topics;
 
 pub use access::record;
 pub use cors::cors;

@@ -16,4 +16,5 @@ pub mod sessions;
 pub mod settings;
 pub mod storage;
 pub mod telemetry;
+pub mod topics;
 pub mod wire;

@@ -13,6 +13,6 @@ mod sse;
 mod waiting;
 
 pub use send_queue::{Kind, Outgoing, Pushed, QueueLimits, QueueMetrics, SendQueue};
-pub use session::{Grant, Session, Step, audience_of};
+pub use session::{Grant, Session, Step, audience_of, is_shown};
 pub use session_actor::{SessionActor, SessionContext, SessionRequest};
 pub use sse::SseBody;

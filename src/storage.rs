@@ -20,7 +20,8 @@ pub use database::{Database, DatabaseOptions, ServeLock, check_writable};
 pub use error::StoreError;
 pub use log_store::{LogTx, OldestRow, TenantRow};
 pub use records::{
-    ApiKeyRow, Feed, FleetRow, IdempotencyRow, KickRow, LogRow, OutboxRow, ReadingRow, TicketRow,
+    ApiKeyRow, DeclaredTopicRow, Feed, FleetRow, IdempotencyRow, KickRow, LogRow, OutboxRow, ReadingRow,
+    TicketRow, TopicMemberRow,
 };
 pub use runtime::StorageRuntime;
 

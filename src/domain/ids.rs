@@ -98,7 +98,7 @@ const TRANSPORT_NAMES: &[&str] = &[
     "message",
     "open",
     "error",
-    "entity.created",
+    EventName::ENTITY_CREATED,
     "connect",
     "connect_error",
     "disconnect",
@@ -108,6 +108,9 @@ const TRANSPORT_NAMES: &[&str] = &[
 ];
 
 impl EventName {
+    /// Tells nodes of a new entity before anything else about it; never sent to clients.
+    pub const ENTITY_CREATED: &str = "entity.created";
+
     /// Checks a name that somebody wants to publish under.
     pub fn parse(text: &str) -> Result<Self, EventNameError> {
         if !is_id(text) {

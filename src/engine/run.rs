@@ -21,6 +21,7 @@ use crate::rooms::Workers;
 use crate::settings::Settings;
 use crate::storage::{Database, DatabaseOptions, ServeLock, StorageRuntime, StoreError, check_writable};
 use crate::telemetry::Metrics;
+use crate::topics::Topics;
 
 /// What one start is asked beyond the settings.
 #[derive(Clone, Copy, Debug, Default)]
@@ -157,6 +158,7 @@ async fn assemble(
     );
     let keep = Duration::from_secs(settings.idempotency.command_s);
     let fleets = Fleets::new(database.clone(), log.clone(), bounds(&settings), settings.fleets.history, keep);
+    let topics = Topics::load(database.clone(), log.clone()).await?;
     let server_id = match settings.server.server_id.as_str() {
         "" => format!("node-{:08x}", random_u64() as u32),
         own => own.to_owned(),
@@ -173,6 +175,7 @@ async fn assemble(
         revocations,
         authenticator,
         tickets,
+        topics,
         fleets,
         publish_limits,
         workers,
@@ -211,7 +214,7 @@ fn bounds(settings: &Settings) -> GradeBounds {
     GradeBounds(bounds)
 }
 
-/// Reads what was revoked often enough that a revocation cuts live sessions within a second.
+/// Reads what was revoked and granted often enough that it reaches live sessions within a second.
 async fn watch_revocations(services: Services) {
     let mut tick = tokio::time::interval(Duration::from_millis(services.settings.auth.revocation_poll_ms));
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -225,6 +228,13 @@ async fn watch_revocations(services: Services) {
             let (keys, tickets, users) = (revoked.keys.len(), revoked.tickets.len(), revoked.kicked.len());
             tracing::info!(keys, tickets, users, "credentials were revoked");
             services.workers.revoke(revoked);
+        }
+        if let Err(error) = services.topics.refresh().await {
+            tracing::warn!(%error, "declared topics could not be read");
+        }
+        let changed = services.topics.take_changed();
+        if !changed.is_empty() {
+            tracing::debug!(topics = changed.len(), "declared topics have changed");
         }
     }
 }

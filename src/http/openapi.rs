@@ -18,6 +18,7 @@ pub fn routes(config: &mut ServiceConfig<'_>) {
     super::tickets::routes(config);
     super::events::routes(config);
     super::fleets::routes(config);
+    super::topics::routes(config);
     super::admin::routes(config);
     super::health::routes(config);
     super::metrics::routes(config);

@@ -11,6 +11,7 @@ use crate::rooms::Workers;
 use crate::settings::Settings;
 use crate::storage::Database;
 use crate::telemetry::Metrics;
+use crate::topics::Topics;
 
 /// What handlers work with; one per engine, shared by its worker threads.
 #[derive(Clone)]
@@ -29,6 +30,8 @@ pub struct Services {
     pub authenticator: Authenticator,
     /// Tickets.
     pub tickets: Tickets,
+    /// Declared topics, and what subscriptions are judged by.
+    pub topics: Topics,
     /// Fleets.
     pub fleets: Fleets,
     /// Limits of publishes.

@@ -12,7 +12,7 @@ use super::query::Query;
 use super::services::services;
 use super::{Problem, Services};
 use crate::domain::{Cursor, Refusal, RefusalKind, Selector, Topic, TopicKind};
-use crate::identity::rights;
+use crate::identity::Principal;
 use crate::rooms::Hello;
 use crate::sessions::{
     Grant, QueueLimits, QueueMetrics, SendQueue, SessionActor, SessionContext, SessionRequest, SseBody,
@@ -120,7 +120,7 @@ async fn open(
     let principal = match query.get("ticket") {
         Some(ticket) => {
             let wanted = selectors.clone().unwrap_or_default();
-            let may = |principal: &_| grants(principal, wanted.clone()).map(drop);
+            let may = |principal: &_| grants(services, principal, wanted.clone()).map(drop);
             let redeemed = services.tickets.redeem(ticket, request.path(), &wanted, may).await;
             count_failure(request, redeemed)?
         }
@@ -128,7 +128,7 @@ async fn open(
     };
     let selectors = within_limit(selectors?, services.settings.sessions.max_topics)?;
     let tenant = principal.tenant()?.clone();
-    let grants = count_failure(request, grants(&principal, selectors))?;
+    let grants = count_failure(request, grants(services, &principal, selectors))?;
     let id = services.next_connection();
     if let Some(ticket_id) = &principal.ticket_id {
         services.workers.replace_ticket(ticket_id, id);
@@ -183,13 +183,17 @@ fn within_limit(mut selectors: Vec<Selector>, limit: usize) -> Result<Vec<Select
 }
 
 /// What the principal may see of what it asks for; on SSE a refused topic refuses the connection.
-fn grants(principal: &crate::identity::Principal, selectors: Vec<Selector>) -> Result<Arc<[Grant]>, Refusal> {
+fn grants(
+    services: &Services,
+    principal: &Principal,
+    selectors: Vec<Selector>,
+) -> Result<Arc<[Grant]>, Refusal> {
     let mut grants = Vec::with_capacity(selectors.len());
     let mut refused = Vec::new();
-    for selector in selectors {
-        match rights::subscription(principal, &selector) {
-            Some(audience) => grants.push(Grant { selector, audience }),
-            None => refused.push(selector.to_string()),
+    for judged in services.topics.grants(principal, selectors) {
+        match judged {
+            Ok(grant) => grants.push(grant),
+            Err(own) => refused.push(own.selector.to_string()),
         }
     }
     if refused.is_empty() {

@@ -247,7 +247,8 @@ impl World {
             .filter(|index| topics & (1 << index) != 0)
             .map(|index| Selector::Topic(topic(index)))
             .collect();
-        let grant = |selector: &Selector| Grant { selector: selector.clone(), audience: Audience::Full };
+        let grant =
+            |selector: &Selector| Grant { selector: selector.clone(), audience: Audience::Full, since: None };
         let grants: Arc<[Grant]> = selectors.iter().map(grant).collect();
         let queue = Rc::new(SendQueue::new(Framing::SSE_OBJECT, LIMITS, self.queues.clone()));
         let notices = Rc::<RefCell<Vec<Notice>>>::default();

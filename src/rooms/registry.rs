@@ -12,7 +12,7 @@ use crate::clock::{Clock, jittered};
 use crate::domain::{Position, TenantId};
 use crate::identity::{Credentials, Revoked};
 use crate::log::{Recovery, TenantLog};
-use crate::sessions::{Grant, Pushed, SendQueue, audience_of};
+use crate::sessions::{Grant, Pushed, SendQueue, audience_of, is_shown};
 use crate::telemetry::Metrics;
 use crate::wire::{CloseCode, Dialect, Event, Ready};
 
@@ -385,7 +385,7 @@ fn top_up(entry: &Entry, own: &Tenant, after: u64, metrics: &Metrics) -> Result<
         own.log.after(after, ADVANCE_BATCH).filter(|events| after + events.len() as u64 >= own.delivered);
     let mut reached = after;
     for event in events.ok_or(after)?.iter().take_while(|event| event.seq() <= own.delivered) {
-        if entry.grants.iter().any(|grant| grant.selector.matches(event.topic())) {
+        if is_shown(&entry.grants, event) {
             let audience = audience_of(&entry.grants, event);
             if !entry.queue.has_room_for(event, audience) {
                 return Err(reached);

@@ -57,6 +57,9 @@ impl Rooms {
 
     /// Offers an event to everybody who hears its topic; collects those it no longer fits.
     pub fn deliver(&self, event: &Arc<Event>, overflowed: &mut Vec<ConnectionId>) {
+        if event.is_internal() {
+            return;
+        }
         let exact = self.by_topic.get(event.topic()).into_iter();
         let prefixed = self.by_prefix.iter().filter(|(selector, _)| selector.matches(event.topic()));
         for (id, member) in exact.chain(prefixed.map(|(_, room)| room)).flatten() {

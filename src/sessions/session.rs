@@ -2,7 +2,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::{Pushed, SendQueue};
-use crate::domain::Selector;
+use crate::domain::{Position, Selector};
 use crate::log::Page;
 use crate::wire::{Audience, CloseCode, Event};
 
@@ -13,6 +13,18 @@ pub struct Grant {
     pub selector: Selector,
     /// Which variant is sent.
     pub audience: Audience,
+    /// What was logged up to here is not shown: the principal was let in there.
+    pub since: Option<Position>,
+}
+
+impl Grant {
+    /// Whether it shows an event: of its topics, and not from before it was given.
+    pub fn shows(&self, event: &Event) -> bool {
+        let is_earlier = |since: Position| {
+            event.position().is_some_and(|at| at.epoch == since.epoch && at.seq <= since.seq)
+        };
+        self.selector.matches(event.topic()) && !self.since.is_some_and(is_earlier)
+    }
 }
 
 /// What has to happen next for a session to get or stay live.
@@ -70,7 +82,7 @@ impl Session {
             Page::Evicted => Step::Close(CloseCode::InsufficientState),
             Page::Events { events, scanned_to } => {
                 self.scanned_to = scanned_to;
-                self.pending.extend(events);
+                self.pending.extend(events.into_iter().filter(|event| is_shown(&self.grants, event)));
                 self.pump(queue)
             }
         }
@@ -105,6 +117,11 @@ impl Session {
         self.pending = VecDeque::new();
         Step::Join { after: self.scanned_to }
     }
+}
+
+/// Whether an event is for a session at all.
+pub fn is_shown(grants: &[Grant], event: &Event) -> bool {
+    !event.is_internal() && grants.iter().any(|grant| grant.shows(event))
 }
 
 /// The variant a session sees of an event on one of its topics.

@@ -36,6 +36,12 @@ pub mod outbox {
     include!("queries/outbox.rs");
 }
 
+/// Declared topics and their members.
+pub mod topics {
+    use super::Conn;
+    include!("queries/topics.rs");
+}
+
 /// Stored answers of domain commands.
 pub mod idempotency {
     use super::Conn;

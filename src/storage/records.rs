@@ -11,6 +11,8 @@ pub enum Feed {
     Keys = 1,
     /// Kicks and revoked tickets.
     Revocations = 2,
+    /// Declared topics and their members.
+    Topics = 3,
 }
 
 /// An API key; only its hash is kept.
@@ -57,6 +59,30 @@ pub struct KickRow {
     pub tenant: String,
     pub sub: String,
     pub not_before_us: i64,
+    pub generation: i64,
+}
+
+/// A topic that was declared.
+#[derive(Clone, Debug, PartialEq, Eq, Queryable, Selectable, Insertable, AsChangeset)]
+#[diesel(table_name = schema::declared_topics)]
+#[expect(missing_docs, reason = "the migrations describe the columns")]
+pub struct DeclaredTopicRow {
+    pub tenant: String,
+    pub name: String,
+    pub membership: bool,
+    pub created_us: i64,
+    pub generation: i64,
+}
+
+/// A member of a declared topic, or somebody who was one.
+#[derive(Clone, Debug, PartialEq, Eq, Queryable, Selectable, Insertable, AsChangeset)]
+#[diesel(table_name = schema::topic_members)]
+#[expect(missing_docs, reason = "the migrations describe the columns")]
+pub struct TopicMemberRow {
+    pub tenant: String,
+    pub name: String,
+    pub sub: String,
+    pub since: Option<String>,
     pub generation: i64,
 }
 

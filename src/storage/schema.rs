@@ -49,6 +49,26 @@ diesel::table! {
 }
 
 diesel::table! {
+    declared_topics (tenant, name) {
+        tenant -> Text,
+        name -> Text,
+        membership -> Bool,
+        created_us -> BigInt,
+        generation -> BigInt,
+    }
+}
+
+diesel::table! {
+    topic_members (tenant, name, sub) {
+        tenant -> Text,
+        name -> Text,
+        sub -> Text,
+        since -> Nullable<Text>,
+        generation -> BigInt,
+    }
+}
+
+diesel::table! {
     token_secrets (id) {
         id -> BigInt,
         secret -> Text,

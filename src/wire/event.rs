@@ -110,6 +110,11 @@ impl Event {
         &self.parts.topic
     }
 
+    /// Whether it is for nodes only, and never sent to clients.
+    pub fn is_internal(&self) -> bool {
+        self.parts.name.as_str() == EventName::ENTITY_CREATED
+    }
+
     /// How much of its history matters.
     pub fn class(&self) -> Class {
         self.parts.class

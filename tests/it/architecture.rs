@@ -9,7 +9,7 @@ const LAYERS: &[&[&str]] = &[
     &["domain"],
     &["clock", "settings", "telemetry"],
     &["storage", "log", "actor_kit", "wire"],
-    &["sessions", "rooms", "fleets", "identity", "publishing", "bench"],
+    &["sessions", "rooms", "fleets", "identity", "topics", "publishing", "bench"],
     &["http"],
     &["engine"],
     &["cli"],
@@ -30,6 +30,8 @@ const PURE: &[&str] = &[
     "identity/claims.rs",
     "identity/compat.rs",
     "identity/revoked.rs",
+    "topics/membership.rs",
+    "topics/grants.rs",
     "publishing.rs",
 ];
 

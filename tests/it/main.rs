@@ -21,3 +21,4 @@ mod recovery;
 mod retryable_refusals;
 mod slow_clients;
 mod storage;
+mod topics;

@@ -9,8 +9,8 @@ use bongsu::domain::{Class, EventName, TenantId, Topic};
 use bongsu::log::{AppendRequest, Appended, EventLog, LogObserver, LogOptions, NewEvent, TenantLog};
 use bongsu::settings::Settings;
 use bongsu::storage::{
-    ApiKeyRow, Database, DatabaseOptions, Feed, FleetRow, IdempotencyRow, OutboxRow, ReadingRow,
-    StorageRuntime, StoreError, TicketRow,
+    ApiKeyRow, Database, DatabaseOptions, DeclaredTopicRow, Feed, FleetRow, IdempotencyRow, OutboxRow,
+    ReadingRow, StorageRuntime, StoreError, TicketRow, TopicMemberRow,
 };
 
 use bongsu::telemetry::Metrics;
@@ -109,6 +109,53 @@ fn kicks_and_revoked_tickets_are_found_by_their_generation() {
         let found = bongsu::read!(db, |conn, q| q::tickets::find(conn, "hash of t").await)?;
         assert_eq!(revoked, [("t".to_owned(), 99)]);
         assert_eq!(found.and_then(|row| row.revoked_generation), Some(start + 4));
+        Ok(())
+    });
+}
+
+#[test]
+fn members_keep_their_first_grant_until_it_is_withdrawn() {
+    on_both(|db| async move {
+        let member = |sub: &str, since: &str, generation| TopicMemberRow {
+            tenant: "acme".into(),
+            name: "crew".into(),
+            sub: sub.into(),
+            since: Some(since.into()),
+            generation,
+        };
+        let topic = |membership, generation| DeclaredTopicRow {
+            tenant: "acme".into(),
+            name: "crew".into(),
+            membership,
+            created_us: 1,
+            generation,
+        };
+        let moved =
+            async || bongsu::write_tx!(db, |conn, q| Ok(q::generations::advance(conn, Feed::Topics).await?));
+        assert_eq!((moved().await?, moved().await?), (1, 2));
+        for row in [topic(true, 1), topic(false, 2)] {
+            bongsu::write_tx!(db, |conn, q| Ok(q::topics::save(conn, &row).await?))?;
+        }
+        let found = bongsu::read!(db, |conn, q| q::topics::find(conn, "acme", "crew").await)?;
+        assert_eq!(found, Some(topic(false, 2)));
+        let grant = async |rows: Vec<TopicMemberRow>| {
+            bongsu::write_tx!(db, |conn, q| Ok(q::topics::grant(conn, &rows).await?))
+        };
+        grant(vec![member("kim", "p1", 3), member("lee", "p1", 3)]).await?;
+        grant(vec![member("kim", "p2", 4), member("김", "p2", 4)]).await?;
+        let gone = vec!["lee".to_owned(), "nobody".to_owned()];
+        bongsu::write_tx!(db, |conn, q| Ok(q::topics::withdraw(conn, "acme", "crew", &gone, 5).await?))?;
+        let now = bongsu::read!(db, |conn, q| q::topics::members(conn, "acme", "crew", "", 9).await)?;
+        assert_eq!(now, [member("kim", "p1", 3), member("김", "p2", 4)]);
+        let page = bongsu::read!(db, |conn, q| q::topics::members(conn, "acme", "crew", "kim", 9).await)?;
+        assert_eq!(page, [member("김", "p2", 4)]);
+        grant(vec![member("lee", "p3", 6)]).await?;
+        let mut news = bongsu::read!(db, |conn, q| q::topics::members_since(conn, 3).await)?;
+        news.sort_by_key(|row| row.generation);
+        assert_eq!(news, [member("김", "p2", 4), member("lee", "p3", 6)]);
+        let count = bongsu::read!(db, |conn, q| q::topics::count_members(conn, "acme", "crew").await)?;
+        let changed = bongsu::read!(db, |conn, q| q::topics::since(conn, 2).await)?;
+        assert_eq!((count, changed), (3, vec![]));
         Ok(())
     });
 }

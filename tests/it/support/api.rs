@@ -112,6 +112,11 @@ impl Api {
         Self::send(self.request("DELETE", path)).await.expect("an answer")
     }
 
+    /// PUT, DELETE, … of JSON.
+    pub async fn call(&self, method: &str, path: &str, body: &Value) -> Answer {
+        Self::send(self.request(method, path).json(body)).await.expect("an answer")
+    }
+
     /// POST of JSON.
     pub async fn post(&self, path: &str, body: &Value) -> Answer {
         Self::send(self.request("POST", path).json(body)).await.expect("an answer")

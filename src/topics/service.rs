@@ -1,0 +1,244 @@
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, RwLock};
+
+use super::{Membership, Refused, judge};
+use crate::clock::Clock;
+use crate::domain::{
+    Class, EntityId, EventName, Position, Refusal, RefusalKind, Selector, TenantId, Topic, TopicKind, UserSub,
+};
+use crate::identity::Principal;
+use crate::log::EventLog;
+use crate::sessions::Grant;
+use crate::storage::{Database, DeclaredTopicRow, Feed, OutboxRow, StoreError, TopicMemberRow};
+
+/// A declared topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Declared {
+    /// Whether it is for its members only.
+    pub membership: bool,
+    /// How many members it has.
+    pub members: u64,
+    /// Whether this very request declared it.
+    pub is_new: bool,
+}
+
+/// Declared topics: who may hear them, as every node reads it.
+#[derive(Clone)]
+pub struct Topics(Arc<Inner>);
+
+struct Inner {
+    database: Database,
+    log: EventLog,
+    clock: Clock,
+    generation: AtomicI64,
+    index: RwLock<Membership>,
+    /// Topics that have changed since [`Topics::take_changed`] was last asked, whoever noticed.
+    changed: Mutex<HashSet<(TenantId, Topic)>>,
+    refreshing: tokio::sync::Mutex<()>,
+}
+
+impl Topics {
+    /// Loads all of them.
+    pub async fn load(database: Database, log: EventLog) -> Result<Self, StoreError> {
+        let own = Topics(Arc::new(Inner {
+            clock: log.clock(),
+            database,
+            log,
+            generation: AtomicI64::new(-1),
+            index: RwLock::default(),
+            changed: Mutex::default(),
+            refreshing: tokio::sync::Mutex::default(),
+        }));
+        own.refresh().await?;
+        own.take_changed();
+        Ok(own)
+    }
+
+    /// Looks whether anything has changed.
+    pub async fn refresh(&self) -> Result<(), StoreError> {
+        let own = &self.0;
+        let _one_at_a_time = own.refreshing.lock().await;
+        let known = own.generation.load(Ordering::Acquire);
+        let read = own.database.run(move |db| async move {
+            crate::read!(db, |conn, q| {
+                let generation = q::generations::of(conn, Feed::Topics).await?;
+                if generation == known {
+                    return Ok(None);
+                }
+                let topics = q::topics::since(conn, known).await?;
+                Ok(Some((generation, topics, q::topics::members_since(conn, known).await?)))
+            })
+        });
+        let Some((generation, topics, members)) = read.await? else { return Ok(()) };
+        let mut index = own.index.write().expect("no panic while held");
+        let mut changed = own.changed.lock().expect("no panic while held");
+        for row in topics {
+            let (tenant, topic) = named(&row.tenant, &row.name)?;
+            index.declare(&tenant, &row.name, row.membership);
+            changed.insert((tenant, topic));
+        }
+        for row in members {
+            let (tenant, topic) = named(&row.tenant, &row.name)?;
+            let since = row.since.as_deref().map(str::parse).transpose().map_err(unexpected)?;
+            index.set_member(&tenant, &row.name, &UserSub::parse(&row.sub).map_err(unexpected)?, since);
+            changed.insert((tenant, topic));
+        }
+        own.generation.store(generation, Ordering::Release);
+        Ok(())
+    }
+
+    /// The topics that were declared, or whose members changed, since this was last asked: what sessions may
+    /// hear of them has to be judged again.
+    pub fn take_changed(&self) -> HashSet<(TenantId, Topic)> {
+        std::mem::take(&mut *self.0.changed.lock().expect("no panic while held"))
+    }
+
+    /// Moves on with every change that was read.
+    pub fn generation(&self) -> i64 {
+        self.0.generation.load(Ordering::Acquire)
+    }
+
+    /// What a principal gets of each topic it asks for, as things stand on this node; at a subscription, and
+    /// again whenever something has changed.
+    pub fn grants(
+        &self,
+        principal: &Principal,
+        selectors: impl IntoIterator<Item = Selector>,
+    ) -> Vec<Result<Grant, Refused>> {
+        judge(principal, selectors, &self.0.index.read().expect("no panic while held"))
+    }
+
+    /// Declares a topic to be for its members only, or for everybody.
+    pub async fn declare(
+        &self,
+        tenant: &TenantId,
+        name: &EntityId,
+        membership: bool,
+    ) -> Result<Declared, Refusal> {
+        let now = self.0.clock.now().micros();
+        let (own_tenant, own_name) = (tenant.as_str().to_owned(), name.as_str().to_owned());
+        let created = created(tenant, name, now);
+        let written = self.0.database.run(move |db| async move {
+            crate::write_tx!(db, |conn, q| {
+                let generation = q::generations::advance(conn, Feed::Topics).await?;
+                let before = q::topics::find(conn, &own_tenant, &own_name).await?;
+                let is_new = before.is_none();
+                if is_new {
+                    q::outbox::insert(conn, &created).await?;
+                }
+                let created_us = before.map_or(now, |before| before.created_us);
+                let members = q::topics::count_members(conn, &own_tenant, &own_name).await?;
+                let row = DeclaredTopicRow {
+                    tenant: own_tenant,
+                    name: own_name,
+                    membership,
+                    created_us,
+                    generation,
+                };
+                q::topics::save(conn, &row).await?;
+                Ok(Declared { membership, members: members as u64, is_new })
+            })
+        });
+        let declared = written.await?;
+        self.0.log.wake_relay();
+        self.refresh().await?;
+        Ok(declared)
+    }
+
+    /// Makes users members from now on, or takes membership from them; with it the head of the log at the
+    /// grant.
+    pub async fn change_members(
+        &self,
+        tenant: &TenantId,
+        name: &EntityId,
+        users: Vec<UserSub>,
+        is_grant: bool,
+    ) -> Result<(Declared, Position), Refusal> {
+        // before the grant is there: nothing that comes after it is withheld
+        let head = self.0.log.open(tenant).await?.head();
+        let (tenant, name) = (tenant.as_str().to_owned(), name.as_str().to_owned());
+        let changed = self.0.database.run(move |db| async move {
+            crate::write_tx!(db, |conn, q| {
+                let Some(topic) = q::topics::find(conn, &tenant, &name).await? else {
+                    return Ok(None);
+                };
+                let generation = q::generations::advance(conn, Feed::Topics).await?;
+                let subs = users.iter().map(|sub| sub.as_str().to_owned());
+                match is_grant {
+                    true => {
+                        let rows = subs.map(|sub| TopicMemberRow {
+                            tenant: tenant.clone(),
+                            name: name.clone(),
+                            sub,
+                            since: Some(head.to_string()),
+                            generation,
+                        });
+                        q::topics::grant(conn, &rows.collect::<Vec<_>>()).await?;
+                    }
+                    false => {
+                        let subs: Vec<String> = subs.collect();
+                        q::topics::withdraw(conn, &tenant, &name, &subs, generation).await?;
+                    }
+                }
+                let members = q::topics::count_members(conn, &tenant, &name).await? as u64;
+                Ok(Some(Declared { membership: topic.membership, members, is_new: false }))
+            })
+        });
+        let declared = changed.await?.ok_or_else(undeclared)?;
+        self.refresh().await?;
+        Ok((declared, head))
+    }
+
+    /// A declared topic, and its members by user after the one named, with the position each is one from.
+    pub async fn find(
+        &self,
+        tenant: &TenantId,
+        name: &EntityId,
+        after: &str,
+        limit: usize,
+    ) -> Result<(Declared, Vec<(String, String)>), Refusal> {
+        let (tenant, name, after) = (tenant.as_str().to_owned(), name.as_str().to_owned(), after.to_owned());
+        let found = self.0.database.run(move |db| async move {
+            crate::read!(db, |conn, q| {
+                let Some(topic) = q::topics::find(conn, &tenant, &name).await? else {
+                    return Ok(None);
+                };
+                let members = q::topics::count_members(conn, &tenant, &name).await? as u64;
+                let rows = q::topics::members(conn, &tenant, &name, &after, limit as i64).await?;
+                let rows = rows.into_iter().filter_map(|row| Some((row.sub, row.since?))).collect();
+                Ok(Some((Declared { membership: topic.membership, members, is_new: false }, rows)))
+            })
+        });
+        found.await?.ok_or_else(undeclared)
+    }
+}
+
+/// The entry that tells every node of a new entity, before anything else about it; clients never get it.
+fn created(tenant: &TenantId, name: &EntityId, now_us: i64) -> OutboxRow {
+    OutboxRow {
+        id: 0,
+        tenant: tenant.as_str().to_owned(),
+        topic: Topic::of(TopicKind::Named, name).as_str().to_owned(),
+        name: EventName::ENTITY_CREATED.to_owned(),
+        class: Class::Durable.as_str().to_owned(),
+        key: None,
+        version: None,
+        data: "{}".to_owned(),
+        public: None,
+        created_us: now_us,
+    }
+}
+
+fn named(tenant: &str, name: &str) -> Result<(TenantId, Topic), StoreError> {
+    let name = EntityId::parse(name).map_err(unexpected)?;
+    Ok((TenantId::parse(tenant).map_err(unexpected)?, Topic::of(TopicKind::Named, &name)))
+}
+
+fn unexpected(error: impl std::fmt::Display) -> StoreError {
+    StoreError::Unexpected(error.to_string())
+}
+
+fn undeclared() -> Refusal {
+    Refusal::new(RefusalKind::NotFound, "no_such_topic", "the topic was never declared: it is for everybody")
+}
