@@ -4,8 +4,10 @@
 //! `application/problem+json` ([`Problem`]), the one table from refusal to status.
 
 mod access;
+mod acks;
 mod auth;
 mod body;
+mod capabilities;
 mod cors;
 mod events;
 mod fleets;
@@ -20,6 +22,7 @@ mod streams;
 mod tickets;
 
 pub use access::record;
+pub use capabilities::SessionCapabilities;
 pub use cors::cors;
 pub use metrics::open_metrics;
 pub use openapi::{document, routes};

@@ -11,7 +11,7 @@ mod room_registry_actor;
 mod workers;
 
 pub use attach::{
-    Attach, Attached, ConnectionId, Hello, Joined, Notice, Principal, RegistryOptions, SessionHandle,
+    Attach, Attached, ConnectionId, Hello, Joined, Notice, Principal, RegistryOptions, SessionHandle, Widened,
 };
 pub use registry::Registry;
 pub use room_registry_actor::{CountSessions, Order, RoomRegistryActor, Rooms, WorkerMail};

@@ -4,6 +4,12 @@
 //! [`SendQueue`] for the data plane, which the room registry fills and the response body drains
 //! without passing through a mailbox.
 
+mod about;
+mod assembly;
+mod capabilities;
+mod late;
+mod requests;
+mod requests_actor;
 mod send_queue;
 #[cfg(test)]
 mod send_queue_test;
@@ -11,8 +17,13 @@ mod session;
 mod session_actor;
 mod sse;
 mod waiting;
+mod ws;
 
+pub use assembly::Message;
+pub use capabilities::{Answer, Capabilities};
+pub use requests::{Ack, Auth, BadRequest, Command, Op, Refused, Request, reply, too_many_topics};
 pub use send_queue::{Kind, Outgoing, Pushed, QueueLimits, QueueMetrics, SendQueue};
 pub use session::{Grant, Session, Step, audience_of};
 pub use session_actor::{SessionActor, SessionContext, SessionRequest};
 pub use sse::SseBody;
+pub use ws::{Inbox, WsConnection, WsLimits};

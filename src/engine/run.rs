@@ -14,7 +14,7 @@ use crate::fleets::{Fleets, GradeBounds};
 use crate::http::Services;
 use crate::identity::{KeyRing, Tickets};
 use crate::log::{EventLog, LogOptions};
-use crate::publishing::PublishLimits;
+use crate::publishing::{PublishLimits, Publisher};
 use crate::rooms::Workers;
 use crate::settings::Settings;
 use crate::storage::{Database, DatabaseOptions, ServeLock, StorageRuntime, StoreError, check_writable};
@@ -160,6 +160,8 @@ async fn assemble(
         event_bytes: settings.log.max_event_bytes,
         dedup_window: Duration::from_millis(settings.idempotency.dedup_window_ms),
     };
+    let keep = Duration::from_secs(settings.idempotency.publish_s);
+    let publisher = Publisher::new(log.clone(), publish_limits, keep);
     Ok(Services {
         settings: Arc::new(settings),
         server_id: server_id.into(),
@@ -168,7 +170,7 @@ async fn assemble(
         keys,
         tickets,
         fleets,
-        publish_limits,
+        publisher,
         workers,
         metrics,
         draining: Arc::new(AtomicBool::new(false)),

@@ -168,11 +168,13 @@ fn worker(services: &Services) -> Rc<http::WorkerContext> {
     let sessions = SessionContext {
         log: services.log.clone(),
         keys: services.keys.clone(),
+        capabilities: Rc::new(http::SessionCapabilities(services.clone())),
         rooms,
         metrics: services.metrics.clone(),
         page: PageLimit { events: PAGE_EVENTS, bytes: settings.sessions.queue_bytes },
         ready_timeout: Duration::from_millis(settings.sessions.ready_timeout_ms),
         stall: Duration::from_millis(settings.server.stall_timeout_ms),
+        max_topics: settings.sessions.max_topics,
     };
     Rc::new(http::WorkerContext {
         sessions: Rc::new(sessions),

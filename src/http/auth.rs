@@ -1,6 +1,7 @@
 use actix_web::HttpRequest;
 use actix_web::http::header::{AUTHORIZATION, HeaderMap};
 
+use super::Services;
 use super::services::services;
 use crate::domain::{Refusal, RefusalKind, UserSub};
 use crate::identity::{Principal, Scope, User};
@@ -8,15 +9,21 @@ use crate::identity::{Principal, Scope, User};
 /// Who sends this request, by `X-API-Key` or `Authorization: Bearer`.
 pub async fn authenticate(request: &HttpRequest) -> Result<Principal, Refusal> {
     let services = services(request);
-    let outcome = match secret(request.headers()) {
+    count_failure(request, of_headers(services, request.headers()).await)
+}
+
+/// Whom these headers speak for.
+pub async fn of_headers(services: &Services, headers: &HeaderMap) -> Result<Principal, Refusal> {
+    match secret(headers) {
         None => Err(unauthenticated("missing_credentials", "an API key is required")),
-        Some(secret) => match services.keys.authenticate(secret).await {
-            Ok(Some(principal)) => on_behalf(principal, request.headers()),
-            Ok(None) => Err(unauthenticated("invalid_credentials", "the API key is unknown or revoked")),
-            Err(error) => Err(error.into()),
-        },
-    };
-    count_failure(request, outcome)
+        Some(secret) => on_behalf(of_secret(services, secret).await?, headers),
+    }
+}
+
+/// Whom this key speaks for.
+pub async fn of_secret(services: &Services, secret: &str) -> Result<Principal, Refusal> {
+    let known = services.keys.authenticate(secret).await?;
+    known.ok_or_else(|| unauthenticated("invalid_credentials", "the API key is unknown or revoked"))
 }
 
 /// Counts what was refused for its credentials.

@@ -16,6 +16,7 @@ struct Head;
 pub fn routes(config: &mut ServiceConfig<'_>) {
     super::streams::routes(config);
     super::tickets::routes(config);
+    super::acks::routes(config);
     super::events::routes(config);
     super::fleets::routes(config);
     super::keys::routes(config);

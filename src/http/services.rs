@@ -6,7 +6,7 @@ use actix_web::{HttpRequest, web};
 use crate::fleets::Fleets;
 use crate::identity::{KeyRing, Tickets};
 use crate::log::EventLog;
-use crate::publishing::PublishLimits;
+use crate::publishing::Publisher;
 use crate::rooms::Workers;
 use crate::settings::Settings;
 use crate::storage::Database;
@@ -29,8 +29,8 @@ pub struct Services {
     pub tickets: Tickets,
     /// Fleets.
     pub fleets: Fleets,
-    /// Limits of publishes.
-    pub publish_limits: PublishLimits,
+    /// Publishes events.
+    pub publisher: Publisher,
     /// The worker threads.
     pub workers: Arc<Workers>,
     /// The engine's metrics.

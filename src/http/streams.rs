@@ -139,7 +139,11 @@ async fn open(
         grants,
         cursor: cursor(request, &query),
         hello: hello(services, id, principal.user.as_ref().map(|user| user.sub.as_str())),
-        principal: SessionPrincipal { key_id: principal.key_id, ticket_id: principal.ticket_id },
+        principal: SessionPrincipal {
+            key_id: principal.key_id.clone(),
+            ticket_id: principal.ticket_id.clone(),
+        },
+        who: principal,
         transport: "sse",
         peer: request.peer_addr().map(|address| address.ip()),
         user_agent: header(request, USER_AGENT.as_str()).unwrap_or_default().to_owned(),

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::domain::Cursor;
+use crate::domain::{Cursor, Position};
 use crate::log::TenantLog;
 use crate::sessions::{Grant, SendQueue};
 use crate::wire::CloseCode;
@@ -96,6 +96,27 @@ pub enum Joined {
         /// Where it stands.
         after: u64,
     },
+}
+
+/// Whether topics that were added late are live now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Widened {
+    /// The session hears them from here on.
+    Live {
+        /// From where on.
+        position: Position,
+        /// All that it hears.
+        grants: Arc<[Grant]>,
+    },
+    /// The log has moved on: read again after this number.
+    Behind {
+        /// Up to where they have been given.
+        after: u64,
+    },
+    /// The session itself is catching up; they join after it.
+    NotLive,
+    /// The session is over.
+    Gone,
 }
 
 /// Times that the registry keeps.

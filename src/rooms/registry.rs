@@ -7,7 +7,7 @@ use bytes::Bytes;
 use indexmap::IndexMap;
 
 use super::attach::{
-    Attach, Attached, ConnectionId, Joined, Notice, Principal, RegistryOptions, SessionHandle,
+    Attach, Attached, ConnectionId, Joined, Notice, Principal, RegistryOptions, SessionHandle, Widened,
 };
 use super::room::Rooms as TenantTopics;
 use crate::clock::{Clock, jittered};
@@ -123,7 +123,7 @@ impl Registry {
             return Joined::Live;
         };
         if own.delivered > after
-            && let Err(reached) = top_up(entry, own, after, &self.metrics)
+            && let Err(reached) = top_up((&entry.queue, &entry.grants, None), own, after, &self.metrics)
         {
             entry.behind = Some(reached);
             return Joined::Behind { after: reached };
@@ -132,6 +132,44 @@ impl Registry {
         entry.queue.push_control(entry.queue.dialect().position(own.log.position(own.delivered)));
         self.enter(id);
         Joined::Live
+    }
+
+    /// Adds grants to a live session, where the worker stands; `replayed` says up to where the client has
+    /// been given the events of these topics by which request, if it asked for those of the past.
+    pub fn widen(&mut self, id: ConnectionId, added: &[Grant], replayed: Option<(u64, u64)>) -> Widened {
+        let Some(tenant) = self.sessions.get(&id).map(|entry| entry.tenant.clone()) else {
+            return Widened::Gone;
+        };
+        self.advance(&tenant);
+        let Some((entry, own)) = self.sessions.get_mut(&id).zip(self.tenants.get_mut(&tenant)) else {
+            return Widened::Gone;
+        };
+        if entry.behind.is_some() {
+            return Widened::NotLive;
+        }
+        if let Some((after, request)) = replayed
+            && own.delivered > after
+            && let Err(reached) = top_up((&entry.queue, added, Some(request)), own, after, &self.metrics)
+        {
+            return Widened::Behind { after: reached };
+        }
+        own.topics.leave(id, &entry.grants);
+        let kept = entry.grants.iter().filter(|old| added.iter().all(|new| new.selector != old.selector));
+        entry.grants = kept.chain(added).cloned().collect();
+        own.topics.enter(id, &entry.grants, &entry.queue);
+        Widened::Live { position: own.log.position(own.delivered), grants: entry.grants.clone() }
+    }
+
+    /// Takes grants from a session; returns what it keeps.
+    pub fn narrow(&mut self, id: ConnectionId, kept: impl Fn(&Grant) -> bool) -> Option<Arc<[Grant]>> {
+        let entry = self.sessions.get_mut(&id)?;
+        let own = self.tenants.get_mut(&entry.tenant)?;
+        own.topics.leave(id, &entry.grants);
+        entry.grants = entry.grants.iter().filter(|grant| kept(grant)).cloned().collect();
+        if entry.behind.is_none() {
+            own.topics.enter(id, &entry.grants, &entry.queue);
+        }
+        Some(entry.grants.clone())
     }
 
     /// The client has left, or its connection broke.
@@ -370,17 +408,26 @@ impl Registry {
 
 /// Hands a session the few events between where it stands and where the worker does, so that it gets live
 /// however fast others publish; the error is how far it got when they are too many or do not fit.
-fn top_up(entry: &Entry, own: &Tenant, after: u64, metrics: &Metrics) -> Result<(), u64> {
+fn top_up(
+    (queue, grants, request): (&SendQueue, &[Grant], Option<u64>),
+    own: &Tenant,
+    after: u64,
+    metrics: &Metrics,
+) -> Result<(), u64> {
     let events =
         own.log.after(after, ADVANCE_BATCH).filter(|events| after + events.len() as u64 >= own.delivered);
     let mut reached = after;
     for event in events.ok_or(after)?.iter().take_while(|event| event.seq() <= own.delivered) {
-        if entry.grants.iter().any(|grant| grant.selector.matches(event.topic())) {
-            let audience = audience_of(&entry.grants, event);
-            if !entry.queue.has_room_for(event, audience) {
+        if grants.iter().any(|grant| grant.selector.matches(event.topic())) {
+            let audience = audience_of(grants, event);
+            if !queue.has_room_for(event, audience) {
                 return Err(reached);
             }
-            if entry.queue.push_event(event, audience) == Pushed::Taken {
+            let pushed = match request {
+                Some(request) => queue.push_replayed(event, audience, request),
+                None => queue.push_event(event, audience),
+            };
+            if pushed == Pushed::Taken {
                 metrics.replayed(1);
             }
         }

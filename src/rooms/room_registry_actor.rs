@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 use actix::{Actor, AsyncContext, Context, Handler, Message};
 
 use super::registry::DRAIN_STEP;
-use super::{Attach, Attached, ConnectionId, Joined, Registry};
+use super::{Attach, Attached, ConnectionId, Joined, Registry, Widened};
 use crate::actor_kit::{Counted, Guarded, Port, Probe, SingleFlight};
 use crate::domain::TenantId;
 use crate::log::{LogObserver, TenantLog};
+use crate::sessions::Grant;
 use crate::telemetry::Metrics;
 use crate::wire::{CloseCode, Event};
 
@@ -30,6 +31,16 @@ impl Rooms {
     /// See [`Registry::join`].
     pub fn join(&self, id: ConnectionId, after: u64) -> Result<Joined, CloseCode> {
         self.run(|registry| registry.join(id, after)).ok_or(CloseCode::GoingAway)
+    }
+
+    /// See [`Registry::widen`].
+    pub fn widen(&self, id: ConnectionId, added: &[Grant], replayed: Option<(u64, u64)>) -> Widened {
+        self.run(|registry| registry.widen(id, added, replayed)).unwrap_or(Widened::Gone)
+    }
+
+    /// See [`Registry::narrow`].
+    pub fn narrow(&self, id: ConnectionId, kept: impl Fn(&Grant) -> bool) -> Option<Arc<[Grant]>> {
+        self.run(|registry| registry.narrow(id, kept)).flatten()
     }
 
     /// See [`Registry::leave`].

@@ -2,25 +2,24 @@ use std::future::poll_fn;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message, WrapFuture};
 
+use super::about::About;
+use super::late::Late;
 use super::session::{Session, Step};
-use super::{Grant, SendQueue};
+use super::{Capabilities, Grant, SendQueue};
 use crate::actor_kit::{Counted, Port};
 use crate::domain::{Cursor, Selector, TenantId};
-use crate::identity::KeyRing;
-use crate::log::{EventLog, LogError, PageLimit, TenantLog};
+use crate::identity::{self, KeyRing};
+use crate::log::{EventLog, LogError, Page, PageLimit, TenantLog};
 use crate::rooms::{Attach, Attached, ConnectionId, Hello, Joined, Notice, Principal, Rooms, SessionHandle};
 use crate::telemetry::Metrics;
 use crate::wire::CloseCode;
 
 /// Messages that may wait for one session.
 const MAILBOX: usize = 16;
-
-/// A client's own name is kept and logged up to this length; browsers' take 80 to 140 bytes.
-const USER_AGENT_BYTES: usize = 160;
 
 /// What every session of a worker is given.
 #[derive(Clone)]
@@ -29,6 +28,8 @@ pub struct SessionContext {
     pub log: EventLog,
     /// The keys in force.
     pub keys: Arc<KeyRing>,
+    /// What sessions can have done for their clients.
+    pub capabilities: Rc<dyn Capabilities>,
     /// The worker's registry.
     pub rooms: Rooms,
     /// The engine's metrics.
@@ -39,6 +40,8 @@ pub struct SessionContext {
     pub ready_timeout: Duration,
     /// A reader that takes nothing for this long is gone.
     pub stall: Duration,
+    /// Most topics on one connection.
+    pub max_topics: usize,
 }
 
 /// What a connection asks for, once its credentials and topics have been checked.
@@ -55,6 +58,8 @@ pub struct SessionRequest {
     pub hello: Hello,
     /// Its credentials.
     pub principal: Principal,
+    /// Whose rights it has.
+    pub who: identity::Principal,
     /// Its way in: `sse`, …
     pub transport: &'static str,
     /// The client's address, for the log.
@@ -68,73 +73,19 @@ pub struct SessionRequest {
 /// Lives from the accepted request until its body is dropped or its registry closes it; the frames
 /// themselves never pass through it.
 pub struct SessionActor {
-    context: Rc<SessionContext>,
-    session: Session,
-    queue: Rc<SendQueue>,
+    pub(super) context: Rc<SessionContext>,
+    pub(super) session: Session,
+    pub(super) queue: Rc<SendQueue>,
     port: Option<Port<SessionActor>>,
-    log: Option<Arc<TenantLog>>,
+    pub(super) log: Option<Arc<TenantLog>>,
     request: Option<Box<SessionRequest>>,
-    about: About,
+    pub(super) about: About,
+    pub(super) who: identity::Principal,
+    /// Whether it hears live events; otherwise it is catching up.
+    pub(super) is_live: bool,
+    /// What a request of the client has under way.
+    pub(super) late: Option<Box<Late>>,
     closed: Option<CloseCode>,
-}
-
-/// What is said about the connection when it ends; kept while it is open, so in as few bytes as do.
-struct About {
-    id: ConnectionId,
-    connection_id: Box<str>,
-    tenant: TenantId,
-    user_id: Option<Box<str>>,
-    transport: &'static str,
-    peer: Option<IpAddr>,
-    /// At most [`USER_AGENT_BYTES`], beside a send queue of kilobytes: a line that can be read alone is worth it.
-    user_agent: Box<str>,
-    opened: Instant,
-}
-
-impl About {
-    fn new(request: &SessionRequest) -> Self {
-        let shown = request.user_agent.floor_char_boundary(USER_AGENT_BYTES);
-        About {
-            id: request.id,
-            connection_id: request.hello.connection_id.as_str().into(),
-            tenant: request.tenant.clone(),
-            user_id: request.hello.user_id.as_deref().map(Into::into),
-            transport: request.transport,
-            peer: request.peer,
-            user_agent: request.user_agent[..shown].into(),
-            opened: Instant::now(),
-        }
-    }
-
-    fn log_connected(&self, topics: usize) {
-        tracing::info!(
-            connection_id = &*self.connection_id,
-            tenant = %self.tenant,
-            user_id = self.user_id.as_deref(),
-            transport = self.transport,
-            ip = self.peer.map(tracing::field::display),
-            user_agent = &*self.user_agent,
-            topics,
-            "connected"
-        );
-    }
-
-    fn log_disconnected(&self, close: Option<(u16, &'static str)>, bytes: u64) {
-        let (code, reason) = close.unwrap_or((0, "client_left"));
-        tracing::info!(
-            connection_id = &*self.connection_id,
-            tenant = %self.tenant,
-            user_id = self.user_id.as_deref(),
-            transport = self.transport,
-            ip = self.peer.map(tracing::field::display),
-            user_agent = &*self.user_agent,
-            code,
-            reason,
-            duration_ms = self.opened.elapsed().as_millis() as u64,
-            bytes,
-            "disconnected"
-        );
-    }
 }
 
 impl SessionActor {
@@ -153,8 +104,11 @@ impl SessionActor {
             queue,
             port: None,
             log: None,
+            who: request.who.clone(),
             request: Some(Box::new(request)),
             about,
+            is_live: false,
+            late: None,
             closed: None,
         };
         let address = actor.start();
@@ -194,11 +148,10 @@ impl SessionActor {
         let attached = self.context.rooms.attach(attach);
         if self.context.keys.by_id(&key_id).is_none() {
             // revoked between the check of its credentials and now: the revocation did not find it
-            self.context.rooms.leave(self.about.id);
-            return self.end(CloseCode::Unauthenticated, context);
+            return self.leave(CloseCode::Unauthenticated, context);
         }
         match attached {
-            Ok(Attached::Live) => {}
+            Ok(Attached::Live) => self.went_live(context),
             Ok(Attached::Behind { after }) => {
                 let step = self.session.behind(after);
                 self.take(step, context);
@@ -210,43 +163,77 @@ impl SessionActor {
     fn take(&mut self, step: Step, context: &mut Context<Self>) {
         match step {
             Step::Read { after } => self.read(after, context),
-            Step::Drain { room } => {
-                let queue = self.queue.clone();
-                let drained = async move { poll_fn(|context| queue.poll_drained(context, room)).await };
-                context.spawn(drained.into_actor(self).map(|(), actor, context| {
-                    if !actor.queue.has_left() {
-                        let step = actor.session.drained(&actor.queue);
-                        actor.take(step, context);
-                    }
-                }));
-            }
+            Step::Drain { room } => self.drain(room, context, |actor, context| {
+                let step = actor.session.drained(&actor.queue);
+                actor.take(step, context);
+            }),
             Step::Join { after } => match self.context.rooms.join(self.about.id, after) {
-                Ok(Joined::Live) => self.context.metrics.replayed(self.session.take_replayed()),
+                Ok(Joined::Live) => {
+                    self.context.metrics.replayed(self.session.take_replayed());
+                    self.went_live(context);
+                }
                 Ok(Joined::Behind { after }) => self.read(after, context),
                 Err(code) => self.end(code, context),
             },
-            Step::Close(code) => {
-                self.context.rooms.leave(self.about.id);
-                self.end(code, context);
-            }
+            Step::Close(code) => self.leave(code, context),
         }
     }
 
     fn read(&mut self, after: u64, context: &mut Context<Self>) {
-        let (Some(tenant_log), log) = (self.log.clone(), self.context.log.clone()) else {
-            return;
-        };
-        let selectors: Arc<[Selector]> = self.session.selectors();
-        let limit = self.context.page;
-        let page = async move { log.read(&tenant_log, &selectors, after, limit).await };
-        context.spawn(page.into_actor(self).map(|page, actor, context| {
+        self.page(self.session.selectors(), after, context, |actor, page, context| {
             let step = match page {
                 Ok(page) => actor.session.page(page, &actor.queue),
-                Err(LogError::Unavailable(_) | LogError::Overloaded) => Step::Close(CloseCode::GoingAway),
-                Err(_) => Step::Close(CloseCode::InsufficientState),
+                Err(code) => Step::Close(code),
             };
             actor.take(step, context);
+        });
+    }
+
+    /// Reads a page of the log, then goes on.
+    pub(super) fn page(
+        &mut self,
+        selectors: Arc<[Selector]>,
+        after: u64,
+        context: &mut Context<Self>,
+        go_on: impl FnOnce(&mut Self, Result<Page, CloseCode>, &mut Context<Self>) + 'static,
+    ) {
+        let Some(tenant_log) = self.log.clone() else { return };
+        let (log, limit) = (self.context.log.clone(), self.context.page);
+        let page = async move { log.read(&tenant_log, &selectors, after, limit).await };
+        context.spawn(page.into_actor(self).map(|page, actor, context| {
+            let page = page.map_err(|error| match error {
+                LogError::Unavailable(_) | LogError::Overloaded => CloseCode::GoingAway,
+                _ => CloseCode::InsufficientState,
+            });
+            go_on(actor, page, context);
         }));
+    }
+
+    /// Waits until most of the queue has been sent and `room` bytes fit, then goes on.
+    pub(super) fn drain(
+        &mut self,
+        room: usize,
+        context: &mut Context<Self>,
+        go_on: impl FnOnce(&mut Self, &mut Context<Self>) + 'static,
+    ) {
+        let queue = self.queue.clone();
+        let drained = async move { poll_fn(|context| queue.poll_drained(context, room)).await };
+        context.spawn(drained.into_actor(self).map(|(), actor, context| {
+            if !actor.queue.has_left() {
+                go_on(actor, context);
+            }
+        }));
+    }
+
+    fn went_live(&mut self, context: &mut Context<Self>) {
+        self.is_live = true;
+        self.go_on_late(context);
+    }
+
+    /// Ends a session that its registry may hold.
+    pub(super) fn leave(&mut self, code: CloseCode, context: &mut Context<Self>) {
+        self.context.rooms.leave(self.about.id);
+        self.end(code, context);
     }
 
     /// Ends a session that its registry does not hold (any more).
@@ -308,6 +295,7 @@ impl Handler<Counted<Notify>> for SessionActor {
     fn handle(&mut self, message: Counted<Notify>, context: &mut Context<Self>) {
         match message.open().0 {
             Notice::FellBehind { after } => {
+                self.is_live = false;
                 let step = self.session.behind(after);
                 self.take(step, context);
             }

@@ -53,6 +53,7 @@ pub struct Metrics {
     log_refused: Family<Reason, Counter>,
     log_trimmed: Counter,
     log_store_reads: Counter,
+    acks: Counter,
     window_events: Gauge,
     window_bytes: Gauge,
     outbox_waiting: Gauge,
@@ -130,6 +131,7 @@ impl Default for Metrics {
                 "Pages read from the database for a replay",
                 Counter::default()
             ),
+            acks: register!("acks", "Events that clients acknowledged as shown", Counter::default()),
             window_events: register!("window_events", "Events in the local windows", Gauge::default()),
             window_bytes: register!("window_bytes", "Bytes in the local windows", Gauge::default()),
             outbox_waiting: register!(
@@ -323,6 +325,11 @@ impl Metrics {
     /// Events left the log.
     pub fn log_trimmed(&self, count: u64) {
         self.log_trimmed.inc_by(count);
+    }
+
+    /// Clients have shown this many events.
+    pub fn acked(&self, count: u64) {
+        self.acks.inc_by(count);
     }
 
     /// A page of a replay came from the database.

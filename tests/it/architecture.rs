@@ -21,12 +21,14 @@ const PURE: &[&str] = &[
     "rooms/room.rs",
     "sessions/session.rs",
     "sessions/send_queue.rs",
+    "sessions/requests.rs",
+    "sessions/assembly.rs",
     "log/window.rs",
     "log/recovery.rs",
     "log/retention.rs",
     "fleets/fleet.rs",
     "identity/rights.rs",
-    "publishing.rs",
+    "publishing/publish.rs",
 ];
 
 /// Where a dependency may be named: folders, files, or the ending of a file's name.
@@ -34,7 +36,8 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("actix", &["actor_kit", "engine", "_actor.rs"]),
     ("actix_rt", &["actor_kit", "engine", "_actor.rs"]),
     ("actix_web", &["http", "engine", "sessions/sse.rs"]),
-    ("actix_http", &["http", "engine"]),
+    ("actix_http", &["http", "engine", "sessions/ws.rs"]),
+    ("actix_codec", &["http", "engine", "sessions/ws.rs"]),
     ("diesel", &["storage"]),
     ("diesel_async", &["storage"]),
     ("reqwest", &["cli"]),
