@@ -20,6 +20,7 @@ mod query;
 mod services;
 mod streams;
 mod tickets;
+mod websocket;
 
 pub use access::record;
 pub use capabilities::SessionCapabilities;
@@ -28,4 +29,5 @@ pub use metrics::open_metrics;
 pub use openapi::{document, routes};
 pub use problem::Problem;
 pub use services::Services;
-pub use streams::{WorkerContext, upgrade_refusal};
+pub use streams::WorkerContext;
+pub use websocket::{NativeConnection, websocket};

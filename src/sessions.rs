@@ -15,6 +15,7 @@ mod send_queue;
 mod send_queue_test;
 mod session;
 mod session_actor;
+mod session_inbox;
 mod sse;
 mod waiting;
 mod ws;
@@ -25,5 +26,6 @@ pub use requests::{Ack, Auth, BadRequest, Command, Op, Refused, Request, reply, 
 pub use send_queue::{Kind, Outgoing, Pushed, QueueLimits, QueueMetrics, SendQueue};
 pub use session::{Grant, Session, Step, audience_of};
 pub use session_actor::{SessionActor, SessionContext, SessionRequest};
+pub use session_inbox::{Doorkeeper, SessionInbox, Slot};
 pub use sse::SseBody;
 pub use ws::{Inbox, WsConnection, WsLimits};

@@ -85,7 +85,12 @@ section!(Sessions {
     ready_timeout_ms: u64,
     sweep_ms: u64,
 });
-section!(Auth { ticket_first_use_s: u64, ticket_lifetime_s: u64, revocation_poll_ms: u64 });
+section!(Auth {
+    websocket_timeout_ms: u64,
+    ticket_first_use_s: u64,
+    ticket_lifetime_s: u64,
+    revocation_poll_ms: u64
+});
 section!(Cors { allowed_origins: Vec<String> });
 section!(Idempotency { publish_s: u64, command_s: u64, dedup_window_ms: u64 });
 section!(Fleets { grade_bounds: Vec<String>, history: usize });

@@ -3,7 +3,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use actix_codec::Framed;
-use actix_http::body::{BodySize, BoxBody};
+use actix_http::body::BoxBody;
 use actix_http::{HttpService, KeepAlive, Request, h1};
 use actix_rt::net::TcpStream;
 use actix_server::{Server, ServerHandle};
@@ -11,7 +11,6 @@ use actix_service::{IntoServiceFactory, ServiceFactoryExt, fn_service, map_confi
 use actix_web::dev::AppConfig;
 use actix_web::middleware::from_fn;
 use actix_web::{App, web};
-use futures_util::SinkExt;
 use futures_util::future::LocalBoxFuture;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use utoipa_actix_web::AppExt;
@@ -100,7 +99,10 @@ fn connections(
 > + use<> {
     let options = &services.settings.server;
     let stall = Duration::from_millis(options.stall_timeout_ms);
-    let app = app(services.clone()).into_factory().map_err(|error: actix_web::Error| error.error_response());
+    let (services, worker) = (services.clone(), worker(services));
+    let app = app(services.clone(), worker.clone())
+        .into_factory()
+        .map_err(|error: actix_web::Error| error.error_response());
     HttpService::build()
         .keep_alive(KeepAlive::Timeout(Duration::from_millis(options.keep_alive_ms)))
         .client_request_timeout(Duration::from_millis(options.request_head_timeout_ms))
@@ -111,7 +113,7 @@ fn connections(
         .h1_write_buffer_size(WRITE_BUFFER)
         .local_addr(address)
         .on_connect_ext(move |stream: &TcpStream, _| prepare(stream, stall))
-        .upgrade(fn_service(|upgrade| -> LocalBoxFuture<'static, _> { Box::pin(refuse_upgrade(upgrade)) }))
+        .upgrade(fn_service(move |request| upgrade(services.clone(), worker.clone(), request)))
         .finish(map_config(app, |()| AppConfig::default()))
         .tcp()
 }
@@ -130,6 +132,7 @@ fn prepare(stream: &TcpStream, stall: Duration) {
 
 fn app(
     services: Services,
+    worker: Rc<http::WorkerContext>,
 ) -> App<
     impl actix_service::ServiceFactory<
         actix_web::dev::ServiceRequest,
@@ -139,7 +142,6 @@ fn app(
         InitError = (),
     >,
 > {
-    let worker = worker(&services);
     let cors = http::cors(&services.settings.cors.allowed_origins);
     App::new()
         .app_data(web::Data::new(services))
@@ -183,21 +185,21 @@ fn worker(services: &Services) -> Rc<http::WorkerContext> {
     })
 }
 
-/// Boxed by its caller: inline, its future would widen every connection's.
+/// What becomes of a request with `Upgrade: websocket`.
 ///
-/// Requests with `Upgrade: websocket` come here and pass none of the app's middleware.
-async fn refuse_upgrade(
-    (_, mut framed): (Request, Framed<TcpStream, h1::Codec>),
-) -> Result<(), actix_http::Error> {
-    let (head, body) = http::upgrade_refusal();
-    let sent = async {
-        framed.feed(h1::Message::Item((head, BodySize::Sized(body.len() as u64)))).await?;
-        framed.feed(h1::Message::Chunk(Some(body))).await?;
-        framed.send(h1::Message::Chunk(None)).await
-    };
-    // a client that went away meanwhile needs no answer
-    let _ = sent.await;
-    Ok(())
+/// Boxed: inline, it would widen every connection's future. The WebSocket itself runs in a task of its own, so
+/// that nothing of the HTTP connection stays beside it.
+fn upgrade(
+    services: Services,
+    worker: Rc<http::WorkerContext>,
+    (request, framed): (Request, Framed<TcpStream, h1::Codec>),
+) -> LocalBoxFuture<'static, Result<(), actix_http::Error>> {
+    Box::pin(async move {
+        if let Some(connection) = http::websocket(services, worker, request, framed).await {
+            actix_rt::spawn(connection);
+        }
+        Ok(())
+    })
 }
 
 /// `/metrics` on a port of its own.

@@ -26,12 +26,22 @@ pub async fn of_secret(services: &Services, secret: &str) -> Result<Principal, R
     known.ok_or_else(|| unauthenticated("invalid_credentials", "the API key is unknown or revoked"))
 }
 
+/// Whether there is anything to tell somebody by.
+pub fn has_credentials(headers: &HeaderMap) -> bool {
+    secret(headers).is_some()
+}
+
 /// Counts what was refused for its credentials.
 pub fn count_failure<T>(request: &HttpRequest, outcome: Result<T, Refusal>) -> Result<T, Refusal> {
+    counted(services(request), outcome)
+}
+
+/// The same.
+pub fn counted<T>(services: &Services, outcome: Result<T, Refusal>) -> Result<T, Refusal> {
     if let Err(refusal) = &outcome
         && matches!(refusal.kind, RefusalKind::Unauthenticated | RefusalKind::Forbidden)
     {
-        services(request).metrics.auth_failed(refusal.code);
+        services.metrics.auth_failed(refusal.code);
     }
     outcome
 }

@@ -2,12 +2,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, USER_AGENT};
+use actix_web::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, USER_AGENT};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, ResponseError, get};
-use bytes::Bytes;
 
 use super::auth::{authenticate, count_failure};
-use super::problem::{ProblemBody, status};
+use super::problem::ProblemBody;
 use super::query::Query;
 use super::services::services;
 use super::{Problem, Services};
@@ -137,6 +136,7 @@ async fn open(
         id,
         tenant,
         grants,
+        refused: Vec::new(),
         cursor: cursor(request, &query),
         hello: hello(services, id, principal.user.as_ref().map(|user| user.sub.as_str())),
         principal: SessionPrincipal {
@@ -165,7 +165,7 @@ fn event_stream(response: &mut HttpResponseBuilder) -> &mut HttpResponseBuilder 
     response
 }
 
-fn hello(services: &Services, id: u64, user_id: Option<&str>) -> Hello {
+pub(super) fn hello(services: &Services, id: u64, user_id: Option<&str>) -> Hello {
     Hello {
         connection_id: format!("{}.{id}", services.server_id),
         server_id: services.server_id.clone(),
@@ -175,7 +175,7 @@ fn hello(services: &Services, id: u64, user_id: Option<&str>) -> Hello {
     }
 }
 
-fn within_limit(mut selectors: Vec<Selector>, limit: usize) -> Result<Vec<Selector>, Refusal> {
+pub(super) fn within_limit(mut selectors: Vec<Selector>, limit: usize) -> Result<Vec<Selector>, Refusal> {
     let mut seen = std::collections::HashSet::new();
     selectors.retain(|selector| seen.insert(selector.clone()));
     if selectors.len() <= limit {
@@ -208,7 +208,7 @@ fn cursor(request: &HttpRequest, query: &Query) -> Option<Cursor> {
     sent.filter(|text| !text.is_empty()).or_else(|| query.get("cursor")).map(Cursor::read)
 }
 
-fn header<'a>(request: &'a HttpRequest, name: &str) -> Option<&'a str> {
+pub(super) fn header<'a>(request: &'a HttpRequest, name: &str) -> Option<&'a str> {
     request.headers().get(name).and_then(|value| value.to_str().ok())
 }
 
@@ -226,16 +226,6 @@ fn refuse(request: &HttpRequest, refusal: Refusal) -> HttpResponse {
     }
     let retry = crate::clock::jittered(code.default_retry(), 1.0);
     event_stream(&mut HttpResponse::Ok()).body(Dialect::Sse.close(code, retry))
-}
-
-/// The answer to an upgrade request on a path that has no WebSocket: its head and its body.
-pub fn upgrade_refusal() -> (actix_http::Response<()>, Bytes) {
-    let refusal = Refusal::new(RefusalKind::NotFound, "no_websocket", "there is no WebSocket at this path");
-    let body = serde_json::to_vec(&ProblemBody::new(&refusal)).expect("a problem is plain data");
-    let mut response = actix_http::Response::new(status(refusal.kind)).drop_body();
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-    response.head_mut().set_connection_type(actix_http::ConnectionType::Close);
-    (response, body.into())
 }
 
 /// The routes of this file.

@@ -8,6 +8,7 @@ use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler,
 
 use super::about::About;
 use super::late::Late;
+use super::requests::Refused;
 use super::session::{Session, Step};
 use super::{Capabilities, Grant, SendQueue};
 use crate::actor_kit::{Counted, Port};
@@ -52,6 +53,8 @@ pub struct SessionRequest {
     pub tenant: TenantId,
     /// What it may see.
     pub grants: Arc<[Grant]>,
+    /// What else it asked for: it is told after `ready`.
+    pub refused: Vec<Refused>,
     /// Where it wants to resume.
     pub cursor: Option<Cursor>,
     /// Its `ready` frame.
@@ -146,6 +149,9 @@ impl SessionActor {
         };
         let key_id = attach.principal.key_id.clone();
         let attached = self.context.rooms.attach(attach);
+        for Refused { topic, code } in &request.refused {
+            self.queue.push_control(self.queue.dialect().unsubscribed(topic, code));
+        }
         if self.context.keys.by_id(&key_id).is_none() {
             // revoked between the check of its credentials and now: the revocation did not find it
             return self.leave(CloseCode::Unauthenticated, context);
@@ -271,6 +277,19 @@ struct Begin(Port<SessionActor>);
 #[derive(Message)]
 #[rtype(result = "()")]
 struct Notify(Notice);
+
+/// The client broke the protocol, and has been told.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct Failed(pub CloseCode);
+
+impl Handler<Counted<Failed>> for SessionActor {
+    type Result = ();
+
+    fn handle(&mut self, message: Counted<Failed>, context: &mut Context<Self>) {
+        self.leave(message.open().0, context);
+    }
+}
 
 /// The client has left, or the kernel has given it up.
 #[derive(Message)]

@@ -19,3 +19,4 @@ mod recovery;
 mod retryable_refusals;
 mod slow_clients;
 mod storage;
+mod websocket;

@@ -12,6 +12,7 @@ pub mod raw;
 pub mod server;
 pub mod sse;
 pub mod wait;
+pub mod ws;
 
 pub use api::{Answer, Api};
 pub use burst::{Burst, assert_kept, counted, counts};
@@ -24,3 +25,4 @@ pub use raw::Raw;
 pub use server::{Server, ServerOptions, binary, run_cli, run_cli_with};
 pub use sse::{Sse, SseEvent};
 pub use wait::{PATIENCE, eventually, pause};
+pub use ws::{Closed, Ws};
