@@ -524,3 +524,132 @@ async fn half_a_handshake_and_other_protocols_are_refused_by_name() {
         eventually("the end", async || raw.is_over().then_some(())).await;
     }
 }
+
+const CONNECTIONS: &str = r#"bongsu_connections{transport="websocket",tenant="default"}"#;
+const CUT: &str = r#"bongsu_closes_total{transport="websocket",code="3001",reason="slow_consumer"}"#;
+
+async fn narrow_connection(server: &Server, topics: &str) -> Raw {
+    let mut raw = Raw::connect_narrow(server.address(), 1).await;
+    let request = format!(
+        "GET /v2/realtime/ws?topics={topics} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nX-API-Key: {}\r\n\r\n",
+        server.key()
+    );
+    raw.send(&request).await;
+    raw.read_until("\"ready\"").await;
+    raw
+}
+
+#[tokio::test]
+async fn a_reader_that_stops_in_the_middle_of_a_frame_is_cut_and_a_burden_to_nobody() {
+    let options = ServerOptions::default().set("server.stall_timeout_ms", 1000).set("sessions.sweep_ms", 100);
+    let server = Server::with(options);
+    let (api, operator) = (server.api(), server.operator());
+    let mut well = Ws::open(server.address(), server.key(), "topics=topic:busy").await;
+    well.ready().await;
+    let stopped = narrow_connection(&server, "topic:busy").await;
+    let pad = "x".repeat(60_000);
+    let started = Instant::now();
+    // far more than the kernel takes, far less than the queue's bound: it stands within a frame
+    for n in 0..4 {
+        api.publish("topic:busy", "tick", json!({"n": n, "pad": pad})).await;
+        assert_eq!(well.event().await["data"]["n"], n);
+    }
+    eventually("it is cut", async || (operator.metric(CUT).await == 1.0).then_some(())).await;
+    assert!(started.elapsed() >= Duration::from_secs(1), "{:?}", started.elapsed());
+    eventually("its socket ends", async || stopped.is_over().then_some(())).await;
+    eventually("it is gone", async || (operator.metric(CONNECTIONS).await == 1.0).then_some(())).await;
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn a_queue_that_overflows_is_cut_with_3001_and_the_client_resumes_without_loss() {
+    let server = Server::start();
+    let api = server.api();
+    let first = publish(&api, "topic:busy", 0).await;
+    let stopped = narrow_connection(&server, "topic:busy").await;
+    let operator = server.operator();
+    let pad = "x".repeat(20_000);
+    let mut published = 0;
+    while operator.metric(CUT).await == 0.0 {
+        published += 1;
+        api.publish("topic:busy", "tick", json!({"n": published, "pad": pad})).await;
+    }
+    drop(stopped);
+    let mut ws = Ws::open(server.address(), server.key(), &format!("topics=topic:busy&cursor={first}")).await;
+    assert_eq!(ws.ready().await["recovered"], true);
+    for n in 1..=published {
+        assert_eq!(ws.event().await["data"]["n"], n);
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_asks_and_does_not_read_is_held_up_by_its_own_socket() {
+    let server = Server::start();
+    let (api, operator) = (server.api(), server.operator());
+    let mut well = Ws::open(server.address(), server.key(), "topics=topic:a").await;
+    well.ready().await;
+    let resident = crate::support::resident_bytes(server.pid());
+    let pings = frame(0x89, &[7; 125], true).repeat(2000);
+    let asks = frame(0x81, br#"{"id":1,"op":"subscribe","topics":["topic:a","topic:b"]}"#, true).repeat(1000);
+    let mut floods = Vec::new();
+    for flood in [pings, asks] {
+        let mut raw = narrow_connection(&server, "topic:quiet").await;
+        floods.push(tokio::spawn(async move {
+            // until the peer takes no more, or ends it
+            let pour = async { while raw.offer(&flood).await {} };
+            let _ = tokio::time::timeout(Duration::from_secs(15), pour).await;
+            raw
+        }));
+    }
+    for n in 0..50 {
+        publish(&api, "topic:a", n).await;
+        assert_eq!(well.event().await["data"]["n"], n);
+    }
+    eventually("both are gone", async || (operator.metric(CONNECTIONS).await == 1.0).then_some(())).await;
+    let grown = crate::support::resident_bytes(server.pid()).saturating_sub(resident);
+    assert!(grown < 16 * 1024 * 1024, "{grown} bytes");
+    for flood in floods {
+        flood.await.expect("no panic");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_asks_without_end_and_reads_is_served_in_turn() {
+    let server = Server::start();
+    let api = server.api();
+    let mut well = Ws::open(server.address(), server.key(), "topics=topic:a").await;
+    well.ready().await;
+    let mut busy = Ws::open(server.address(), server.key(), "").await;
+    busy.ready().await;
+    let flood = tokio::spawn(async move {
+        for n in 0..500 {
+            let topics = json!({"topics": [format!("topic:t{}", n % 50)]});
+            let op = if n % 2 == 0 { "subscribe" } else { "unsubscribe" };
+            busy.done(op, topics).await;
+        }
+    });
+    for n in 0..50 {
+        publish(&api, "topic:a", n).await;
+        assert_eq!(well.event().await["data"]["n"], n);
+    }
+    flood.await.expect("every request answered");
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_or_resets_is_noticed_at_once() {
+    let server = Server::start();
+    let operator = server.operator();
+    for reset in [false, true] {
+        let raw = raw_connection(&server).await;
+        eventually("it is there", async || (operator.metric(CONNECTIONS).await == 1.0).then_some(())).await;
+        let started = Instant::now();
+        if reset {
+            raw.reset()
+        } else {
+            drop(raw)
+        }
+        eventually("it is gone", async || (operator.metric(CONNECTIONS).await == 0.0).then_some(())).await;
+        assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+    }
+}
