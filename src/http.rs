@@ -28,6 +28,7 @@ pub use cors::cors;
 pub use metrics::open_metrics;
 pub use openapi::{document, routes};
 pub use problem::Problem;
+pub use query::Query;
 pub use services::Services;
 pub use streams::WorkerContext;
 pub use websocket::{NativeConnection, websocket};

@@ -10,6 +10,7 @@ mod documentation;
 mod faults;
 mod first_light;
 mod fleets;
+mod fuzzing;
 mod hostile_clients;
 mod identity;
 mod logging;
