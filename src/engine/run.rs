@@ -11,8 +11,9 @@ use super::{FirstKey, StartError, Started, first_key, server, shutdown};
 use crate::clock::{Clock, random_u64};
 use crate::domain::Decimal;
 use crate::fleets::{Fleets, GradeBounds};
-use crate::http::Services;
+use crate::http::{Gate, Services};
 use crate::identity::{KeyRing, Tickets};
+use crate::limits::{Limiter, Rules};
 use crate::log::{EventLog, LogOptions};
 use crate::publishing::{PublishLimits, Publisher};
 use crate::rooms::Workers;
@@ -150,6 +151,10 @@ async fn assemble(
         Duration::from_secs(settings.auth.ticket_first_use_s),
         Duration::from_secs(settings.auth.ticket_lifetime_s),
     );
+    let limiter = Limiter::new(Rules::of(&settings), settings.limits.tracked, clock, metrics.clone());
+    let limiter = Arc::new(limiter);
+    let reported = limiter.clone();
+    metrics.add_reading(Box::new(move |metrics| reported.report(metrics)));
     let keep = Duration::from_secs(settings.idempotency.command_s);
     let fleets = Fleets::new(database.clone(), log.clone(), bounds(&settings), settings.fleets.history, keep);
     let server_id = match settings.server.server_id.as_str() {
@@ -161,8 +166,9 @@ async fn assemble(
         dedup_window: Duration::from_millis(settings.idempotency.dedup_window_ms),
     };
     let keep = Duration::from_secs(settings.idempotency.publish_s);
-    let publisher = Publisher::new(log.clone(), publish_limits, keep);
+    let publisher = Publisher::new(log.clone(), limiter.clone(), publish_limits, keep);
     Ok(Services {
+        gate: Arc::new(Gate::new(&settings, limiter, metrics.clone())),
         settings: Arc::new(settings),
         server_id: server_id.into(),
         database,

@@ -3,6 +3,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use actix_web::{HttpRequest, web};
 
+use super::gate::Gate;
 use crate::fleets::Fleets;
 use crate::identity::{KeyRing, Tickets};
 use crate::log::EventLog;
@@ -31,6 +32,8 @@ pub struct Services {
     pub fleets: Fleets,
     /// Publishes events.
     pub publisher: Publisher,
+    /// What every request passes, and the limits.
+    pub gate: Arc<Gate>,
     /// The worker threads.
     pub workers: Arc<Workers>,
     /// The engine's metrics.

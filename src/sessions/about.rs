@@ -15,7 +15,7 @@ pub(super) struct About {
     pub tenant: TenantId,
     user_id: Option<Box<str>>,
     pub transport: &'static str,
-    peer: Option<IpAddr>,
+    peer: IpAddr,
     /// At most [`USER_AGENT_BYTES`], beside a send queue of kilobytes: a line that can be read alone is worth it.
     user_agent: Box<str>,
     opened: Instant,
@@ -42,7 +42,7 @@ impl About {
             tenant = %self.tenant,
             user_id = self.user_id.as_deref(),
             transport = self.transport,
-            ip = self.peer.map(tracing::field::display),
+            ip = %self.peer,
             user_agent = &*self.user_agent,
             topics,
             "connected"
@@ -56,7 +56,7 @@ impl About {
             tenant = %self.tenant,
             user_id = self.user_id.as_deref(),
             transport = self.transport,
-            ip = self.peer.map(tracing::field::display),
+            ip = %self.peer,
             user_agent = &*self.user_agent,
             code,
             reason,

@@ -14,6 +14,7 @@ use super::{Capabilities, Grant, SendQueue};
 use crate::actor_kit::{Counted, Port};
 use crate::domain::{Cursor, Selector, TenantId};
 use crate::identity::{self, KeyRing};
+use crate::limits::Admission;
 use crate::log::{EventLog, LogError, Page, PageLimit, TenantLog};
 use crate::rooms::{Attach, Attached, ConnectionId, Hello, Joined, Notice, Principal, Rooms, SessionHandle};
 use crate::telemetry::Metrics;
@@ -65,10 +66,12 @@ pub struct SessionRequest {
     pub who: identity::Principal,
     /// Its way in: `sse`, …
     pub transport: &'static str,
-    /// The client's address, for the log.
-    pub peer: Option<IpAddr>,
+    /// The client's address, behind trusted proxies.
+    pub peer: IpAddr,
     /// The client's own name, for the log.
     pub user_agent: String,
+    /// Its place among the connections that may be open.
+    pub admission: Admission,
 }
 
 /// The control plane of one connection, on the worker thread that owns its socket.
@@ -88,6 +91,8 @@ pub struct SessionActor {
     pub(super) is_live: bool,
     /// What a request of the client has under way.
     pub(super) late: Option<Box<Late>>,
+    /// Held until the session has ended.
+    admission: Option<Admission>,
     closed: Option<CloseCode>,
 }
 
@@ -112,6 +117,7 @@ impl SessionActor {
             about,
             is_live: false,
             late: None,
+            admission: None,
             closed: None,
         };
         let address = actor.start();
@@ -147,6 +153,7 @@ impl SessionActor {
             principal: request.principal,
             handle: Box::new(port),
         };
+        self.admission = Some(request.admission);
         let key_id = attach.principal.key_id.clone();
         let attached = self.context.rooms.attach(attach);
         for Refused { topic, code } in &request.refused {

@@ -75,7 +75,22 @@ fn between(settings: &Settings) -> Result<(), SettingsError> {
     if settings.cors.allowed_origins.iter().any(|origin| origin != "*" && !origin.contains("://")) {
         return fail("cors.allowed_origins", "must hold origins such as https://app.example".into());
     }
+    if !["x-forwarded-for", "forwarded"].contains(&settings.server.forwarded_header.as_str()) {
+        return fail("server.forwarded_header", "must be \"x-forwarded-for\" or \"forwarded\"".into());
+    }
+    for (key, networks) in [
+        ("limits.exempt", &settings.limits.exempt),
+        ("server.trusted_proxies", &settings.server.trusted_proxies),
+    ] {
+        if let Some(wrong) = networks.iter().find(|text| !is_network(text)) {
+            return fail(key, format!("must hold addresses or networks such as 10.0.0.0/8, holds {wrong:?}"));
+        }
+    }
     grades(settings)
+}
+
+fn is_network(text: &str) -> bool {
+    text.parse::<std::net::IpAddr>().is_ok() || text.parse::<ipnet::IpNet>().is_ok()
 }
 
 fn grades(settings: &Settings) -> Result<(), SettingsError> {

@@ -12,6 +12,7 @@ mod first_light;
 mod fleets;
 mod hostile_clients;
 mod identity;
+mod limits;
 mod logging;
 mod property;
 mod publishing;
