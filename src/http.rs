@@ -6,6 +6,7 @@
 mod access;
 mod acks;
 mod auth;
+mod block_list;
 mod body;
 mod capabilities;
 mod cors;

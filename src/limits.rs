@@ -7,6 +7,7 @@
 mod address;
 mod admission;
 mod block_list;
+mod blocks;
 mod bucket;
 mod buckets;
 mod forwarded;
@@ -17,6 +18,7 @@ mod slowdown;
 pub use address::{caller_of, parse_network};
 pub use admission::{Admission, Connections, MaxConnections};
 pub use block_list::BlockList;
+pub use blocks::Blocks;
 pub use bucket::{Bucket, Rate};
 pub use buckets::Buckets;
 pub use forwarded::{ForwardedBy, client_address};

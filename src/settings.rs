@@ -120,6 +120,7 @@ section!(Limits {
     connections_per_address: usize,
     tracked: usize,
     json_depth: usize,
+    block_list_file: String,
 });
 section!(Cors { allowed_origins: Vec<String> });
 section!(Idempotency { publish_s: u64, command_s: u64, dedup_window_ms: u64 });

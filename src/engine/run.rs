@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::mpsc;
 
-use super::{FirstKey, StartError, Started, first_key, server, shutdown};
+use super::{FirstKey, StartError, Started, blocks, first_key, reload, server, shutdown};
 use crate::clock::{Clock, random_u64};
 use crate::domain::Decimal;
 use crate::fleets::{Fleets, GradeBounds};
@@ -51,7 +51,7 @@ pub(super) fn run(
     settings: Settings,
     options: StartOptions,
     report: &SyncSender<Result<Started, StartError>>,
-    stopped: oneshot::Receiver<()>,
+    mut reloads: mpsc::Receiver<Box<Settings>>,
 ) {
     let fail = |error| {
         // whoever asked for the start is waiting for this
@@ -68,6 +68,7 @@ pub(super) fn run(
         Err(error) => return fail(StartError::Runtime(error.to_string())),
     };
     let revocations = handle.spawn(watch_revocations(foundation.services.clone()));
+    let block_list = handle.spawn(blocks::watch(foundation.services.clone()));
     actix_rt::System::new().block_on(async {
         match server::start(&foundation.services) {
             Ok(serving) => {
@@ -78,14 +79,17 @@ pub(super) fn run(
                     metrics: foundation.services.metrics.clone(),
                 };
                 let _ = report.send(Ok(started));
-                // an engine whose owner is gone ends too
-                let _ = stopped.await;
+                // ends with its owner
+                while let Some(settings) = reloads.recv().await {
+                    reload::reload(&foundation.services, &settings);
+                }
                 shutdown::shutdown(&foundation.services, serving).await;
             }
             Err(error) => fail(error),
         }
     });
     revocations.abort();
+    block_list.abort();
     drop(foundation.services);
     drop(runtime);
     drop(foundation.lock);
@@ -155,6 +159,7 @@ async fn assemble(
     let limiter = Arc::new(limiter);
     let reported = limiter.clone();
     metrics.add_reading(Box::new(move |metrics| reported.report(metrics)));
+    let blocks = Arc::new(blocks::load(&settings, database.clone(), clock, metrics.clone()).await?);
     let keep = Duration::from_secs(settings.idempotency.command_s);
     let fleets = Fleets::new(database.clone(), log.clone(), bounds(&settings), settings.fleets.history, keep);
     let server_id = match settings.server.server_id.as_str() {
@@ -168,8 +173,9 @@ async fn assemble(
     let keep = Duration::from_secs(settings.idempotency.publish_s);
     let publisher = Publisher::new(log.clone(), limiter.clone(), publish_limits, keep);
     Ok(Services {
-        gate: Arc::new(Gate::new(&settings, limiter, metrics.clone())),
+        gate: Arc::new(Gate::new(&settings, limiter, blocks.clone(), metrics.clone())),
         settings: Arc::new(settings),
+        blocks,
         server_id: server_id.into(),
         database,
         log,

@@ -171,6 +171,7 @@ fn worker(services: &Services) -> Rc<http::WorkerContext> {
         log: services.log.clone(),
         keys: services.keys.clone(),
         capabilities: Rc::new(http::SessionCapabilities(services.clone())),
+        blocks: services.blocks.clone(),
         rooms,
         metrics: services.metrics.clone(),
         page: PageLimit { events: PAGE_EVENTS, bytes: settings.sessions.queue_bytes },

@@ -25,7 +25,7 @@ pub async fn record(
     let method = method(request.method());
     let path = request.path().to_owned();
     request.extensions_mut().insert(caller.clone());
-    let mut response = match gate.enter(request.head()) {
+    let mut response = match gate.enter(request.head(), &caller) {
         Err(refusal) => request.into_response(Problem(refusal).error_response()),
         Ok(()) => {
             let response = named(next.call(request).await?.map_into_boxed_body());

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use super::services::services;
 use crate::domain::{Refusal, RefusalKind};
 use crate::identity::Principal;
-use crate::limits::{Admission, Attempt, ForwardedBy, Limiter, client_address, parse_network};
+use crate::limits::{Admission, Attempt, Blocks, ForwardedBy, Limiter, client_address, parse_network};
 use crate::settings::Settings;
 use crate::telemetry::Metrics;
 
@@ -25,6 +25,7 @@ pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub struct Gate {
     /// The limits.
     pub limiter: Arc<Limiter>,
+    blocks: Arc<Blocks>,
     metrics: Arc<Metrics>,
     trusted: Vec<IpNet>,
     forwarded_by: ForwardedBy,
@@ -45,10 +46,16 @@ pub struct Caller {
 
 impl Gate {
     /// As the options say.
-    pub fn new(settings: &Settings, limiter: Arc<Limiter>, metrics: Arc<Metrics>) -> Self {
+    pub fn new(
+        settings: &Settings,
+        limiter: Arc<Limiter>,
+        blocks: Arc<Blocks>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let server = &settings.server;
         Gate {
             limiter,
+            blocks,
             metrics,
             trusted: server.trusted_proxies.iter().filter_map(|text| parse_network(text)).collect(),
             forwarded_by: ForwardedBy::parse(&server.forwarded_header).expect("validated with the settings"),
@@ -69,8 +76,12 @@ impl Gate {
         Caller { address, request_id: request_id(&head.headers) }
     }
 
-    /// Refuses a request whose head is larger than allowed.
-    pub fn enter(&self, head: &RequestHead) -> Result<(), Refusal> {
+    /// Refuses a caller who is blocked, and a request whose head is larger than allowed.
+    pub fn enter(&self, head: &RequestHead, caller: &Caller) -> Result<(), Refusal> {
+        if self.blocks.is_blocked(caller.address) {
+            self.metrics.limits().refused("blocked");
+            return Err(Refusal::forbidden("blocked", "this address is blocked"));
+        }
         let bytes: usize =
             head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
         let uri = head.uri.path_and_query().map_or(0, |text| text.as_str().len());
@@ -87,7 +98,7 @@ impl Gate {
 
     /// The same for an upgrade, which also needs an allowed origin, and is a connection attempt.
     pub fn enter_upgrade(&self, head: &RequestHead, caller: &Caller) -> Result<Attempt, Refusal> {
-        self.enter(head)?;
+        self.enter(head, caller)?;
         if !self.allows_origin(&head.headers) {
             self.metrics.limits().refused("forbidden_origin");
             let detail = "pages of this origin may not connect: see cors.allowed_origins";

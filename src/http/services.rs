@@ -6,6 +6,7 @@ use actix_web::{HttpRequest, web};
 use super::gate::Gate;
 use crate::fleets::Fleets;
 use crate::identity::{KeyRing, Tickets};
+use crate::limits::Blocks;
 use crate::log::EventLog;
 use crate::publishing::Publisher;
 use crate::rooms::Workers;
@@ -34,6 +35,8 @@ pub struct Services {
     pub publisher: Publisher,
     /// What every request passes, and the limits.
     pub gate: Arc<Gate>,
+    /// Who may not connect.
+    pub blocks: Arc<Blocks>,
     /// The worker threads.
     pub workers: Arc<Workers>,
     /// The engine's metrics.

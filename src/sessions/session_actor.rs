@@ -14,7 +14,7 @@ use super::{Capabilities, Grant, SendQueue};
 use crate::actor_kit::{Counted, Port};
 use crate::domain::{Cursor, Selector, TenantId};
 use crate::identity::{self, KeyRing};
-use crate::limits::Admission;
+use crate::limits::{Admission, Blocks};
 use crate::log::{EventLog, LogError, Page, PageLimit, TenantLog};
 use crate::rooms::{Attach, Attached, ConnectionId, Hello, Joined, Notice, Principal, Rooms, SessionHandle};
 use crate::telemetry::Metrics;
@@ -32,6 +32,8 @@ pub struct SessionContext {
     pub keys: Arc<KeyRing>,
     /// What sessions can have done for their clients.
     pub capabilities: Rc<dyn Capabilities>,
+    /// Who may not connect.
+    pub blocks: Arc<Blocks>,
     /// The worker's registry.
     pub rooms: Rooms,
     /// The engine's metrics.
@@ -85,7 +87,7 @@ pub struct SessionActor {
     port: Option<Port<SessionActor>>,
     pub(super) log: Option<Arc<TenantLog>>,
     request: Option<Box<SessionRequest>>,
-    pub(super) about: About,
+    pub(super) about: Rc<About>,
     pub(super) who: identity::Principal,
     /// Whether it hears live events; otherwise it is catching up.
     pub(super) is_live: bool,
@@ -104,7 +106,7 @@ impl SessionActor {
         queue: Rc<SendQueue>,
     ) -> Port<SessionActor> {
         context.metrics.connected(request.transport, request.tenant.as_str());
-        let about = About::new(&request);
+        let about = Rc::new(About::new(&request));
         about.log_connected(request.grants.len());
         let actor = SessionActor {
             session: Session::new(request.grants.clone()),
@@ -151,6 +153,7 @@ impl SessionActor {
             cursor: request.cursor,
             hello: request.hello,
             principal: request.principal,
+            about: self.about.clone(),
             handle: Box::new(port),
         };
         self.admission = Some(request.admission);
@@ -162,6 +165,9 @@ impl SessionActor {
         if self.context.keys.by_id(&key_id).is_none() {
             // revoked between the check of its credentials and now: the revocation did not find it
             return self.leave(CloseCode::Unauthenticated, context);
+        }
+        if self.context.blocks.is_blocked(self.about.peer) {
+            return self.leave(CloseCode::Forbidden, context);
         }
         match attached {
             Ok(Attached::Live) => self.went_live(context),

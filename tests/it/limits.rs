@@ -2,6 +2,7 @@
 
 mod addresses;
 mod attempts;
+mod block_list;
 mod connections;
 mod gate;
 mod rates;

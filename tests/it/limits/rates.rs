@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{event, refusals, retry_after};
-use crate::support::{Server, ServerOptions};
+use crate::support::{Server, ServerOptions, eventually};
 
 fn batch(topic: &str, count: usize) -> Value {
     json!({"events": vec![event(topic); count]})
@@ -73,4 +73,29 @@ async fn a_tenants_quota_of_events_is_its_own() {
     assert_eq!(operator.metric("bongsu_tenant_events_total{tenant=\"default\"}").await, 6.0);
     assert_eq!(operator.metric("bongsu_tenant_events_total{tenant=\"other\"}").await, 1.0);
     assert_eq!(refusals(&server, "tenant_events").await, 1.0);
+}
+
+#[tokio::test]
+async fn limits_are_reread_on_sighup() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("bongsu.toml");
+    let write = |burst: u32| {
+        let text = format!("[limits]\nkey_commands_per_s = 1\nkey_commands_burst = {burst}\n");
+        std::fs::write(&file, text).expect("written");
+    };
+    write(1);
+    let args = vec!["--config".to_owned(), file.to_string_lossy().into_owned()];
+    let server = Server::with(ServerOptions { args, ..ServerOptions::default() });
+    let (api, reading) = (server.api(), json!({"fleet_id": "FLT-A01", "new_ei": 1}));
+    api.post("/v2/fleet/ei-update", &reading).await.expect(200);
+    retry_after(&api.post("/v2/fleet/ei-update", &reading).await, "commands");
+    write(1000);
+    server.signal("HUP");
+    eventually("the new limits", async || {
+        (api.post("/v2/fleet/ei-update", &reading).await.status == 200).then_some(())
+    })
+    .await;
+    for _ in 0..20 {
+        api.post("/v2/fleet/ei-update", &reading).await.expect(200);
+    }
 }

@@ -1,0 +1,11 @@
+use crate::http::Services;
+use crate::limits::Rules;
+use crate::settings::Settings;
+
+/// Puts in force what may change while serving; whatever of it cannot be read stays as it was.
+pub(super) fn reload(services: &Services, settings: &Settings) {
+    services.gate.limiter.set_rules(Rules::of(settings));
+    if let Err(problem) = services.blocks.read_file(&settings.limits.block_list_file) {
+        tracing::error!(problem, "the block list's file could not be reread; nothing of it changed");
+    }
+}
