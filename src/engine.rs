@@ -10,6 +10,7 @@ mod reload;
 mod run;
 mod server;
 mod shutdown;
+mod tls;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -61,6 +62,8 @@ pub enum StartError {
 pub struct Started {
     /// Where it serves.
     pub address: SocketAddr,
+    /// Whether it serves TLS.
+    pub is_tls: bool,
     /// Where it serves open metrics, if anywhere.
     pub metrics_address: Option<SocketAddr>,
     /// The key made at the first start of a data directory.

@@ -56,6 +56,10 @@ section!(Server {
     max_header_bytes: usize,
     trusted_proxies: Vec<String>,
     forwarded_header: String,
+    tls_cert: String,
+    tls_key: String,
+    tls_handshake_timeout_ms: u64,
+    require_tls: bool,
 });
 section!(Storage {
     data_dir: String,

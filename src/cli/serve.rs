@@ -80,7 +80,8 @@ fn announce(started: &Started, json: bool) -> anyhow::Result<()> {
         }
         writeln!(out, "{line}")?;
     } else {
-        writeln!(out, "Bongsu serves on http://{}", started.address)?;
+        let scheme = if started.is_tls { "https" } else { "http" };
+        writeln!(out, "Bongsu serves on {scheme}://{}", started.address)?;
         match &started.first_key {
             Some(first) => write!(out, "{}", first_steps(started, first))?,
             None => writeln!(

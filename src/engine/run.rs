@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use super::tls::Certificate;
 use super::{FirstKey, StartError, Started, blocks, first_key, reload, server, shutdown};
 use crate::clock::{Clock, random_u64};
 use crate::domain::Decimal;
@@ -44,6 +45,7 @@ struct Foundation {
     services: Services,
     first_key: Option<FirstKey>,
     lock: ServeLock,
+    certificate: Option<Arc<Certificate>>,
 }
 
 /// The engine's thread: starts, reports, waits for its end, stops.
@@ -70,10 +72,11 @@ pub(super) fn run(
     let revocations = handle.spawn(watch_revocations(foundation.services.clone()));
     let block_list = handle.spawn(blocks::watch(foundation.services.clone()));
     actix_rt::System::new().block_on(async {
-        match server::start(&foundation.services) {
+        match server::start(&foundation.services, foundation.certificate.as_ref()) {
             Ok(serving) => {
                 let started = Started {
                     address: serving.address,
+                    is_tls: foundation.certificate.is_some(),
                     metrics_address: serving.metrics_address,
                     first_key: foundation.first_key.clone(),
                     metrics: foundation.services.metrics.clone(),
@@ -81,7 +84,7 @@ pub(super) fn run(
                 let _ = report.send(Ok(started));
                 // ends with its owner
                 while let Some(settings) = reloads.recv().await {
-                    reload::reload(&foundation.services, &settings);
+                    reload::reload(&foundation.services, foundation.certificate.as_deref(), &settings);
                 }
                 shutdown::shutdown(&foundation.services, serving).await;
             }
@@ -103,6 +106,7 @@ async fn lay(settings: Settings, options: StartOptions) -> Result<Foundation, St
                 .into(),
         ));
     }
+    let certificate = Certificate::load(&settings)?;
     let clock = Clock::system();
     let data_dir = PathBuf::from(&settings.storage.data_dir);
     std::fs::create_dir_all(&data_dir)
@@ -126,7 +130,7 @@ async fn lay(settings: Settings, options: StartOptions) -> Result<Foundation, St
         keys.refresh().await?;
     }
     let services = assemble(settings, options, (database, data_dir), clock, keys).await?;
-    Ok(Foundation { services, first_key: own_first_key, lock })
+    Ok(Foundation { services, first_key: own_first_key, lock, certificate })
 }
 
 async fn assemble(

@@ -62,7 +62,7 @@ impl Gate {
             origins: settings.cors.allowed_origins.clone(),
             max_headers: server.max_headers,
             max_header_bytes: server.max_header_bytes,
-            is_tls: false,
+            is_tls: !server.tls_cert.is_empty(),
         }
     }
 

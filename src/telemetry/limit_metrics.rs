@@ -30,6 +30,7 @@ pub struct LimitMetrics {
     buckets: Gauge,
     delayed: Gauge,
     blocked: Gauge,
+    handshakes: Family<Reason, Counter>,
     tenant_events: Family<Tenant, Counter>,
 }
 
@@ -40,6 +41,7 @@ impl LimitMetrics {
             buckets: Gauge::default(),
             delayed: Gauge::default(),
             blocked: Gauge::default(),
+            handshakes: Family::default(),
             tenant_events: Family::default(),
         };
         registry.register("limited", "Requests and connections refused for a limit", own.refused.clone());
@@ -49,6 +51,7 @@ impl LimitMetrics {
             "Answers to failures that are being delayed",
             own.delayed.clone(),
         );
+        registry.register("tls_failures", "TLS handshakes that came to nothing", own.handshakes.clone());
         registry.register("blocked_networks", "Networks on the block list", own.blocked.clone());
         registry.register(
             "tenant_events",
@@ -59,12 +62,20 @@ impl LimitMetrics {
         for reason in REASONS {
             own.refused.get_or_create_owned(&Reason { reason });
         }
+        for reason in ["timeout", "refused"] {
+            own.handshakes.get_or_create_owned(&Reason { reason });
+        }
         own
     }
 
     /// A request or connection was refused for a limit.
     pub fn refused(&self, reason: &'static str) {
         self.refused.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// A TLS handshake came to nothing.
+    pub fn handshake_failed(&self, reason: &'static str) {
+        self.handshakes.get_or_create(&Reason { reason }).inc();
     }
 
     /// What the limits hold at this moment.

@@ -47,6 +47,8 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("actix_web", &["http", "engine", "sessions/sse.rs"]),
     ("actix_http", &["http", "engine", "sessions/ws.rs"]),
     ("actix_codec", &["http", "engine", "sessions/ws.rs"]),
+    ("actix_tls", &["engine"]),
+    ("rustls", &["engine", "cli"]),
     ("diesel", &["storage"]),
     ("diesel_async", &["storage"]),
     ("reqwest", &["cli"]),

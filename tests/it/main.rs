@@ -20,4 +20,5 @@ mod recovery;
 mod retryable_refusals;
 mod slow_clients;
 mod storage;
+mod tls;
 mod websocket;
