@@ -20,6 +20,7 @@ mod sse;
 mod waiting;
 mod ws;
 
+pub use about::About;
 pub use assembly::Message;
 pub use capabilities::{Answer, Capabilities};
 pub use requests::{Ack, Auth, BadRequest, Command, Op, Refused, Request, reply, too_many_topics};

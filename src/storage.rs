@@ -19,7 +19,7 @@ pub mod sqlite;
 pub use database::{Database, DatabaseOptions, ServeLock, check_writable};
 pub use error::StoreError;
 pub use log_store::{LogTx, OldestRow, TenantRow};
-pub use records::{ApiKeyRow, FleetRow, IdempotencyRow, LogRow, OutboxRow, ReadingRow, TicketRow};
+pub use records::{ApiKeyRow, BlockRow, FleetRow, IdempotencyRow, LogRow, OutboxRow, ReadingRow, TicketRow};
 pub use runtime::StorageRuntime;
 
 #[doc(hidden)]

@@ -13,7 +13,7 @@ use super::auth::authenticate;
 use super::services::services;
 use crate::domain::{Refusal, RefusalKind};
 use crate::identity::{Principal, hash_hex};
-use crate::wire::parse;
+use crate::wire::{self, parse};
 
 /// A JSON request body from somebody known: bounded in bytes and time, unknown fields refused by name.
 ///
@@ -38,11 +38,16 @@ impl<T: DeserializeOwned + 'static> FromRequest for JsonBody<T> {
             let services = services(&request);
             let limits = &services.settings.server;
             is_json(&request)?;
+            // publishes are charged by their handlers, event by event
+            if !request.path().starts_with("/v2/events") {
+                services.gate.limiter.commands(&principal, 1)?;
+            }
             let patience = Duration::from_millis(limits.request_body_timeout_ms);
             let read = tokio::time::timeout(patience, read(payload, &request, limits.max_body_bytes)).await;
             let bytes = read.map_err(|_| {
                 Refusal::new(RefusalKind::Timeout, "body_timeout", "the request body did not arrive in time")
             })??;
+            shallow(&bytes, services.settings.limits.json_depth)?;
             Ok(JsonBody { principal, value: parse(&bytes)?, hash: hash_hex(&bytes) })
         })
     }
@@ -78,4 +83,12 @@ async fn read(mut payload: Payload, request: &HttpRequest, limit: usize) -> Resu
         body.extend_from_slice(&chunk);
     }
     Ok(body.freeze())
+}
+
+fn shallow(bytes: &[u8], limit: usize) -> Result<(), Refusal> {
+    if wire::is_deeper_than(bytes, limit) {
+        let detail = format!("the request body is nested more than {limit} deep");
+        return Err(Refusal::new(RefusalKind::Malformed, "too_deep", detail));
+    }
+    Ok(())
 }

@@ -33,6 +33,7 @@ impl Capabilities for SessionCapabilities {
     fn command(&self, principal: Principal, command: Command) -> LocalBoxFuture<'static, Answer> {
         let services = self.0.clone();
         Box::pin(async move {
+            services.gate.limiter.commands(&principal, 1)?;
             let body = command.data.get().as_bytes();
             let key = |path: &str| {
                 let hash = hash_hex(body);
@@ -57,7 +58,10 @@ impl Capabilities for SessionCapabilities {
 
     fn ack(&self, principal: Principal, ack: Ack) -> LocalBoxFuture<'static, Answer> {
         let services = self.0.clone();
-        Box::pin(async move { answer(&acks::take(&services, &principal, ack).await?) })
+        Box::pin(async move {
+            services.gate.limiter.commands(&principal, 1)?;
+            answer(&acks::take(&services, &principal, ack).await?)
+        })
     }
 }
 

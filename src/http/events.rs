@@ -45,7 +45,7 @@ pub struct BatchAnswer {
     responses(
         (status = 202, body = Published), (status = 400, body = ProblemBody), (status = 401, body = ProblemBody),
         (status = 403, body = ProblemBody), (status = 409, body = ProblemBody), (status = 413, body = ProblemBody),
-        (status = 422, body = ProblemBody), (status = 503, body = ProblemBody),
+        (status = 422, body = ProblemBody), (status = 429, body = ProblemBody), (status = 503, body = ProblemBody),
     )
 )]
 #[post("/v2/events")]
@@ -63,7 +63,8 @@ pub async fn publish(request: HttpRequest, body: JsonBody<Publish>) -> Result<Ht
     params(("Idempotency-Key" = Option<String>, Header, description = "a repeated request gets the stored answer")),
     responses(
         (status = 202, body = BatchAnswer), (status = 400, body = ProblemBody), (status = 401, body = ProblemBody),
-        (status = 409, body = ProblemBody), (status = 422, body = ProblemBody), (status = 503, body = ProblemBody),
+        (status = 409, body = ProblemBody), (status = 422, body = ProblemBody), (status = 429, body = ProblemBody),
+        (status = 503, body = ProblemBody),
     )
 )]
 #[post("/v2/events/batch")]

@@ -159,7 +159,7 @@ pub struct History {
     responses(
         (status = 200, body = Updated), (status = 400, body = ProblemBody), (status = 401, body = ProblemBody),
         (status = 403, body = ProblemBody), (status = 409, body = ProblemBody), (status = 422, body = ProblemBody),
-        (status = 503, body = ProblemBody),
+        (status = 429, body = ProblemBody), (status = 503, body = ProblemBody),
     )
 )]
 #[post("/v2/fleet/ei-update")]
@@ -192,7 +192,8 @@ pub async fn update_one(
     params(("Idempotency-Key" = Option<String>, Header, description = "a repeated request gets the stored answer")),
     responses(
         (status = 200, body = EiBatchAnswer), (status = 400, body = ProblemBody), (status = 401, body = ProblemBody),
-        (status = 403, body = ProblemBody), (status = 422, body = ProblemBody), (status = 503, body = ProblemBody),
+        (status = 403, body = ProblemBody), (status = 422, body = ProblemBody), (status = 429, body = ProblemBody),
+        (status = 503, body = ProblemBody),
     )
 )]
 #[post("/v2/fleet/ei-update/batch")]
@@ -203,6 +204,8 @@ pub async fn update_ei_batch(request: HttpRequest, body: JsonBody<EiBatch>) -> R
     if body.value.updates.is_empty() || body.value.updates.len() > MAX_BATCH {
         return Err(Refusal::invalid("updates", format!("must be 1-{MAX_BATCH}")).into());
     }
+    // the first is charged as any command is
+    services.gate.limiter.commands(principal, body.value.updates.len() - 1)?;
     let checked: Vec<Result<NewReading, Refusal>> =
         body.value.updates.iter().map(|raw| parse::<EiReading>(raw.get().as_bytes())?.check()).collect();
     let readings: Vec<NewReading> = checked.iter().flatten().cloned().collect();

@@ -20,6 +20,7 @@ pub fn routes(config: &mut ServiceConfig<'_>) {
     super::events::routes(config);
     super::fleets::routes(config);
     super::keys::routes(config);
+    super::block_list::routes(config);
     super::health::routes(config);
     super::metrics::routes(config);
     config.service(openapi_document);

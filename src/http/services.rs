@@ -3,8 +3,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use actix_web::{HttpRequest, web};
 
+use super::gate::Gate;
 use crate::fleets::Fleets;
 use crate::identity::{KeyRing, Tickets};
+use crate::limits::Blocks;
 use crate::log::EventLog;
 use crate::publishing::Publisher;
 use crate::rooms::Workers;
@@ -31,6 +33,10 @@ pub struct Services {
     pub fleets: Fleets,
     /// Publishes events.
     pub publisher: Publisher,
+    /// What every request passes, and the limits.
+    pub gate: Arc<Gate>,
+    /// Who may not connect.
+    pub blocks: Arc<Blocks>,
     /// The worker threads.
     pub workers: Arc<Workers>,
     /// The engine's metrics.

@@ -6,6 +6,7 @@ use actix_web::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, USER_AGENT};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, ResponseError, get};
 
 use super::auth::{authenticate, count_failure};
+use super::gate;
 use super::problem::ProblemBody;
 use super::query::Query;
 use super::services::services;
@@ -114,6 +115,7 @@ async fn open(
     if services.is_draining() {
         return Err(Refusal::new(RefusalKind::Unavailable, "draining", "this node is draining"));
     }
+    gate::opening(request)?;
     let query = Query::of(request)?;
     // whoever cannot be identified learns nothing about the parameters
     let principal = match query.get("ticket") {
@@ -128,6 +130,7 @@ async fn open(
     let selectors = within_limit(selectors?, services.settings.sessions.max_topics)?;
     let tenant = principal.tenant()?.clone();
     let grants = count_failure(request, grants(&principal, selectors))?;
+    let admission = gate::admit(request, &principal)?;
     let id = services.next_connection();
     if let Some(ticket_id) = &principal.ticket_id {
         services.workers.replace_ticket(ticket_id, id);
@@ -145,8 +148,9 @@ async fn open(
         },
         who: principal,
         transport: "sse",
-        peer: request.peer_addr().map(|address| address.ip()),
+        peer: gate::caller(request).address,
         user_agent: header(request, USER_AGENT.as_str()).unwrap_or_default().to_owned(),
+        admission,
     };
     let worker = request.app_data::<Rc<WorkerContext>>().expect("set by the engine");
     let queue = Rc::new(SendQueue::new(framing, worker.limits, worker.queues.clone()));
@@ -224,7 +228,8 @@ fn refuse(request: &HttpRequest, refusal: Refusal) -> HttpResponse {
     if !header(request, ACCEPT.as_str()).is_some_and(|accept| accept.contains("text/event-stream")) {
         return Problem(refusal).error_response();
     }
-    let retry = crate::clock::jittered(code.default_retry(), 1.0);
+    let (delay, spread) = refusal.retry_after.map_or((code.default_retry(), 1.0), |after| (after, 0.2));
+    let retry = crate::clock::jittered(delay, spread);
     event_stream(&mut HttpResponse::Ok()).body(Dialect::Sse.close(code, retry))
 }
 

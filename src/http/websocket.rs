@@ -1,3 +1,4 @@
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -6,16 +7,20 @@ use actix_codec::{AsyncRead, AsyncWrite, Framed};
 use actix_http::body::BodySize;
 use actix_http::{ConnectionType, HttpMessage, Request, Response, h1, ws};
 use actix_web::http::StatusCode;
-use actix_web::http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, USER_AGENT, WWW_AUTHENTICATE};
+use actix_web::http::header::{
+    CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, USER_AGENT, WWW_AUTHENTICATE,
+};
 use futures_util::SinkExt;
 use futures_util::future::LocalBoxFuture;
 
-use super::problem::{ProblemBody, status};
+use super::gate::Caller;
+use super::problem::{ProblemBody, retry_after_s, status};
 use super::query::Query;
 use super::streams::{WorkerContext, hello, within_limit};
 use super::{Services, auth};
 use crate::domain::{Cursor, Refusal, RefusalKind, Selector};
 use crate::identity::Principal;
+use crate::limits::Attempt;
 use crate::rooms::Principal as SessionPrincipal;
 use crate::sessions::{
     Auth, Doorkeeper, Refused, SendQueue, SessionActor, SessionInbox, SessionRequest, Slot, WsConnection,
@@ -39,21 +44,25 @@ pub async fn websocket<Io: AsyncRead + AsyncWrite + Unpin>(
     mut framed: Framed<Io, h1::Codec>,
 ) -> Option<NativeConnection<Io>> {
     let started = Instant::now();
+    let caller = services.gate.caller(request.head());
     let answered = |status: StatusCode| {
         let path = if request.path() == PATH { PATH } else { "none" };
-        services.metrics.http_answered(path, "GET", status.as_u16(), started.elapsed().as_secs_f64());
+        let (status, seconds) = (status.as_u16(), started.elapsed().as_secs_f64());
+        services.metrics.http_answered(path, "GET", status, seconds);
+        let request_id = caller.request_id.to_str().unwrap_or_default();
+        tracing::debug!(request_id, ip = %caller.address, path = request.path(), status, seconds, "answered");
     };
-    let (caller, wishes) = (Caller::of(&request), Wishes::default());
-    let mut door = Door { services: services.clone(), worker, caller, wishes };
-    let visitor = match door.judge(&request).await {
+    let mut door = Door::new(services.clone(), worker, &request, caller.clone());
+    let visitor = match door.open(&request).await {
         Ok(visitor) => visitor,
         Err(refusal) => {
             answered(status(refusal.kind));
-            refuse(&mut framed, &refusal).await;
+            refuse(&mut framed, &refusal, |headers| services.gate.finish(headers, &caller)).await;
             return None;
         }
     };
-    let response = ws::handshake_response(request.head()).finish().drop_body();
+    let mut response = ws::handshake_response(request.head()).finish().drop_body();
+    services.gate.finish(response.headers_mut(), &caller);
     // a client that went away meanwhile needs no connection
     framed.send(h1::Message::Item((response, BodySize::None))).await.ok()?;
     answered(StatusCode::SWITCHING_PROTOCOLS);
@@ -69,23 +78,6 @@ enum Visitor {
     Stranger,
 }
 
-/// What is told of a client by its request's head.
-#[derive(Clone)]
-struct Caller {
-    peer: Option<std::net::IpAddr>,
-    user_agent: String,
-}
-
-impl Caller {
-    fn of(request: &Request) -> Self {
-        let user_agent = request.headers().get(USER_AGENT).and_then(|value| value.to_str().ok());
-        Caller {
-            peer: request.peer_addr().map(|address| address.ip()),
-            user_agent: user_agent.unwrap_or_default().to_owned(),
-        }
-    }
-}
-
 /// What a connection is to hear from the start, by its request's query.
 #[derive(Clone, Default)]
 struct Wishes {
@@ -98,10 +90,39 @@ struct Door {
     services: Services,
     worker: Rc<WorkerContext>,
     caller: Caller,
+    user_agent: String,
     wishes: Wishes,
+    /// Counted until the client has said who it is.
+    attempt: Rc<Cell<Option<Attempt>>>,
 }
 
 impl Door {
+    fn new(services: Services, worker: Rc<WorkerContext>, request: &Request, caller: Caller) -> Self {
+        let user_agent = request.headers().get(USER_AGENT).and_then(|value| value.to_str().ok());
+        let user_agent = user_agent.unwrap_or_default().to_owned();
+        Door { services, worker, caller, user_agent, wishes: Wishes::default(), attempt: Rc::default() }
+    }
+
+    /// What the app's middleware does for other requests, then the judgement.
+    async fn open(&mut self, request: &Request) -> Result<Visitor, Refusal> {
+        let gate = self.services.gate.clone();
+        let attempt = gate.enter_upgrade(request.head(), &self.caller)?;
+        match self.judge(request).await {
+            Ok(Visitor::Stranger) => {
+                self.attempt.set(Some(attempt));
+                Ok(Visitor::Stranger)
+            }
+            Ok(known) => {
+                attempt.give_back();
+                Ok(known)
+            }
+            Err(refusal) => {
+                let settled = gate.settle(&self.caller, Some(attempt), status(refusal.kind)).await;
+                Err(settled.err().unwrap_or(refusal))
+            }
+        }
+    }
+
     async fn judge(&mut self, request: &Request) -> Result<Visitor, Refusal> {
         if request.path() != PATH {
             let detail = "there is no WebSocket at this path";
@@ -154,6 +175,7 @@ impl Door {
         cursor: Option<Cursor>,
     ) -> Result<SessionRequest, Refusal> {
         let services = &self.services;
+        let admission = services.gate.limiter.admit(&principal, self.caller.address)?;
         let (mut grants, mut refused) = (Vec::with_capacity(selectors.len()), Vec::new());
         for selector in selectors {
             match self.worker.sessions.capabilities.grant(&principal, &selector) {
@@ -178,8 +200,9 @@ impl Door {
             },
             who: principal,
             transport: "websocket",
-            peer: self.caller.peer,
-            user_agent: self.caller.user_agent.clone(),
+            peer: self.caller.address,
+            user_agent: self.user_agent.clone(),
+            admission,
         })
     }
 
@@ -221,16 +244,34 @@ impl Doorkeeper for Door {
     ) -> LocalBoxFuture<'static, Result<(), Refusal>> {
         let door = self.clone();
         Box::pin(async move {
-            let topics = [door.wishes.topics.clone(), auth.topics.unwrap_or_default()].concat();
-            let selectors = door.read(&topics)?;
-            let principal = auth::of_secret(&door.services, &auth.token).await;
-            let principal = auth::counted(&door.services, principal)?;
-            let cursor = auth.cursor.as_deref().map(Cursor::read).or(door.wishes.cursor);
-            let request = door.request(principal, selectors, cursor)?;
+            let request = match door.identify(auth).await {
+                Ok(request) => request,
+                // it may try again
+                Err(refusal) if matches!(refusal.kind, RefusalKind::Malformed | RefusalKind::Invalid) => {
+                    return Err(refusal);
+                }
+                Err(refusal) => {
+                    let (attempt, status) = (door.attempt.take(), status(refusal.kind));
+                    let settled = door.services.gate.settle(&door.caller, attempt, status).await;
+                    return Err(settled.err().unwrap_or(refusal));
+                }
+            };
+            door.attempt.take().into_iter().for_each(Attempt::give_back);
             let session = SessionActor::open(door.worker.sessions.clone(), request, queue);
             *slot.borrow_mut() = Some(session);
             Ok(())
         })
+    }
+}
+
+impl Door {
+    async fn identify(&self, auth: Auth) -> Result<SessionRequest, Refusal> {
+        let topics = [self.wishes.topics.clone(), auth.topics.unwrap_or_default()].concat();
+        let selectors = self.read(&topics)?;
+        let principal = auth::of_secret(&self.services, &auth.token).await;
+        let principal = auth::counted(&self.services, principal)?;
+        let cursor = auth.cursor.as_deref().map(Cursor::read).or(self.wishes.cursor);
+        self.request(principal, selectors, cursor)
     }
 }
 
@@ -247,7 +288,11 @@ fn expect_auth(slot: &Slot, queue: &Rc<SendQueue>, patience: Duration) {
     });
 }
 
-async fn refuse<Io: AsyncRead + AsyncWrite + Unpin>(framed: &mut Framed<Io, h1::Codec>, refusal: &Refusal) {
+async fn refuse<Io: AsyncRead + AsyncWrite + Unpin>(
+    framed: &mut Framed<Io, h1::Codec>,
+    refusal: &Refusal,
+    finish: impl FnOnce(&mut HeaderMap),
+) {
     let body = serde_json::to_vec(&ProblemBody::new(refusal)).expect("a problem is plain data");
     let mut response = Response::new(status(refusal.kind)).drop_body();
     let headers = response.headers_mut();
@@ -257,10 +302,11 @@ async fn refuse<Io: AsyncRead + AsyncWrite + Unpin>(framed: &mut Framed<Io, h1::
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"bongsu\""));
         }
         RefusalKind::Unavailable | RefusalKind::RateLimited => {
-            headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+            headers.insert(RETRY_AFTER, retry_after_s(refusal).into());
         }
         _ => {}
     }
+    finish(headers);
     response.head_mut().set_connection_type(ConnectionType::Close);
     let sent = async {
         framed.feed(h1::Message::Item((response, BodySize::Sized(body.len() as u64)))).await?;

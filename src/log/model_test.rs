@@ -22,7 +22,7 @@ use crate::domain::{Class, Cursor, Epoch, EventName, Position, Selector, TenantI
 use crate::rooms::{
     Attach, Attached, Hello, Joined, Notice, Principal, Registry, RegistryOptions, SessionHandle,
 };
-use crate::sessions::{Grant, QueueLimits, QueueMetrics, SendQueue, Session, Step};
+use crate::sessions::{About, Grant, QueueLimits, QueueMetrics, SendQueue, Session, Step};
 use crate::telemetry::Metrics;
 use crate::wire::{Audience, CloseCode, Content, Event, EventParts, Framing, SseDecoder, SseMessage};
 
@@ -267,6 +267,16 @@ impl World {
                 max_topics: 0,
             },
             principal: Principal { key_id: "key".into(), ticket_id: None },
+            about: Rc::new(About {
+                id: self.connections,
+                connection_id: "".into(),
+                tenant: self.log.tenant().clone(),
+                user_id: None,
+                transport: "sse",
+                peer: std::net::Ipv4Addr::LOCALHOST.into(),
+                user_agent: "".into(),
+                opened: self.now,
+            }),
             handle: Box::new(Handle(notices.clone())),
         };
         let mut session = Session::new(grants);

@@ -1,3 +1,4 @@
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -5,6 +6,7 @@ use serde::Serialize;
 use super::{Publish, PublishLimits, prepare};
 use crate::domain::{Position, Refusal, RefusalKind};
 use crate::identity::Principal;
+use crate::limits::Limiter;
 use crate::log::{AppendRequest, Appended, EventLog, Idempotency, NewEvent};
 
 /// The answer to a publish.
@@ -24,14 +26,15 @@ pub struct Published {
 #[derive(Clone)]
 pub struct Publisher {
     log: EventLog,
+    limiter: Arc<Limiter>,
     limits: PublishLimits,
     keep_answers: Duration,
 }
 
 impl Publisher {
     /// `keep_answers`: how long the answer to an `Idempotency-Key` is repeated.
-    pub fn new(log: EventLog, limits: PublishLimits, keep_answers: Duration) -> Self {
-        Publisher { log, limits, keep_answers }
+    pub fn new(log: EventLog, limiter: Arc<Limiter>, limits: PublishLimits, keep_answers: Duration) -> Self {
+        Publisher { log, limiter, limits, keep_answers }
     }
 
     /// Publishes one event; `key` is its `Idempotency-Key` with the hash of the request.
@@ -42,6 +45,7 @@ impl Publisher {
         key: Option<(String, String)>,
     ) -> Result<Published, Refusal> {
         let group = prepare(publish, principal, &self.limits)?;
+        self.limiter.publishes(principal, group.iter().map(|event| &event.topic))?;
         let outcome = self.append(principal, vec![group], key).await?;
         outcome.into_iter().next().unwrap_or_else(|| Err(lost()))
     }
@@ -56,6 +60,8 @@ impl Publisher {
         let prepared: Vec<Result<Vec<NewEvent>, Refusal>> =
             events.into_iter().map(|event| prepare(event?, principal, &self.limits)).collect();
         let groups = prepared.iter().flatten().cloned().collect();
+        let topics: Vec<_> = prepared.iter().flatten().flatten().map(|event| &event.topic).collect();
+        self.limiter.publishes(principal, topics.into_iter())?;
         let mut outcomes = self.append(principal, groups, key).await?.into_iter();
         let answer = |item: Result<_, _>| item.and_then(|_| outcomes.next().unwrap_or_else(|| Err(lost())));
         Ok(prepared.into_iter().map(answer).collect())

@@ -1,12 +1,13 @@
 //! What a session and its worker's registry tell each other.
 
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::domain::{Cursor, Position};
 use crate::log::TenantLog;
-use crate::sessions::{Grant, SendQueue};
+use crate::sessions::{About, Grant, SendQueue};
 use crate::wire::CloseCode;
 
 /// Names a connection within its process.
@@ -70,6 +71,8 @@ pub struct Attach {
     pub hello: Hello,
     /// Its credentials.
     pub principal: Principal,
+    /// What administrators are told about it.
+    pub about: Rc<About>,
     /// Its actor.
     pub handle: Box<dyn SessionHandle>,
 }
@@ -117,6 +120,27 @@ pub enum Widened {
     NotLive,
     /// The session is over.
     Gone,
+}
+
+/// An open connection, as administrators see it.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    /// Names it within its node, rising with time.
+    pub id: ConnectionId,
+    /// Unique in the cluster.
+    pub connection_id: String,
+    /// The user, when the principal is one.
+    pub user_id: Option<String>,
+    /// Its way in: `sse`, …
+    pub transport: &'static str,
+    /// The client's address.
+    pub address: IpAddr,
+    /// The client's own name.
+    pub user_agent: String,
+    /// How many topics it listens to.
+    pub topics: usize,
+    /// How long it has been open.
+    pub age: Duration,
 }
 
 /// Times that the registry keeps.

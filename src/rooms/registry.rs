@@ -1,4 +1,5 @@
 use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,13 +8,14 @@ use bytes::Bytes;
 use indexmap::IndexMap;
 
 use super::attach::{
-    Attach, Attached, ConnectionId, Joined, Notice, Principal, RegistryOptions, SessionHandle, Widened,
+    Attach, Attached, Connection, ConnectionId, Joined, Notice, Principal, RegistryOptions, SessionHandle,
+    Widened,
 };
 use super::room::Rooms as TenantTopics;
 use crate::clock::{Clock, jittered};
 use crate::domain::{Position, TenantId};
 use crate::log::{Recovery, TenantLog};
-use crate::sessions::{Grant, Pushed, SendQueue, audience_of};
+use crate::sessions::{About, Grant, Pushed, SendQueue, audience_of};
 use crate::telemetry::Metrics;
 use crate::wire::{CloseCode, Dialect, Event, Ready};
 
@@ -26,6 +28,7 @@ struct Entry {
     queue: Rc<SendQueue>,
     handle: Box<dyn SessionHandle>,
     principal: Principal,
+    about: Rc<About>,
     /// Where it stands while it is not live.
     behind: Option<u64>,
     heartbeat_at: Instant,
@@ -97,6 +100,7 @@ impl Registry {
             queue: attach.queue,
             handle: attach.handle,
             principal: attach.principal,
+            about: attach.about,
             behind,
             heartbeat_at: now + self.options.heartbeat,
             expires_at: now + jittered(self.options.max_age, 0.1),
@@ -261,6 +265,33 @@ impl Registry {
             // what waits for somebody who may no longer see it is thrown away
             self.cut(id, CloseCode::Unauthenticated);
         }
+    }
+
+    /// Ends every session from an address that may not connect any more.
+    pub fn end_blocked(&mut self, is_blocked: impl Fn(IpAddr) -> bool) {
+        let blocked = self.sessions.iter().filter(|(_, entry)| is_blocked(entry.about.peer));
+        for id in blocked.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.cut(id, CloseCode::Forbidden);
+        }
+    }
+
+    /// The first `limit` sessions of a tenant after a connection's number, by number.
+    pub fn connections(&self, tenant: &TenantId, after: ConnectionId, limit: usize) -> Vec<Connection> {
+        let own = self.sessions.iter().filter(|(id, entry)| **id > after && entry.tenant == *tenant);
+        let mut own: Vec<_> = own.collect();
+        own.sort_unstable_by_key(|(id, _)| **id);
+        own.truncate(limit);
+        let shown = |(id, entry): (&ConnectionId, &Entry)| Connection {
+            id: *id,
+            connection_id: entry.about.connection_id.to_string(),
+            user_id: entry.about.user_id.as_deref().map(str::to_owned),
+            transport: entry.about.transport,
+            address: entry.about.peer,
+            user_agent: entry.about.user_agent.to_string(),
+            topics: entry.grants.len(),
+            age: entry.about.opened.elapsed(),
+        };
+        own.into_iter().map(shown).collect()
     }
 
     /// Ends other sessions of a ticket that has a newer connection, here or on another worker.

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use actix::{Actor, AsyncContext, Context, Handler, Message};
 
 use super::registry::DRAIN_STEP;
-use super::{Attach, Attached, ConnectionId, Joined, Registry, Widened};
+use super::{Attach, Attached, Connection, ConnectionId, Joined, Registry, Widened};
 use crate::actor_kit::{Counted, Guarded, Port, Probe, SingleFlight};
 use crate::domain::TenantId;
+use crate::limits::Blocks;
 use crate::log::{LogObserver, TenantLog};
 use crate::sessions::Grant;
 use crate::telemetry::Metrics;
@@ -65,6 +66,8 @@ pub enum Order {
         /// Its newest connection.
         newer: ConnectionId,
     },
+    /// End every session from an address that is blocked.
+    EndBlocked(Arc<Blocks>),
     /// End all sessions at an even pace within this time.
     Drain(Duration),
 }
@@ -173,6 +176,7 @@ impl RoomRegistryActor {
             self.rooms.run(|registry| match &order {
                 Order::Revoke(keys) => registry.revoke(keys),
                 Order::ReplaceTicket { ticket_id, newer } => registry.replace_ticket(ticket_id, *newer),
+                Order::EndBlocked(blocks) => registry.end_blocked(|address| blocks.is_blocked(address)),
                 Order::Drain(within) => registry.drain(Instant::now() + *within),
             });
             if let Order::Drain(_) = order {
@@ -211,6 +215,18 @@ struct Look;
 struct Volatile {
     tenant: TenantId,
     event: Arc<Event>,
+}
+
+/// Which sessions of a tenant are held? See [`Registry::connections`].
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Vec<Connection>")]
+pub struct ListConnections {
+    /// Whose.
+    pub tenant: TenantId,
+    /// Those with a greater number.
+    pub after: ConnectionId,
+    /// At most so many.
+    pub limit: usize,
 }
 
 /// How many sessions are held?
@@ -256,6 +272,15 @@ impl Handler<Counted<CountSessions>> for RoomRegistryActor {
     fn handle(&mut self, message: Counted<CountSessions>, _: &mut Self::Context) -> usize {
         message.open();
         self.rooms.run(|registry| registry.len()).unwrap_or_default()
+    }
+}
+
+impl Handler<Counted<ListConnections>> for RoomRegistryActor {
+    type Result = Vec<Connection>;
+
+    fn handle(&mut self, message: Counted<ListConnections>, _: &mut Self::Context) -> Vec<Connection> {
+        let ListConnections { tenant, after, limit } = message.open();
+        self.rooms.run(|registry| registry.connections(&tenant, after, limit)).unwrap_or_default()
     }
 }
 

@@ -2,8 +2,11 @@ use std::collections::HashSet;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-use super::room_registry_actor::{CountSessions, Order, WorkerMail};
+use super::room_registry_actor::{CountSessions, ListConnections, Order, WorkerMail};
+use super::{Connection, ConnectionId};
 use crate::actor_kit::Probe;
+use crate::domain::TenantId;
+use crate::limits::Blocks;
 use crate::log::{LogObserver, TenantLog};
 use crate::telemetry::Metrics;
 use crate::wire::Event;
@@ -28,6 +31,11 @@ impl Workers {
         self.order(&Order::ReplaceTicket { ticket_id: ticket_id.clone(), newer });
     }
 
+    /// Ends every session from an address that is blocked.
+    pub fn end_blocked(&self, blocks: &Arc<Blocks>) {
+        self.order(&Order::EndBlocked(blocks.clone()));
+    }
+
     /// Ends all sessions at an even pace within this time.
     pub fn drain(&self, within: Duration) {
         self.order(&Order::Drain(within));
@@ -40,6 +48,18 @@ impl Workers {
             sum += mail.port().ask(CountSessions).await.unwrap_or_default();
         }
         sum
+    }
+
+    /// The first `limit` sessions of a tenant after a connection's number, by number.
+    pub async fn connections(&self, tenant: &TenantId, after: ConnectionId, limit: usize) -> Vec<Connection> {
+        let mut all = Vec::new();
+        for mail in self.all() {
+            let list = ListConnections { tenant: tenant.clone(), after, limit };
+            all.extend(mail.port().ask(list).await.unwrap_or_default());
+        }
+        all.sort_unstable_by_key(|connection| connection.id);
+        all.truncate(limit);
+        all
     }
 
     /// Whether every worker's event loop turns: answers within `patience`.

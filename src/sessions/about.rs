@@ -8,21 +8,30 @@ use crate::rooms::ConnectionId;
 /// A client's own name is kept and logged up to this length; browsers' take 80 to 140 bytes.
 const USER_AGENT_BYTES: usize = 160;
 
-/// What is said about the connection when it ends; kept while it is open, so in as few bytes as do.
-pub(super) struct About {
+/// What is said about the connection to administrators and when it ends; kept while it is open, so in as few
+/// bytes as do.
+#[derive(Debug)]
+pub struct About {
+    /// Names it within its node.
     pub id: ConnectionId,
-    connection_id: Box<str>,
+    /// Unique in the cluster.
+    pub connection_id: Box<str>,
+    /// Whose events it hears.
     pub tenant: TenantId,
-    user_id: Option<Box<str>>,
+    /// The user, when the principal is one.
+    pub user_id: Option<Box<str>>,
+    /// Its way in: `sse`, …
     pub transport: &'static str,
-    peer: Option<IpAddr>,
-    /// At most [`USER_AGENT_BYTES`], beside a send queue of kilobytes: a line that can be read alone is worth it.
-    user_agent: Box<str>,
-    opened: Instant,
+    /// The client's address, behind trusted proxies.
+    pub peer: IpAddr,
+    /// At most 160 bytes, beside a send queue of kilobytes: a line that can be read alone is worth it.
+    pub user_agent: Box<str>,
+    /// When it was accepted.
+    pub opened: Instant,
 }
 
 impl About {
-    pub fn new(request: &SessionRequest) -> Self {
+    pub(super) fn new(request: &SessionRequest) -> Self {
         let shown = request.user_agent.floor_char_boundary(USER_AGENT_BYTES);
         About {
             id: request.id,
@@ -36,27 +45,27 @@ impl About {
         }
     }
 
-    pub fn log_connected(&self, topics: usize) {
+    pub(super) fn log_connected(&self, topics: usize) {
         tracing::info!(
             connection_id = &*self.connection_id,
             tenant = %self.tenant,
             user_id = self.user_id.as_deref(),
             transport = self.transport,
-            ip = self.peer.map(tracing::field::display),
+            ip = %self.peer,
             user_agent = &*self.user_agent,
             topics,
             "connected"
         );
     }
 
-    pub fn log_disconnected(&self, close: Option<(u16, &'static str)>, bytes: u64) {
+    pub(super) fn log_disconnected(&self, close: Option<(u16, &'static str)>, bytes: u64) {
         let (code, reason) = close.unwrap_or((0, "client_left"));
         tracing::info!(
             connection_id = &*self.connection_id,
             tenant = %self.tenant,
             user_id = self.user_id.as_deref(),
             transport = self.transport,
-            ip = self.peer.map(tracing::field::display),
+            ip = %self.peer,
             user_agent = &*self.user_agent,
             code,
             reason,

@@ -188,7 +188,8 @@ pub fn reply(id: u64, outcome: Result<&str, &Refusal>) -> String {
             for (field, problem) in &refusal.fields {
                 let _ = write!(message, "; {field}: {problem}");
             }
-            let error = ErrorObject { code: refusal.code, message };
+            let retry_after_ms = refusal.retry_after.map(|after| after.as_millis().max(1) as u64);
+            let error = ErrorObject { code: refusal.code, message, retry_after_ms };
             let error = serde_json::to_string(&error).expect("texts are plain data");
             format!("{{\"reply\":{id},\"ok\":false,\"error\":{error}}}")
         }
@@ -199,6 +200,8 @@ pub fn reply(id: u64, outcome: Result<&str, &Refusal>) -> String {
 struct ErrorObject {
     code: &'static str,
     message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after_ms: Option<u64>,
 }
 
 /// More topics than one connection may have.

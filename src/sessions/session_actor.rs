@@ -14,6 +14,7 @@ use super::{Capabilities, Grant, SendQueue};
 use crate::actor_kit::{Counted, Port};
 use crate::domain::{Cursor, Selector, TenantId};
 use crate::identity::{self, KeyRing};
+use crate::limits::{Admission, Blocks};
 use crate::log::{EventLog, LogError, Page, PageLimit, TenantLog};
 use crate::rooms::{Attach, Attached, ConnectionId, Hello, Joined, Notice, Principal, Rooms, SessionHandle};
 use crate::telemetry::Metrics;
@@ -31,6 +32,8 @@ pub struct SessionContext {
     pub keys: Arc<KeyRing>,
     /// What sessions can have done for their clients.
     pub capabilities: Rc<dyn Capabilities>,
+    /// Who may not connect.
+    pub blocks: Arc<Blocks>,
     /// The worker's registry.
     pub rooms: Rooms,
     /// The engine's metrics.
@@ -65,10 +68,12 @@ pub struct SessionRequest {
     pub who: identity::Principal,
     /// Its way in: `sse`, …
     pub transport: &'static str,
-    /// The client's address, for the log.
-    pub peer: Option<IpAddr>,
+    /// The client's address, behind trusted proxies.
+    pub peer: IpAddr,
     /// The client's own name, for the log.
     pub user_agent: String,
+    /// Its place among the connections that may be open.
+    pub admission: Admission,
 }
 
 /// The control plane of one connection, on the worker thread that owns its socket.
@@ -82,12 +87,14 @@ pub struct SessionActor {
     port: Option<Port<SessionActor>>,
     pub(super) log: Option<Arc<TenantLog>>,
     request: Option<Box<SessionRequest>>,
-    pub(super) about: About,
+    pub(super) about: Rc<About>,
     pub(super) who: identity::Principal,
     /// Whether it hears live events; otherwise it is catching up.
     pub(super) is_live: bool,
     /// What a request of the client has under way.
     pub(super) late: Option<Box<Late>>,
+    /// Held until the session has ended.
+    admission: Option<Admission>,
     closed: Option<CloseCode>,
 }
 
@@ -99,7 +106,7 @@ impl SessionActor {
         queue: Rc<SendQueue>,
     ) -> Port<SessionActor> {
         context.metrics.connected(request.transport, request.tenant.as_str());
-        let about = About::new(&request);
+        let about = Rc::new(About::new(&request));
         about.log_connected(request.grants.len());
         let actor = SessionActor {
             session: Session::new(request.grants.clone()),
@@ -112,6 +119,7 @@ impl SessionActor {
             about,
             is_live: false,
             late: None,
+            admission: None,
             closed: None,
         };
         let address = actor.start();
@@ -145,8 +153,10 @@ impl SessionActor {
             cursor: request.cursor,
             hello: request.hello,
             principal: request.principal,
+            about: self.about.clone(),
             handle: Box::new(port),
         };
+        self.admission = Some(request.admission);
         let key_id = attach.principal.key_id.clone();
         let attached = self.context.rooms.attach(attach);
         for Refused { topic, code } in &request.refused {
@@ -155,6 +165,9 @@ impl SessionActor {
         if self.context.keys.by_id(&key_id).is_none() {
             // revoked between the check of its credentials and now: the revocation did not find it
             return self.leave(CloseCode::Unauthenticated, context);
+        }
+        if self.context.blocks.is_blocked(self.about.peer) {
+            return self.leave(CloseCode::Forbidden, context);
         }
         match attached {
             Ok(Attached::Live) => self.went_live(context),

@@ -56,11 +56,15 @@ impl SessionInbox {
                     // before `ready`, which the session sends at its first turn
                     let answer = reply(id, outcome.as_ref().map(|()| "{}"));
                     queue.push_control(websocket::text_frame(&answer));
+                    let retry = outcome.as_ref().err().and_then(|refusal| refusal.retry_after);
                     match outcome.err().map(|refusal| refusal.kind) {
                         None => {}
                         Some(RefusalKind::Unauthenticated) => queue.finish_with(CloseCode::Unauthenticated),
                         Some(RefusalKind::Forbidden) => queue.finish_with(CloseCode::Forbidden),
-                        Some(RefusalKind::RateLimited) => queue.finish_with(CloseCode::RateLimited),
+                        Some(RefusalKind::RateLimited) => {
+                            let code = CloseCode::RateLimited;
+                            queue.finish(code, retry.unwrap_or(code.default_retry()));
+                        }
                         Some(RefusalKind::Unavailable | RefusalKind::Internal) => {
                             queue.finish_with(CloseCode::GoingAway);
                         }

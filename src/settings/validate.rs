@@ -75,7 +75,35 @@ fn between(settings: &Settings) -> Result<(), SettingsError> {
     if settings.cors.allowed_origins.iter().any(|origin| origin != "*" && !origin.contains("://")) {
         return fail("cors.allowed_origins", "must hold origins such as https://app.example".into());
     }
+    let server = &settings.server;
+    if server.tls_cert.is_empty() != server.tls_key.is_empty() {
+        return fail("server.tls_key", "and server.tls_cert need each other".into());
+    }
+    if server.require_tls && server.tls_cert.is_empty() && !is_loopback(&server.bind) {
+        let problem =
+            format!("forbids plain HTTP on {}: set server.tls_cert and server.tls_key", server.bind);
+        return fail("server.require_tls", problem);
+    }
+    if !["x-forwarded-for", "forwarded"].contains(&settings.server.forwarded_header.as_str()) {
+        return fail("server.forwarded_header", "must be \"x-forwarded-for\" or \"forwarded\"".into());
+    }
+    for (key, networks) in [
+        ("limits.exempt", &settings.limits.exempt),
+        ("server.trusted_proxies", &settings.server.trusted_proxies),
+    ] {
+        if let Some(wrong) = networks.iter().find(|text| !is_network(text)) {
+            return fail(key, format!("must hold addresses or networks such as 10.0.0.0/8, holds {wrong:?}"));
+        }
+    }
     grades(settings)
+}
+
+fn is_loopback(bind: &str) -> bool {
+    bind.parse::<std::net::SocketAddr>().is_ok_and(|at| at.ip().is_loopback())
+}
+
+fn is_network(text: &str) -> bool {
+    text.parse::<std::net::IpAddr>().is_ok() || text.parse::<ipnet::IpNet>().is_ok()
 }
 
 fn grades(settings: &Settings) -> Result<(), SettingsError> {
@@ -104,8 +132,8 @@ fn warnings(settings: &Settings) -> Vec<Warning> {
                 .into(),
         );
     }
-    let loopback = settings.server.bind.parse::<std::net::SocketAddr>().is_ok_and(|at| at.ip().is_loopback());
-    if !loopback {
+    let loopback = is_loopback(&settings.server.bind);
+    if !loopback && settings.server.tls_cert.is_empty() {
         warn(format!(
             "server.bind {} is reachable from outside and speaks plain HTTP: put TLS in front",
             settings.server.bind

@@ -6,6 +6,12 @@ pub mod api_keys {
     include!("queries/api_keys.rs");
 }
 
+/// Networks that may not connect.
+pub mod block_list {
+    use super::Conn;
+    include!("queries/block_list.rs");
+}
+
 /// Tickets of clients that cannot send headers.
 pub mod tickets {
     use super::Conn;

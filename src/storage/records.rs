@@ -19,6 +19,17 @@ pub struct ApiKeyRow {
     pub revoked_us: Option<i64>,
 }
 
+/// A network that may not connect.
+#[derive(Clone, Debug, PartialEq, Eq, Queryable, Selectable, Insertable)]
+#[diesel(table_name = schema::block_list)]
+#[expect(missing_docs, reason = "the migrations describe the columns")]
+pub struct BlockRow {
+    pub cidr: String,
+    pub reason: Option<String>,
+    pub created_us: i64,
+    pub expires_us: Option<i64>,
+}
+
 /// A ticket; only its hash is kept.
 #[derive(Clone, Debug, PartialEq, Eq, Queryable, Selectable, Insertable)]
 #[diesel(table_name = schema::tickets)]

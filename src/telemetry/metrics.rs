@@ -11,6 +11,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+use super::limit_metrics::LimitMetrics;
+
 /// A function that brings gauges up to date when they are read.
 pub type Reading = Box<dyn Fn(&Metrics) + Send>;
 
@@ -19,7 +21,7 @@ type GaugeF64 = Gauge<f64, AtomicU64>;
 macro_rules! labels {
     ($name:ident { $($field:ident: $type:ty),+ }) => {
         #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-        struct $name { $($field: $type),+ }
+        pub(super) struct $name { $(pub(super) $field: $type),+ }
     };
 }
 
@@ -71,6 +73,7 @@ pub struct Metrics {
     process_cpu_seconds: GaugeF64,
     process_open_fds: Gauge,
     process_max_fds: Gauge,
+    limits: LimitMetrics,
 }
 
 struct ReadingSlot(Reading);
@@ -201,6 +204,7 @@ impl Default for Metrics {
                 "File descriptors that the process may open; 0: no limit",
                 Gauge::default()
             ),
+            limits: LimitMetrics::new(&mut registry),
             readings: Mutex::default(),
             registry,
         };
@@ -225,6 +229,11 @@ impl Metrics {
             self.log_refused.get_or_create_owned(&Reason { reason });
         }
         self.connects.get_or_create_owned(&Transport { transport: "sse" });
+    }
+
+    /// Those of the limits.
+    pub fn limits(&self) -> &LimitMetrics {
+        &self.limits
     }
 
     /// Adds a function that is called before the metrics are read.

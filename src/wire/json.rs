@@ -55,6 +55,30 @@ fn explain(path: String, error: serde_json::Error) -> Refusal {
     Refusal { code, ..Refusal::invalid(&field, message) }
 }
 
+/// Whether a text's brackets nest deeper than `limit`: `[[1]]` is 2 deep.
+///
+/// Looked at before it is read: what is only passed on (`data` of an event) is never parsed here, and whoever
+/// does so later may not bear any depth.
+pub fn is_deeper_than(text: &[u8], limit: usize) -> bool {
+    let (mut depth, mut quoted, mut escaped) = (0_usize, false, false);
+    for byte in text {
+        match byte {
+            _ if std::mem::take(&mut escaped) => {}
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            b'[' | b'{' if !quoted => {
+                depth += 1;
+                if depth > limit {
+                    return true;
+                }
+            }
+            b']' | b'}' if !quoted => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    false
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -114,6 +138,36 @@ mod tests {
                 if text.starts_with('[') { RefusalKind::Invalid } else { RefusalKind::Malformed },
                 "{text}"
             );
+        }
+    }
+
+    fn depth(value: &serde_json::Value) -> usize {
+        match value {
+            serde_json::Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or_default(),
+            serde_json::Value::Object(fields) => 1 + fields.values().map(depth).max().unwrap_or_default(),
+            _ => 0,
+        }
+    }
+
+    fn value() -> impl proptest::strategy::Strategy<Value = serde_json::Value> {
+        use proptest::prelude::*;
+        let text = "[\\[\\]{}\"\\\\a,:]{0,6}";
+        let leaf = prop_oneof![Just(serde_json::Value::Null), text.prop_map(serde_json::Value::from)];
+        leaf.prop_recursive(6, 30, 3, move |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..3).prop_map(serde_json::Value::from),
+                prop::collection::btree_map(text, inner, 0..3)
+                    .prop_map(|fields| serde_json::Value::Object(fields.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn the_depth_of_a_text_is_that_of_its_value(value in value()) {
+            let (text, depth) = (value.to_string(), depth(&value));
+            proptest::prop_assert!(!is_deeper_than(text.as_bytes(), depth));
+            proptest::prop_assert!(depth == 0 || is_deeper_than(text.as_bytes(), depth - 1));
         }
     }
 }

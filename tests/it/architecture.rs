@@ -9,7 +9,7 @@ const LAYERS: &[&[&str]] = &[
     &["domain"],
     &["clock", "settings", "telemetry"],
     &["storage", "log", "actor_kit", "wire"],
-    &["sessions", "rooms", "fleets", "identity", "publishing", "bench"],
+    &["sessions", "rooms", "fleets", "identity", "publishing", "limits", "bench"],
     &["http"],
     &["engine"],
     &["cli"],
@@ -29,6 +29,15 @@ const PURE: &[&str] = &[
     "fleets/fleet.rs",
     "identity/rights.rs",
     "publishing/publish.rs",
+    "limits/address.rs",
+    "limits/admission.rs",
+    "limits/block_list.rs",
+    "limits/bucket.rs",
+    "limits/buckets.rs",
+    "limits/forwarded.rs",
+    "limits/limiter.rs",
+    "limits/rules.rs",
+    "limits/slowdown.rs",
 ];
 
 /// Where a dependency may be named: folders, files, or the ending of a file's name.
@@ -38,6 +47,8 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("actix_web", &["http", "engine", "sessions/sse.rs"]),
     ("actix_http", &["http", "engine", "sessions/ws.rs"]),
     ("actix_codec", &["http", "engine", "sessions/ws.rs"]),
+    ("actix_tls", &["engine"]),
+    ("rustls", &["engine", "cli"]),
     ("diesel", &["storage"]),
     ("diesel_async", &["storage"]),
     ("reqwest", &["cli"]),

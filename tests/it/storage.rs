@@ -9,8 +9,8 @@ use bongsu::domain::{Class, EventName, TenantId, Topic};
 use bongsu::log::{AppendRequest, Appended, EventLog, LogObserver, LogOptions, NewEvent, TenantLog};
 use bongsu::settings::Settings;
 use bongsu::storage::{
-    ApiKeyRow, Database, DatabaseOptions, FleetRow, IdempotencyRow, OutboxRow, ReadingRow, StorageRuntime,
-    StoreError, TicketRow,
+    ApiKeyRow, BlockRow, Database, DatabaseOptions, FleetRow, IdempotencyRow, OutboxRow, ReadingRow,
+    StorageRuntime, StoreError, TicketRow,
 };
 
 use bongsu::telemetry::Metrics;
@@ -82,6 +82,44 @@ fn keys_move_their_generation_and_are_revoked_once() {
         let after = bongsu::read!(db, |conn, q| q::api_keys::generation(conn).await)?;
         let all = bongsu::read!(db, |conn, q| q::api_keys::all(conn).await)?;
         assert_eq!((after, all.len(), all[0].revoked_us), (before + 1, 1, Some(6)));
+        Ok(())
+    });
+}
+
+#[test]
+fn the_block_list_moves_its_generation_and_forgets_what_has_expired() {
+    fn block(cidr: &str, created_us: i64, expires_us: Option<i64>) -> BlockRow {
+        BlockRow { cidr: cidr.to_owned(), reason: None, created_us, expires_us }
+    }
+    on_both(|db| async move {
+        let keys = bongsu::read!(db, |conn, q| q::api_keys::generation(conn).await)?;
+        let before = bongsu::read!(db, |conn, q| q::block_list::generation(conn).await)?;
+        for row in [
+            block("192.0.2.0/24", 1, Some(10)),
+            block("198.51.100.1/32", 2, None),
+            block("192.0.2.0/24", 3, Some(20)),
+        ] {
+            bongsu::write_tx!(db, |conn, q| Ok(q::block_list::put(conn, &row).await?))?;
+        }
+        let of = async |now_us| {
+            bongsu::read!(db, |conn, q| {
+                Ok::<_, StoreError>(q::block_list::page(conn, "", now_us, 10).await?)
+            })
+        };
+        let at_10 = of(10).await?;
+        assert_eq!(at_10, [block("192.0.2.0/24", 3, Some(20)), block("198.51.100.1/32", 2, None)]);
+        assert_eq!(of(20).await?, [block("198.51.100.1/32", 2, None)]);
+        let row = block("203.0.113.0/24", 20, None);
+        bongsu::write_tx!(db, |conn, q| Ok(q::block_list::put(conn, &row).await?))?;
+        assert_eq!(bongsu::read!(db, |conn, q| q::block_list::count(conn).await)?, 2);
+        for removed in [true, false] {
+            let own =
+                bongsu::write_tx!(db, |conn, q| Ok(q::block_list::remove(conn, "203.0.113.0/24").await?))?;
+            assert_eq!(own, removed);
+        }
+        let after = bongsu::read!(db, |conn, q| q::block_list::generation(conn).await)?;
+        assert_eq!(after, before + 5);
+        assert_eq!(bongsu::read!(db, |conn, q| q::api_keys::generation(conn).await)?, keys);
         Ok(())
     });
 }

@@ -12,6 +12,7 @@ pub mod postgres;
 pub mod raw;
 pub mod server;
 pub mod sse;
+pub mod tls;
 pub mod wait;
 pub mod ws;
 
