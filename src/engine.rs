@@ -4,17 +4,18 @@
 //! threads of its own, so that several engines can live in one process; [`Engine::shutdown`] takes them
 //! down in the opposite order, at a pace that clients can follow.
 
+mod blocks;
 mod first_key;
+mod reload;
 mod run;
 mod server;
 mod shutdown;
+mod tls;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
-
-use tokio::sync::oneshot;
 
 pub use first_key::FirstKey;
 pub use run::{StartOptions, database_options};
@@ -61,6 +62,8 @@ pub enum StartError {
 pub struct Started {
     /// Where it serves.
     pub address: SocketAddr,
+    /// Whether it serves TLS.
+    pub is_tls: bool,
     /// Where it serves open metrics, if anywhere.
     pub metrics_address: Option<SocketAddr>,
     /// The key made at the first start of a data directory.
@@ -73,7 +76,8 @@ pub struct Started {
 #[derive(Debug)]
 pub struct Engine {
     started: Started,
-    stop: Option<oneshot::Sender<()>>,
+    /// Takes options that may change while serving; its end is the engine's.
+    reload: Option<tokio::sync::mpsc::Sender<Box<Settings>>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -81,19 +85,25 @@ impl Engine {
     /// Starts everything; returns when requests are served.
     pub fn start(settings: Settings, options: StartOptions) -> Result<Self, StartError> {
         let (report, started) = mpsc::sync_channel(1);
-        let (stop, stopped) = oneshot::channel();
+        let (reload, reloads) = tokio::sync::mpsc::channel(1);
         let thread = std::thread::Builder::new()
             .name("bongsu-engine".into())
-            .spawn(move || run::run(settings, options, &report, stopped))
+            .spawn(move || run::run(settings, options, &report, reloads))
             .map_err(|error| StartError::Runtime(error.to_string()))?;
         let started =
             started.recv().map_err(|_| StartError::Runtime("the engine's thread ended".into()))??;
-        Ok(Engine { started, stop: Some(stop), thread: Some(thread) })
+        Ok(Engine { started, reload: Some(reload), thread: Some(thread) })
     }
 
     /// What it tells about itself.
     pub fn started(&self) -> &Started {
         &self.started
+    }
+
+    /// Puts those of the options in force that may change while serving: limits, and the files that options
+    /// name. False when it is busy with the former ones.
+    pub fn reload(&self, settings: Settings) -> bool {
+        self.reload.as_ref().is_some_and(|reload| reload.try_send(Box::new(settings)).is_ok())
     }
 
     /// Ends sessions, drains what waits, closes sockets and the database; returns when all is done.
@@ -102,10 +112,7 @@ impl Engine {
     }
 
     fn end(&mut self) {
-        if let Some(stop) = self.stop.take() {
-            // an engine that has ended by itself needs no telling
-            let _ = stop.send(());
-        }
+        drop(self.reload.take());
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {

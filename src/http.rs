@@ -4,12 +4,16 @@
 //! `application/problem+json` ([`Problem`]), the one table from refusal to status.
 
 mod access;
+mod acks;
 mod admin;
 mod auth;
+mod block_list;
 mod body;
+mod capabilities;
 mod cors;
 mod events;
 mod fleets;
+mod gate;
 mod health;
 mod metrics;
 mod openapi;
@@ -19,11 +23,16 @@ mod services;
 mod streams;
 mod tickets;
 mod topics;
+mod websocket;
 
 pub use access::record;
+pub use capabilities::SessionCapabilities;
 pub use cors::cors;
+pub use gate::{Caller, Gate};
 pub use metrics::open_metrics;
 pub use openapi::{document, routes};
 pub use problem::Problem;
+pub use query::Query;
 pub use services::Services;
-pub use streams::{WorkerContext, upgrade_refusal};
+pub use streams::WorkerContext;
+pub use websocket::{NativeConnection, websocket};

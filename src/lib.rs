@@ -9,6 +9,7 @@ pub mod engine;
 pub mod fleets;
 pub mod http;
 pub mod identity;
+pub mod limits;
 pub mod log;
 pub mod publishing;
 pub mod rooms;

@@ -10,7 +10,10 @@ mod room;
 mod room_registry_actor;
 mod workers;
 
-pub use attach::{Attach, Attached, ConnectionId, Hello, Joined, Notice, RegistryOptions, SessionHandle};
+pub use attach::{
+    Attach, Attached, Connection, ConnectionId, Hello, Joined, Notice, RegistryOptions, SessionHandle,
+    Widened,
+};
 pub use registry::Registry;
-pub use room_registry_actor::{CountSessions, Order, RoomRegistryActor, Rooms, WorkerMail};
+pub use room_registry_actor::{CountSessions, ListConnections, Order, RoomRegistryActor, Rooms, WorkerMail};
 pub use workers::Workers;

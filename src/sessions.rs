@@ -4,15 +4,29 @@
 //! [`SendQueue`] for the data plane, which the room registry fills and the response body drains
 //! without passing through a mailbox.
 
+mod about;
+mod assembly;
+mod capabilities;
+mod late;
+mod requests;
+mod requests_actor;
 mod send_queue;
 #[cfg(test)]
 mod send_queue_test;
 mod session;
 mod session_actor;
+mod session_inbox;
 mod sse;
 mod waiting;
+mod ws;
 
+pub use about::About;
+pub use assembly::Message;
+pub use capabilities::{Answer, Capabilities};
+pub use requests::{Ack, Auth, BadRequest, Command, Op, Refused, Request, reply, too_many_topics};
 pub use send_queue::{Kind, Outgoing, Pushed, QueueLimits, QueueMetrics, SendQueue};
 pub use session::{Grant, Session, Step, audience_of, is_shown};
 pub use session_actor::{SessionActor, SessionContext, SessionRequest};
+pub use session_inbox::{Doorkeeper, SessionInbox, Slot};
 pub use sse::SseBody;
+pub use ws::{Inbox, WsConnection, WsLimits};

@@ -22,6 +22,7 @@ pub struct Settings {
     pub auth: Auth,
     pub jwt: Jwt,
     pub compat: Compat,
+    pub limits: Limits,
     pub cors: Cors,
     pub idempotency: Idempotency,
     pub fleets: Fleets,
@@ -53,6 +54,14 @@ section!(Server {
     max_body_bytes: usize,
     keep_alive_ms: u64,
     stall_timeout_ms: u64,
+    max_headers: usize,
+    max_header_bytes: usize,
+    trusted_proxies: Vec<String>,
+    forwarded_header: String,
+    tls_cert: String,
+    tls_key: String,
+    tls_handshake_timeout_ms: u64,
+    require_tls: bool,
 });
 section!(Storage {
     data_dir: String,
@@ -87,7 +96,12 @@ section!(Sessions {
     ready_timeout_ms: u64,
     sweep_ms: u64,
 });
-section!(Auth { ticket_first_use_s: u64, ticket_lifetime_s: u64, revocation_poll_ms: u64 });
+section!(Auth {
+    websocket_timeout_ms: u64,
+    ticket_first_use_s: u64,
+    ticket_lifetime_s: u64,
+    revocation_poll_ms: u64
+});
 section!(Jwt {
     secret: String,
     jwks_url: String,
@@ -103,6 +117,32 @@ section!(Jwt {
     keys: Vec<JwtKey>,
 });
 section!(Compat { anonymous_user: String, trust_identity_headers: Vec<String> });
+section!(Limits {
+    attempts_per_min: u32,
+    exempt: Vec<String>,
+    failure_delay_max_ms: u64,
+    delayed_answers: usize,
+    user_connects_per_min: u32,
+    key_connects_per_min: u32,
+    user_commands_per_s: u32,
+    user_commands_burst: u32,
+    key_commands_per_s: u32,
+    key_commands_burst: u32,
+    user_publishes_per_s: u32,
+    user_publishes_burst: u32,
+    key_publishes_per_s: u32,
+    key_publishes_burst: u32,
+    topic_publishes_per_s: u32,
+    topic_publishes_burst: u32,
+    tenant_events_per_min: u32,
+    connections_per_node: usize,
+    connections_per_tenant: usize,
+    connections_per_user: usize,
+    connections_per_address: usize,
+    tracked: usize,
+    json_depth: usize,
+    block_list_file: String,
+});
 section!(Cors { allowed_origins: Vec<String> });
 section!(Idempotency { publish_s: u64, command_s: u64, dedup_window_ms: u64 });
 section!(Fleets { grade_bounds: Vec<String>, history: usize });

@@ -20,8 +20,8 @@ pub use database::{Database, DatabaseOptions, ServeLock, check_writable};
 pub use error::StoreError;
 pub use log_store::{LogTx, OldestRow, TenantRow};
 pub use records::{
-    ApiKeyRow, DeclaredTopicRow, Feed, FleetRow, IdempotencyRow, KickRow, LogRow, OutboxRow, ReadingRow,
-    TicketRow, TopicMemberRow,
+    ApiKeyRow, BlockRow, DeclaredTopicRow, Feed, FleetRow, IdempotencyRow, KickRow, LogRow, OutboxRow,
+    ReadingRow, TicketRow, TopicMemberRow,
 };
 pub use runtime::StorageRuntime;
 

@@ -1,8 +1,10 @@
 //! What the process tells about itself: metrics and log lines.
 
+mod limit_metrics;
 mod logging;
 mod metrics;
 
+pub use limit_metrics::LimitMetrics;
 pub use logging::{Logging, LoggingError, init_logging};
 pub use metrics::{Metrics, Reading};
 

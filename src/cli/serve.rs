@@ -46,7 +46,7 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
             tokio::select! {
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
-                _ = hangup.recv() => reload(args, &logging),
+                _ = hangup.recv() => reload(args, &logging, &engine),
             }
         }
         engine.shutdown();
@@ -54,12 +54,15 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
     })
 }
 
-/// Rereads what can change while serving: the log level.
-fn reload(args: &ServeArgs, logging: &Logging) {
+/// Rereads what can change while serving: the log level, limits, and files that options name.
+fn reload(args: &ServeArgs, logging: &Logging, engine: &Engine) {
     match args.settings() {
         Ok((settings, _)) => {
             let set = logging.set_level(&settings.logging.level);
             tracing::info!(level = settings.logging.level, set, "configuration reread");
+            if !engine.reload(settings) {
+                tracing::error!("the former configuration is still being put in force; nothing else changed");
+            }
         }
         Err(error) => tracing::error!(%error, "the configuration could not be reread; nothing changed"),
     }
@@ -77,7 +80,8 @@ fn announce(started: &Started, json: bool) -> anyhow::Result<()> {
         }
         writeln!(out, "{line}")?;
     } else {
-        writeln!(out, "Bongsu serves on http://{}", started.address)?;
+        let scheme = if started.is_tls { "https" } else { "http" };
+        writeln!(out, "Bongsu serves on {scheme}://{}", started.address)?;
         match &started.first_key {
             Some(first) => write!(out, "{}", first_steps(started, first))?,
             None => writeln!(

@@ -1,4 +1,5 @@
 use std::fmt;
+use std::time::Duration;
 
 /// What sort of thing stands against a request; the edge turns it into a status or a close code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -15,6 +16,8 @@ pub enum RefusalKind {
     Conflict,
     /// It is larger than allowed.
     TooLarge,
+    /// Its head is larger than allowed.
+    HeadersTooLarge,
     /// Its content type is not understood.
     UnsupportedType,
     /// A field has a value that is not allowed.
@@ -40,12 +43,14 @@ pub struct Refusal {
     pub detail: String,
     /// Fields it is about, each with what is wrong with it.
     pub fields: Vec<(String, String)>,
+    /// After what time it may succeed, when that is known.
+    pub retry_after: Option<Duration>,
 }
 
 impl Refusal {
     /// A refusal that is about the request as a whole.
     pub fn new(kind: RefusalKind, code: &'static str, detail: impl Into<String>) -> Self {
-        Refusal { kind, code, detail: detail.into(), fields: Vec::new() }
+        Refusal { kind, code, detail: detail.into(), fields: Vec::new(), retry_after: None }
     }
 
     /// A field has a value that is not allowed.
@@ -63,6 +68,11 @@ impl Refusal {
     /// The principal may not do this.
     pub fn forbidden(code: &'static str, detail: impl Into<String>) -> Self {
         Refusal::new(RefusalKind::Forbidden, code, detail)
+    }
+
+    /// It may succeed after this time.
+    pub fn retry_after(self, after: Duration) -> Self {
+        Refusal { retry_after: Some(after), ..self }
     }
 
     /// Names a field it is about.

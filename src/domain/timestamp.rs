@@ -1,6 +1,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use chrono::Datelike;
+
 /// A moment in UTC, microseconds since 1970-01-01; shown as RFC 3339 with milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
@@ -36,9 +38,10 @@ impl Timestamp {
         Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 
-    /// Reads RFC 3339.
+    /// Reads RFC 3339; the year in UTC must be one that RFC 3339 can write (0000-9999).
     pub fn parse(text: &str) -> Option<Self> {
-        chrono::DateTime::parse_from_rfc3339(text).ok().map(|at| Timestamp(at.timestamp_micros()))
+        let at = chrono::DateTime::parse_from_rfc3339(text).ok()?.to_utc();
+        (0..=9999).contains(&at.year()).then(|| Timestamp(at.timestamp_micros()))
     }
 }
 

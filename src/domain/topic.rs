@@ -223,6 +223,18 @@ impl Selector {
         }
     }
 
+    /// The topic that decides who may hear it: its own, or that of the room whose presence it tells of. None for
+    /// prefixes, and for the presence of what is no room.
+    pub fn room(&self) -> Option<Topic> {
+        match self {
+            Selector::Prefix { .. } => None,
+            Selector::Topic(topic) if topic.kind() == TopicKind::Presence => {
+                Topic::parse(topic.id()).ok().filter(|room| room.kind() != TopicKind::Presence)
+            }
+            Selector::Topic(topic) => Some(topic.clone()),
+        }
+    }
+
     /// Whether `topic` is selected.
     pub fn matches(&self, topic: &Topic) -> bool {
         match self {

@@ -5,18 +5,20 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::mpsc;
 
-use super::{FirstKey, StartError, Started, first_key, server, shutdown};
+use super::tls::Certificate;
+use super::{FirstKey, StartError, Started, blocks, first_key, reload, server, shutdown};
 use crate::clock::{Clock, random_u64};
 use crate::domain::Decimal;
 use crate::fleets::{Fleets, GradeBounds};
-use crate::http::Services;
+use crate::http::{Gate, Services};
 use crate::identity::{
     Authenticator, Compat, Jwks, KeyRing, Revocations, Tickets, Tokens, installation_secret,
 };
+use crate::limits::{Limiter, Rules};
 use crate::log::{EventLog, LogOptions};
-use crate::publishing::PublishLimits;
+use crate::publishing::{PublishLimits, Publisher};
 use crate::rooms::Workers;
 use crate::settings::Settings;
 use crate::storage::{Database, DatabaseOptions, ServeLock, StorageRuntime, StoreError, check_writable};
@@ -46,6 +48,7 @@ struct Foundation {
     services: Services,
     first_key: Option<FirstKey>,
     lock: ServeLock,
+    certificate: Option<Arc<Certificate>>,
 }
 
 /// The engine's thread: starts, reports, waits for its end, stops.
@@ -53,7 +56,7 @@ pub(super) fn run(
     settings: Settings,
     options: StartOptions,
     report: &SyncSender<Result<Started, StartError>>,
-    stopped: oneshot::Receiver<()>,
+    mut reloads: mpsc::Receiver<Box<Settings>>,
 ) {
     let fail = |error| {
         // whoever asked for the start is waiting for this
@@ -70,24 +73,29 @@ pub(super) fn run(
         Err(error) => return fail(StartError::Runtime(error.to_string())),
     };
     let revocations = handle.spawn(watch_revocations(foundation.services.clone()));
+    let block_list = handle.spawn(blocks::watch(foundation.services.clone()));
     actix_rt::System::new().block_on(async {
-        match server::start(&foundation.services) {
+        match server::start(&foundation.services, foundation.certificate.as_ref()) {
             Ok(serving) => {
                 let started = Started {
                     address: serving.address,
+                    is_tls: foundation.certificate.is_some(),
                     metrics_address: serving.metrics_address,
                     first_key: foundation.first_key.clone(),
                     metrics: foundation.services.metrics.clone(),
                 };
                 let _ = report.send(Ok(started));
-                // an engine whose owner is gone ends too
-                let _ = stopped.await;
+                // ends with its owner
+                while let Some(settings) = reloads.recv().await {
+                    reload::reload(&foundation.services, foundation.certificate.as_deref(), &settings);
+                }
                 shutdown::shutdown(&foundation.services, serving).await;
             }
             Err(error) => fail(error),
         }
     });
     revocations.abort();
+    block_list.abort();
     drop(foundation.services);
     drop(runtime);
     drop(foundation.lock);
@@ -101,6 +109,7 @@ async fn lay(settings: Settings, options: StartOptions) -> Result<Foundation, St
                 .into(),
         ));
     }
+    let certificate = Certificate::load(&settings)?;
     let clock = Clock::system();
     let data_dir = PathBuf::from(&settings.storage.data_dir);
     std::fs::create_dir_all(&data_dir)
@@ -124,7 +133,7 @@ async fn lay(settings: Settings, options: StartOptions) -> Result<Foundation, St
         keys.refresh().await?;
     }
     let services = assemble(settings, options, (database, data_dir), clock, keys).await?;
-    Ok(Foundation { services, first_key: own_first_key, lock })
+    Ok(Foundation { services, first_key: own_first_key, lock, certificate })
 }
 
 async fn assemble(
@@ -156,6 +165,11 @@ async fn assemble(
         Duration::from_secs(settings.auth.ticket_first_use_s),
         Duration::from_secs(settings.auth.ticket_lifetime_s),
     );
+    let limiter = Limiter::new(Rules::of(&settings), settings.limits.tracked, clock, metrics.clone());
+    let limiter = Arc::new(limiter);
+    let reported = limiter.clone();
+    metrics.add_reading(Box::new(move |metrics| reported.report(metrics)));
+    let blocks = Arc::new(blocks::load(&settings, database.clone(), clock, metrics.clone()).await?);
     let keep = Duration::from_secs(settings.idempotency.command_s);
     let fleets = Fleets::new(database.clone(), log.clone(), bounds(&settings), settings.fleets.history, keep);
     let topics = Topics::load(database.clone(), log.clone()).await?;
@@ -167,8 +181,12 @@ async fn assemble(
         event_bytes: settings.log.max_event_bytes,
         dedup_window: Duration::from_millis(settings.idempotency.dedup_window_ms),
     };
+    let keep = Duration::from_secs(settings.idempotency.publish_s);
+    let publisher = Publisher::new(log.clone(), limiter.clone(), publish_limits, keep);
     Ok(Services {
+        gate: Arc::new(Gate::new(&settings, limiter, blocks.clone(), metrics.clone())),
         settings: Arc::new(settings),
+        blocks,
         server_id: server_id.into(),
         database,
         log,
@@ -177,7 +195,7 @@ async fn assemble(
         tickets,
         topics,
         fleets,
-        publish_limits,
+        publisher,
         workers,
         metrics,
         draining: Arc::new(AtomicBool::new(false)),
@@ -232,9 +250,6 @@ async fn watch_revocations(services: Services) {
         if let Err(error) = services.topics.refresh().await {
             tracing::warn!(%error, "declared topics could not be read");
         }
-        let changed = services.topics.take_changed();
-        if !changed.is_empty() {
-            tracing::debug!(topics = changed.len(), "declared topics have changed");
-        }
+        services.recheck_topics();
     }
 }

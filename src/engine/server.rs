@@ -1,26 +1,30 @@
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
-use actix_codec::Framed;
-use actix_http::body::{BodySize, BoxBody};
-use actix_http::{HttpService, KeepAlive, Request, h1};
+use actix_codec::{AsyncRead, AsyncWrite, Framed};
+use actix_http::body::BoxBody;
+use actix_http::{HttpService, KeepAlive, Request, Response, TlsAcceptorConfig, h1};
 use actix_rt::net::TcpStream;
 use actix_server::{Server, ServerHandle};
-use actix_service::{IntoServiceFactory, ServiceFactoryExt, fn_service, map_config};
+use actix_service::{IntoServiceFactory, Service, ServiceFactory, ServiceFactoryExt, fn_service, map_config};
+use actix_tls::accept::rustls_0_23::TlsStream;
+use actix_tls::accept::{TlsError, max_concurrent_tls_connect};
 use actix_web::dev::AppConfig;
 use actix_web::middleware::from_fn;
 use actix_web::{App, web};
-use futures_util::SinkExt;
 use futures_util::future::LocalBoxFuture;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use utoipa_actix_web::AppExt;
 
 use super::StartError;
+use super::tls::Certificate;
 use crate::http::{self, Services};
 use crate::log::PageLimit;
 use crate::rooms::{Registry, RegistryOptions, RoomRegistryActor, Rooms};
 use crate::sessions::{QueueLimits, QueueMetrics, SessionContext};
+use crate::telemetry::Metrics;
 
 /// Unflushed bytes above which actix-http no longer asks a body for more; small, so that a burst leaves no
 /// large buffer behind with each connection.
@@ -42,7 +46,10 @@ pub(super) struct Serving {
 }
 
 /// Binds and serves; must run inside the engine's actix system.
-pub(super) fn start(services: &Services) -> Result<Serving, StartError> {
+pub(super) fn start(
+    services: &Services,
+    certificate: Option<&Arc<Certificate>>,
+) -> Result<Serving, StartError> {
     let options = &services.settings.server;
     let listener = listen(&options.bind, options.backlog)?;
     let address = local(&listener)?;
@@ -55,18 +62,42 @@ pub(super) fn start(services: &Services) -> Result<Serving, StartError> {
         address: address.to_string(),
         problem: error.to_string(),
     };
-    let server = Server::build()
+    let builder = Server::build()
         .workers(workers)
         .max_concurrent_connections(options.max_connections_per_worker)
         .disable_signals()
-        .shutdown_timeout(2)
-        .listen("bongsu", listener, move || connections(&own, address))
-        .map_err(failed)?
-        .run();
+        .shutdown_timeout(2);
+    let server = match certificate {
+        None => builder.listen("bongsu", listener, move || http_service(&own, address).tcp()),
+        Some(certificate) => {
+            // stalled handshakes must not keep others from beginning theirs
+            max_concurrent_tls_connect(options.max_connections_per_worker);
+            let patience = Duration::from_millis(options.tls_handshake_timeout_ms);
+            let config = certificate.config()?;
+            builder.listen("bongsu", listener, move || {
+                let handshake = TlsAcceptorConfig::default().handshake_timeout(patience);
+                let metrics = own.metrics.clone();
+                http_service(&own, address)
+                    .rustls_0_23_with_config(config.clone(), handshake)
+                    .map_err(move |error| count_failure(&metrics, error))
+            })
+        }
+    };
+    let server = server.map_err(failed)?.run();
     let mut handles = vec![server.handle()];
     actix_rt::spawn(server);
     let metrics_address = metrics(services, &mut handles)?;
     Ok(Serving { address, metrics_address, handles })
+}
+
+/// Counts handshakes that came to nothing.
+fn count_failure<Tls, Http>(metrics: &Metrics, error: TlsError<Tls, Http>) -> TlsError<Tls, Http> {
+    match error {
+        TlsError::Timeout => metrics.limits().handshake_failed("timeout"),
+        TlsError::Tls(_) => metrics.limits().handshake_failed("refused"),
+        TlsError::Service(_) => {}
+    }
+    error
 }
 
 fn listen(bind: &str, backlog: u32) -> Result<TcpListener, StartError> {
@@ -88,19 +119,38 @@ fn local(listener: &TcpListener) -> Result<SocketAddr, StartError> {
 }
 
 /// One worker thread's way of serving: its room registry, its routes, and the two ways a connection can go.
-fn connections(
+#[expect(clippy::type_complexity, reason = "the one place that spells out what actix-http asks of its parts")]
+fn http_service<Io: ClientIo>(
     services: &Services,
     address: SocketAddr,
-) -> impl actix_service::ServiceFactory<
-    TcpStream,
-    Config = (),
-    Response = (),
-    Error = actix_http::error::DispatchError,
-    InitError = (),
-> + use<> {
+) -> HttpService<
+    Io,
+    impl ServiceFactory<
+        Request,
+        Config = (),
+        Response: Into<Response<BoxBody>> + 'static,
+        Error: Into<Response<BoxBody>> + 'static,
+        InitError: std::fmt::Debug,
+        Future: 'static,
+        Service: Service<Request, Future: 'static>,
+    > + use<Io>,
+    BoxBody,
+    h1::ExpectHandler,
+    impl ServiceFactory<
+        (Request, Framed<Io, h1::Codec>),
+        Config = (),
+        Response = (),
+        Error: std::fmt::Display + Into<Response<BoxBody>>,
+        InitError: std::fmt::Debug,
+        Future: 'static,
+    > + use<Io>,
+> {
     let options = &services.settings.server;
     let stall = Duration::from_millis(options.stall_timeout_ms);
-    let app = app(services.clone()).into_factory().map_err(|error: actix_web::Error| error.error_response());
+    let (services, worker) = (services.clone(), worker(services));
+    let app = app(services.clone(), worker.clone())
+        .into_factory()
+        .map_err(|error: actix_web::Error| error.error_response());
     HttpService::build()
         .keep_alive(KeepAlive::Timeout(Duration::from_millis(options.keep_alive_ms)))
         .client_request_timeout(Duration::from_millis(options.request_head_timeout_ms))
@@ -110,10 +160,27 @@ fn connections(
         .h1_allow_half_closed(false)
         .h1_write_buffer_size(WRITE_BUFFER)
         .local_addr(address)
-        .on_connect_ext(move |stream: &TcpStream, _| prepare(stream, stall))
-        .upgrade(fn_service(|upgrade| -> LocalBoxFuture<'static, _> { Box::pin(refuse_upgrade(upgrade)) }))
+        .on_connect_ext(move |io: &Io, _| prepare(io.tcp(), stall))
+        .upgrade(fn_service(move |request| upgrade(services.clone(), worker.clone(), request)))
         .finish(map_config(app, |()| AppConfig::default()))
-        .tcp()
+}
+
+/// A client's connection, plain or within TLS.
+trait ClientIo: AsyncRead + AsyncWrite + Unpin + 'static {
+    /// What the kernel sees of it.
+    fn tcp(&self) -> &TcpStream;
+}
+
+impl ClientIo for TcpStream {
+    fn tcp(&self) -> &TcpStream {
+        self
+    }
+}
+
+impl ClientIo for TlsStream<TcpStream> {
+    fn tcp(&self) -> &TcpStream {
+        self.get_ref().0
+    }
 }
 
 /// What the kernel is told of each accepted connection: a peer that acknowledges nothing is gone.
@@ -130,6 +197,7 @@ fn prepare(stream: &TcpStream, stall: Duration) {
 
 fn app(
     services: Services,
+    worker: Rc<http::WorkerContext>,
 ) -> App<
     impl actix_service::ServiceFactory<
         actix_web::dev::ServiceRequest,
@@ -139,7 +207,6 @@ fn app(
         InitError = (),
     >,
 > {
-    let worker = worker(&services);
     let cors = http::cors(&services.settings.cors.allowed_origins);
     App::new()
         .app_data(web::Data::new(services))
@@ -168,11 +235,14 @@ fn worker(services: &Services) -> Rc<http::WorkerContext> {
     let sessions = SessionContext {
         log: services.log.clone(),
         revocations: services.revocations.clone(),
+        capabilities: Rc::new(http::SessionCapabilities(services.clone())),
+        blocks: services.blocks.clone(),
         rooms,
         metrics: services.metrics.clone(),
         page: PageLimit { events: PAGE_EVENTS, bytes: settings.sessions.queue_bytes },
         ready_timeout: Duration::from_millis(settings.sessions.ready_timeout_ms),
         stall: Duration::from_millis(settings.server.stall_timeout_ms),
+        max_topics: settings.sessions.max_topics,
     };
     Rc::new(http::WorkerContext {
         sessions: Rc::new(sessions),
@@ -181,21 +251,21 @@ fn worker(services: &Services) -> Rc<http::WorkerContext> {
     })
 }
 
-/// Boxed by its caller: inline, its future would widen every connection's.
+/// What becomes of a request with `Upgrade: websocket`.
 ///
-/// Requests with `Upgrade: websocket` come here and pass none of the app's middleware.
-async fn refuse_upgrade(
-    (_, mut framed): (Request, Framed<TcpStream, h1::Codec>),
-) -> Result<(), actix_http::Error> {
-    let (head, body) = http::upgrade_refusal();
-    let sent = async {
-        framed.feed(h1::Message::Item((head, BodySize::Sized(body.len() as u64)))).await?;
-        framed.feed(h1::Message::Chunk(Some(body))).await?;
-        framed.send(h1::Message::Chunk(None)).await
-    };
-    // a client that went away meanwhile needs no answer
-    let _ = sent.await;
-    Ok(())
+/// Boxed: inline, it would widen every connection's future. The WebSocket itself runs in a task of its own, so
+/// that nothing of the HTTP connection stays beside it.
+fn upgrade<Io: ClientIo>(
+    services: Services,
+    worker: Rc<http::WorkerContext>,
+    (request, framed): (Request, Framed<Io, h1::Codec>),
+) -> LocalBoxFuture<'static, Result<(), actix_http::Error>> {
+    Box::pin(async move {
+        if let Some(connection) = http::websocket(services, worker, request, framed).await {
+            actix_rt::spawn(connection);
+        }
+        Ok(())
+    })
 }
 
 /// `/metrics` on a port of its own.

@@ -3,36 +3,48 @@ use std::time::Instant;
 use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::Method;
-use actix_web::http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use actix_web::http::header::CONTENT_TYPE;
 use actix_web::middleware::Next;
-use actix_web::{Error, HttpResponse, ResponseError};
+use actix_web::{Error, HttpMessage, HttpResponse, ResponseError};
 
 use super::Problem;
 use super::services::services;
 use crate::domain::{Refusal, RefusalKind};
+use crate::limits::Attempt;
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
-/// Around every request: an id, a metric, a log line without the query (it may hold secrets), and a
-/// problem in place of answers that the framework made without one.
+/// Around every request: the gate, an id, a metric, a log line without the query (it may hold secrets), and
+/// a problem in place of answers that the framework made without one.
 pub async fn record(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse, Error> {
     let started = Instant::now();
-    let id = request_id(&request);
-    let metrics = services(request.request()).metrics.clone();
+    let (gate, metrics) =
+        (services(request.request()).gate.clone(), services(request.request()).metrics.clone());
+    let caller = gate.caller(request.head());
     let method = method(request.method());
     let path = request.path().to_owned();
-    let mut response = named(next.call(request).await?.map_into_boxed_body());
-    response.headers_mut().insert(REQUEST_ID, id.clone());
+    request.extensions_mut().insert(caller.clone());
+    let mut response = match gate.enter(request.head(), &caller) {
+        Err(refusal) => request.into_response(Problem(refusal).error_response()),
+        Ok(()) => {
+            let response = named(next.call(request).await?.map_into_boxed_body());
+            let attempt = response.request().extensions_mut().remove::<Attempt>();
+            match gate.settle(&caller, attempt, response.status()).await {
+                Ok(()) => response,
+                Err(refusal) => replaced(response, Problem(refusal).error_response()),
+            }
+        }
+    };
+    gate.finish(response.headers_mut(), &caller);
     let route = response.request().match_pattern().unwrap_or_else(|| "none".to_owned());
     let (status, seconds) = (response.status().as_u16(), started.elapsed().as_secs_f64());
     metrics.http_answered(&route, method, status, seconds);
     if response.status() == 503 {
         metrics.answered_unavailable();
     }
-    tracing::debug!(request_id = id.to_str().unwrap_or_default(), method, path, status, seconds, "answered");
+    let request_id = caller.request_id.to_str().unwrap_or_default();
+    tracing::debug!(request_id, ip = %caller.address, method, path, status, seconds, "answered");
     Ok(response)
 }
 
@@ -40,17 +52,6 @@ pub async fn record(
 fn method(method: &Method) -> &'static str {
     let known = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
     known.into_iter().find(|known| *known == method.as_str()).unwrap_or("other")
-}
-
-/// The caller's own id when it is a plain one, else a new one.
-fn request_id(request: &ServiceRequest) -> HeaderValue {
-    let plain = |value: &&HeaderValue| {
-        let bytes = value.as_bytes();
-        (1..=64).contains(&bytes.len())
-            && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte))
-    };
-    let own = request.headers().get(REQUEST_ID).filter(plain).cloned();
-    own.unwrap_or_else(|| HeaderValue::from_str(&uuid::Uuid::now_v7().to_string()).expect("a uuid is plain"))
 }
 
 /// Gives errors of the framework itself (no such route, wrong method) the body that all errors have.
@@ -68,15 +69,19 @@ fn named(response: ServiceResponse) -> ServiceResponse {
         _ => (RefusalKind::Internal, "internal"),
     };
     let detail = status.canonical_reason().unwrap_or("error");
-    let problem: HttpResponse = Problem(Refusal::new(kind, code, detail)).error_response();
-    let (request, framework) = response.into_parts();
-    let mut problem = ServiceResponse::new(request, problem);
+    let mut problem: HttpResponse = Problem(Refusal::new(kind, code, detail)).error_response();
     if code == "method_not_allowed" {
-        *problem.response_mut().status_mut() = status;
+        *problem.status_mut() = status;
     }
-    // what other layers have added (CORS, `allow`) stays
-    for (name, value) in framework.headers().iter().filter(|(name, _)| !name.as_str().starts_with("content-"))
-    {
+    replaced(response, problem)
+}
+
+/// A problem in place of an answer; what other layers have added to it (CORS, `allow`) stays.
+fn replaced(response: ServiceResponse, problem: HttpResponse) -> ServiceResponse {
+    let (request, former) = response.into_parts();
+    let mut problem = ServiceResponse::new(request, problem);
+    let added = former.headers().iter().filter(|(name, _)| !name.as_str().starts_with("content-"));
+    for (name, value) in added {
         problem.headers_mut().append(name.clone(), value.clone());
     }
     problem

@@ -16,7 +16,12 @@ pub async fn authenticate(request: &HttpRequest) -> Result<Principal, Refusal> {
 
 /// The same for any request head, such as that of an upgrade; failures are counted.
 pub async fn identify(services: &Services, presented: &Presented<'_>) -> Result<Principal, Refusal> {
-    count(services, services.authenticator.authenticate(presented).await)
+    counted(services, services.authenticator.authenticate(presented).await)
+}
+
+/// Whose key or token this is, shown after a connection was opened; failures are counted.
+pub async fn of_secret(services: &Services, secret: &str) -> Result<Principal, Refusal> {
+    counted(services, services.authenticator.by_secret(secret).await)
 }
 
 /// What a request's head shows of its sender.
@@ -41,10 +46,11 @@ pub fn presented<'a>(headers: &'a HeaderMap, path: &'a str, peer: Option<IpAddr>
 
 /// Counts what was refused for its credentials.
 pub fn count_failure<T>(request: &HttpRequest, outcome: Result<T, Refusal>) -> Result<T, Refusal> {
-    count(services(request), outcome)
+    counted(services(request), outcome)
 }
 
-fn count<T>(services: &Services, outcome: Result<T, Refusal>) -> Result<T, Refusal> {
+/// The same.
+pub fn counted<T>(services: &Services, outcome: Result<T, Refusal>) -> Result<T, Refusal> {
     if let Err(refusal) = &outcome
         && matches!(refusal.kind, RefusalKind::Unauthenticated | RefusalKind::Forbidden)
     {

@@ -13,6 +13,7 @@ use super::auth::authenticate;
 use super::services::services;
 use crate::domain::{Refusal, RefusalKind};
 use crate::identity::{Principal, hash_hex};
+use crate::wire::{self, parse};
 
 /// A JSON request body from somebody known: bounded in bytes and time, unknown fields refused by name.
 ///
@@ -37,11 +38,16 @@ impl<T: DeserializeOwned + 'static> FromRequest for JsonBody<T> {
             let services = services(&request);
             let limits = &services.settings.server;
             is_json(&request)?;
+            // publishes are charged by their handlers, event by event
+            if !request.path().starts_with("/v2/events") {
+                services.gate.limiter.commands(&principal, 1)?;
+            }
             let patience = Duration::from_millis(limits.request_body_timeout_ms);
             let read = tokio::time::timeout(patience, read(payload, &request, limits.max_body_bytes)).await;
             let bytes = read.map_err(|_| {
                 Refusal::new(RefusalKind::Timeout, "body_timeout", "the request body did not arrive in time")
             })??;
+            shallow(&bytes, services.settings.limits.json_depth)?;
             Ok(JsonBody { principal, value: parse(&bytes)?, hash: hash_hex(&bytes) })
         })
     }
@@ -79,74 +85,10 @@ async fn read(mut payload: Payload, request: &HttpRequest, limit: usize) -> Resu
     Ok(body.freeze())
 }
 
-/// Reads JSON; what cannot be read is 400, what has a wrong field is 422 and names it.
-pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
-    let mut reader = serde_json::Deserializer::from_slice(bytes);
-    let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
-        let path = error.path().to_string();
-        explain(path, error.into_inner())
-    })?;
-    reader.end().map_err(|error| explain(String::new(), error))?;
-    Ok(value)
-}
-
-fn explain(path: String, error: serde_json::Error) -> Refusal {
-    let message = error.to_string();
-    let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(message, _)| message);
-    if !error.is_data() {
-        return Refusal::new(RefusalKind::Malformed, "malformed_json", message);
+fn shallow(bytes: &[u8], limit: usize) -> Result<(), Refusal> {
+    if wire::is_deeper_than(bytes, limit) {
+        let detail = format!("the request body is nested more than {limit} deep");
+        return Err(Refusal::new(RefusalKind::Malformed, "too_deep", detail));
     }
-    let named = message.split('`').nth(1);
-    let field = match named {
-        Some(name) if message.starts_with("unknown field") || message.starts_with("missing field") => {
-            let parent = path.trim_end_matches('.').trim_end_matches(name).trim_end_matches('.');
-            if parent.is_empty() { name.to_owned() } else { format!("{parent}.{name}") }
-        }
-        _ => path,
-    };
-    let code = if message.starts_with("unknown field") { "unknown_field" } else { "invalid_field" };
-    Refusal { code, ..Refusal::invalid(&field, message) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde::Deserialize;
-    use serde_json::value::RawValue;
-
-    #[derive(Debug, Deserialize)]
-    #[serde(deny_unknown_fields)]
-    #[expect(dead_code, reason = "only its reading is tested")]
-    struct Inner {
-        n: u8,
-        raw: Option<Box<RawValue>>,
-    }
-
-    #[derive(Debug, Deserialize)]
-    #[serde(deny_unknown_fields)]
-    #[expect(dead_code, reason = "only its reading is tested")]
-    struct Outer {
-        items: Vec<Inner>,
-    }
-
-    fn refusal(text: &str) -> (RefusalKind, &'static str, Vec<String>) {
-        let refusal = parse::<Outer>(text.as_bytes()).unwrap_err();
-        (refusal.kind, refusal.code, refusal.fields.into_iter().map(|(field, _)| field).collect())
-    }
-
-    #[test]
-    fn errors_name_their_field() {
-        assert!(parse::<Outer>(b"{\"items\":[{\"n\":1,\"raw\":{\"a\": 1.50}}]}").is_ok());
-        assert_eq!(refusal("{\"itemz\":[]}"), (RefusalKind::Invalid, "unknown_field", vec!["itemz".into()]));
-        assert_eq!(refusal("{}"), (RefusalKind::Invalid, "invalid_field", vec!["items".into()]));
-        assert_eq!(refusal("{\"items\":[{\"n\":300}]}").2, ["items[0].n"]);
-        assert_eq!(refusal("{\"items\":[{\"n\":1,\"x\":2}]}").2, ["items[0].x"]);
-        for text in ["", "{", "{\"items\":[]} x", "nope", &"[".repeat(1000)] {
-            assert_eq!(
-                refusal(text).0,
-                if text.starts_with('[') { RefusalKind::Invalid } else { RefusalKind::Malformed },
-                "{text}"
-            );
-        }
-    }
+    Ok(())
 }

@@ -2,18 +2,22 @@ use actix_web::{HttpRequest, HttpResponse, get, post, web};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::Problem;
 use super::auth::authenticate;
-use super::body::{JsonBody, parse};
-use super::events::idempotency_key;
+use super::body::JsonBody;
+use super::events::answer_key;
 use super::problem::{ProblemBody, status};
 use super::query::Query;
 use super::services::services;
+use super::{Problem, Services};
 use crate::domain::{Decimal, EntityId, Position, Refusal, RefusalKind, Timestamp};
 use crate::fleets::{CommandKey, EiUpdate, Grade, MAX_BATCH, NewReading, Updated, number};
 use crate::identity::Principal;
 use crate::identity::rights::{self, Command};
 use crate::storage::{FleetRow, ReadingRow};
+use crate::wire::parse;
+
+/// Where one reading is reported.
+pub const UPDATE_EI: &str = "/v2/fleet/ei-update";
 
 /// A reading of a fleet's carbon emission intensity.
 #[derive(Deserialize, utoipa::ToSchema)]
@@ -155,21 +159,29 @@ pub struct History {
     responses(
         (status = 200, body = Updated), (status = 400, body = ProblemBody), (status = 401, body = ProblemBody),
         (status = 403, body = ProblemBody), (status = 409, body = ProblemBody), (status = 422, body = ProblemBody),
-        (status = 503, body = ProblemBody),
+        (status = 429, body = ProblemBody), (status = 503, body = ProblemBody),
     )
 )]
 #[post("/v2/fleet/ei-update")]
 pub async fn update_ei(request: HttpRequest, body: JsonBody<EiReading>) -> Result<HttpResponse, Problem> {
-    let services = services(&request);
-    let principal = &body.principal;
+    let key = answer_key(&request, body.hash)?;
+    let updated = update_one(services(&request), &body.principal, body.value, key).await?;
+    Ok(HttpResponse::Ok().json(updated))
+}
+
+/// Reports one reading, over whatever transport; `key` is its idempotency key with the hash of the request.
+pub async fn update_one(
+    services: &Services,
+    principal: &Principal,
+    reading: EiReading,
+    key: Option<(String, String)>,
+) -> Result<Updated, Refusal> {
     rights::require(principal, Command::UpdateEi)?;
-    let reading = body.value.check()?;
-    let key = command_key(&request, principal, body.hash)?;
-    let updates = services.fleets.update_ei(principal.tenant()?, vec![reading], key).await?;
-    match updates.into_iter().next() {
-        Some(EiUpdate::Updated(updated)) => Ok(HttpResponse::Ok().json(updated)),
-        Some(EiUpdate::Stale { stored_at }) => Err(stale(&stored_at).into()),
-        None => Err(Refusal::new(RefusalKind::Internal, "internal", "an internal error").into()),
+    let (reading, key) = (reading.check()?, command_key(principal, key));
+    match services.fleets.update_ei(principal.tenant()?, vec![reading], key).await?.into_iter().next() {
+        Some(EiUpdate::Updated(updated)) => Ok(updated),
+        Some(EiUpdate::Stale { stored_at }) => Err(stale(&stored_at)),
+        None => Err(Refusal::new(RefusalKind::Internal, "internal", "an internal error")),
     }
 }
 
@@ -180,7 +192,8 @@ pub async fn update_ei(request: HttpRequest, body: JsonBody<EiReading>) -> Resul
     params(("Idempotency-Key" = Option<String>, Header, description = "a repeated request gets the stored answer")),
     responses(
         (status = 200, body = EiBatchAnswer), (status = 400, body = ProblemBody), (status = 401, body = ProblemBody),
-        (status = 403, body = ProblemBody), (status = 422, body = ProblemBody), (status = 503, body = ProblemBody),
+        (status = 403, body = ProblemBody), (status = 422, body = ProblemBody), (status = 429, body = ProblemBody),
+        (status = 503, body = ProblemBody),
     )
 )]
 #[post("/v2/fleet/ei-update/batch")]
@@ -191,10 +204,12 @@ pub async fn update_ei_batch(request: HttpRequest, body: JsonBody<EiBatch>) -> R
     if body.value.updates.is_empty() || body.value.updates.len() > MAX_BATCH {
         return Err(Refusal::invalid("updates", format!("must be 1-{MAX_BATCH}")).into());
     }
+    // the first is charged as any command is
+    services.gate.limiter.commands(principal, body.value.updates.len() - 1)?;
     let checked: Vec<Result<NewReading, Refusal>> =
         body.value.updates.iter().map(|raw| parse::<EiReading>(raw.get().as_bytes())?.check()).collect();
     let readings: Vec<NewReading> = checked.iter().flatten().cloned().collect();
-    let key = command_key(&request, principal, body.hash)?;
+    let key = command_key(principal, answer_key(&request, body.hash)?);
     let mut updates = services.fleets.update_ei(principal.tenant()?, readings, key).await?.into_iter();
     let results = checked.into_iter().map(|item| {
         let outcome = item.and_then(|_| match updates.next() {
@@ -321,16 +336,8 @@ fn reading(row: ReadingRow) -> Reading {
     }
 }
 
-fn command_key(
-    request: &HttpRequest,
-    principal: &Principal,
-    hash: String,
-) -> Result<Option<CommandKey>, Refusal> {
-    Ok(idempotency_key(request)?.map(|key| CommandKey {
-        principal: principal.scope_of_keys(),
-        key,
-        request_hash: format!("{}:{hash}", request.path()),
-    }))
+fn command_key(principal: &Principal, key: Option<(String, String)>) -> Option<CommandKey> {
+    key.map(|(key, request_hash)| CommandKey { principal: principal.scope_of_keys(), key, request_hash })
 }
 
 /// The routes of this file.

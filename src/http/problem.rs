@@ -68,12 +68,18 @@ pub fn status(kind: RefusalKind) -> StatusCode {
         RefusalKind::Timeout => StatusCode::REQUEST_TIMEOUT,
         RefusalKind::Conflict => StatusCode::CONFLICT,
         RefusalKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        RefusalKind::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
         RefusalKind::UnsupportedType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         RefusalKind::Invalid => StatusCode::UNPROCESSABLE_ENTITY,
         RefusalKind::RateLimited => StatusCode::TOO_MANY_REQUESTS,
         RefusalKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         RefusalKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
     }
+}
+
+/// `Retry-After` (RFC 9110 §10.2.3): whole seconds, rounded up; 1 when it is not known.
+pub fn retry_after_s(refusal: &Refusal) -> u64 {
+    refusal.retry_after.map_or(1, |after| after.as_millis().div_ceil(1000).max(1) as u64)
 }
 
 impl ResponseError for Problem {
@@ -93,7 +99,7 @@ impl ResponseError for Problem {
                 response.insert_header((WWW_AUTHENTICATE, challenge));
             }
             RefusalKind::RateLimited | RefusalKind::Unavailable => {
-                response.insert_header((RETRY_AFTER, "1"));
+                response.insert_header((RETRY_AFTER, retry_after_s(&self.0).to_string()));
             }
             // the rest of a body that was refused is not read: the connection cannot be used again
             RefusalKind::TooLarge | RefusalKind::Timeout => {

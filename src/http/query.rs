@@ -8,9 +8,14 @@ use crate::domain::{EntityId, Refusal};
 pub struct Query(Vec<(String, String)>);
 
 impl Query {
-    /// Reads them all.
+    /// Those of a request.
     pub fn of(request: &HttpRequest) -> Result<Self, Refusal> {
-        web::Query::<Vec<(String, String)>>::from_query(request.query_string())
+        Query::parse(request.query_string())
+    }
+
+    /// Reads them all.
+    pub fn parse(text: &str) -> Result<Self, Refusal> {
+        web::Query::<Vec<(String, String)>>::from_query(text)
             .map(|query| Query(query.into_inner()))
             .map_err(|_| Refusal::malformed("query", "cannot be decoded"))
     }

@@ -3,10 +3,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use actix_web::{HttpRequest, web};
 
+use super::gate::Gate;
 use crate::fleets::Fleets;
 use crate::identity::{Authenticator, Revocations, Tickets};
+use crate::limits::Blocks;
 use crate::log::EventLog;
-use crate::publishing::PublishLimits;
+use crate::publishing::Publisher;
 use crate::rooms::Workers;
 use crate::settings::Settings;
 use crate::storage::Database;
@@ -34,8 +36,12 @@ pub struct Services {
     pub topics: Topics,
     /// Fleets.
     pub fleets: Fleets,
-    /// Limits of publishes.
-    pub publish_limits: PublishLimits,
+    /// Publishes events.
+    pub publisher: Publisher,
+    /// What every request passes, and the limits.
+    pub gate: Arc<Gate>,
+    /// Who may not connect.
+    pub blocks: Arc<Blocks>,
     /// The worker threads.
     pub workers: Arc<Workers>,
     /// The engine's metrics.
@@ -50,6 +56,14 @@ impl Services {
     /// Whether the node no longer takes new sessions.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Has sessions judged again that hear declared topics which have changed.
+    pub fn recheck_topics(&self) {
+        let changed = self.topics.take_changed();
+        if !changed.is_empty() {
+            self.workers.recheck(changed);
+        }
     }
 
     /// The next connection's number.

@@ -2,12 +2,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, USER_AGENT};
+use actix_web::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, USER_AGENT};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, ResponseError, get};
-use bytes::Bytes;
 
 use super::auth::{authenticate, count_failure};
-use super::problem::{ProblemBody, status};
+use super::gate;
+use super::problem::ProblemBody;
 use super::query::Query;
 use super::services::services;
 use super::{Problem, Services};
@@ -115,6 +115,7 @@ async fn open(
     if services.is_draining() {
         return Err(Refusal::new(RefusalKind::Unavailable, "draining", "this node is draining"));
     }
+    gate::opening(request)?;
     let query = Query::of(request)?;
     // whoever cannot be identified learns nothing about the parameters
     let principal = match query.get("ticket") {
@@ -129,6 +130,7 @@ async fn open(
     let selectors = within_limit(selectors?, services.settings.sessions.max_topics)?;
     let tenant = principal.tenant()?.clone();
     let grants = count_failure(request, grants(services, &principal, selectors))?;
+    let admission = gate::admit(request, &principal)?;
     let id = services.next_connection();
     if let Some(ticket_id) = &principal.ticket_id {
         services.workers.replace_ticket(ticket_id, id);
@@ -137,12 +139,14 @@ async fn open(
         id,
         tenant,
         grants,
+        refused: Vec::new(),
         cursor: cursor(request, &query),
         hello: hello(services, id, principal.user.as_ref().map(|user| user.sub.as_str())),
-        credentials: principal.credentials(),
+        who: principal,
         transport: "sse",
-        peer: request.peer_addr().map(|address| address.ip()),
+        peer: gate::caller(request).address,
         user_agent: header(request, USER_AGENT.as_str()).unwrap_or_default().to_owned(),
+        admission,
     };
     let worker = request.app_data::<Rc<WorkerContext>>().expect("set by the engine");
     let queue = Rc::new(SendQueue::new(framing, worker.limits, worker.queues.clone()));
@@ -161,7 +165,7 @@ fn event_stream(response: &mut HttpResponseBuilder) -> &mut HttpResponseBuilder 
     response
 }
 
-fn hello(services: &Services, id: u64, user_id: Option<&str>) -> Hello {
+pub(super) fn hello(services: &Services, id: u64, user_id: Option<&str>) -> Hello {
     Hello {
         connection_id: format!("{}.{id}", services.server_id),
         server_id: services.server_id.clone(),
@@ -171,7 +175,7 @@ fn hello(services: &Services, id: u64, user_id: Option<&str>) -> Hello {
     }
 }
 
-fn within_limit(mut selectors: Vec<Selector>, limit: usize) -> Result<Vec<Selector>, Refusal> {
+pub(super) fn within_limit(mut selectors: Vec<Selector>, limit: usize) -> Result<Vec<Selector>, Refusal> {
     let mut seen = std::collections::HashSet::new();
     selectors.retain(|selector| seen.insert(selector.clone()));
     if selectors.len() <= limit {
@@ -190,10 +194,10 @@ fn grants(
 ) -> Result<Arc<[Grant]>, Refusal> {
     let mut grants = Vec::with_capacity(selectors.len());
     let mut refused = Vec::new();
-    for judged in services.topics.grants(principal, selectors) {
-        match judged {
+    for selector in selectors {
+        match services.topics.grant(principal, &selector) {
             Ok(grant) => grants.push(grant),
-            Err(own) => refused.push(own.selector.to_string()),
+            Err(_) => refused.push(selector.to_string()),
         }
     }
     if refused.is_empty() {
@@ -208,7 +212,7 @@ fn cursor(request: &HttpRequest, query: &Query) -> Option<Cursor> {
     sent.filter(|text| !text.is_empty()).or_else(|| query.get("cursor")).map(Cursor::read)
 }
 
-fn header<'a>(request: &'a HttpRequest, name: &str) -> Option<&'a str> {
+pub(super) fn header<'a>(request: &'a HttpRequest, name: &str) -> Option<&'a str> {
     request.headers().get(name).and_then(|value| value.to_str().ok())
 }
 
@@ -224,18 +228,9 @@ fn refuse(request: &HttpRequest, refusal: Refusal) -> HttpResponse {
     if !header(request, ACCEPT.as_str()).is_some_and(|accept| accept.contains("text/event-stream")) {
         return Problem(refusal).error_response();
     }
-    let retry = crate::clock::jittered(code.default_retry(), 1.0);
+    let (delay, spread) = refusal.retry_after.map_or((code.default_retry(), 1.0), |after| (after, 0.2));
+    let retry = crate::clock::jittered(delay, spread);
     event_stream(&mut HttpResponse::Ok()).body(Dialect::Sse.close(code, retry))
-}
-
-/// The answer to an upgrade request on a path that has no WebSocket: its head and its body.
-pub fn upgrade_refusal() -> (actix_http::Response<()>, Bytes) {
-    let refusal = Refusal::new(RefusalKind::NotFound, "no_websocket", "there is no WebSocket at this path");
-    let body = serde_json::to_vec(&ProblemBody::new(&refusal)).expect("a problem is plain data");
-    let mut response = actix_http::Response::new(status(refusal.kind)).drop_body();
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-    response.head_mut().set_connection_type(actix_http::ConnectionType::Close);
-    (response, body.into())
 }
 
 /// The routes of this file.

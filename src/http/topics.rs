@@ -83,8 +83,9 @@ pub async fn declare(
 ) -> Result<HttpResponse, Problem> {
     rights::require(&body.principal, Command::DeclareTopics)?;
     let (tenant, name) = (body.principal.tenant()?, parse(&name)?);
-    let topics = &services(&request).topics;
-    let declared = topics.declare(tenant, &name, body.value.membership).await?;
+    let services = services(&request);
+    let declared = services.topics.declare(tenant, &name, body.value.membership).await?;
+    services.recheck_topics();
     let mut answer = if declared.is_new { HttpResponse::Created() } else { HttpResponse::Ok() };
     Ok(answer.json(shown(&name, declared.membership, declared.members, None)))
 }
@@ -164,8 +165,9 @@ async fn change(
 ) -> Result<HttpResponse, Problem> {
     rights::require(&body.principal, Command::DeclareTopics)?;
     let (tenant, name, users) = (body.principal.tenant()?, parse(name)?, users(&body.value.users)?);
-    let topics = &services(&request).topics;
-    let (declared, head) = topics.change_members(tenant, &name, users, is_grant).await?;
+    let services = services(&request);
+    let (declared, head) = services.topics.change_members(tenant, &name, users, is_grant).await?;
+    services.recheck_topics();
     Ok(HttpResponse::Ok().json(shown(&name, declared.membership, declared.members, Some(head))))
 }
 

@@ -24,6 +24,13 @@ pub struct Presented<'a> {
     pub user: Option<&'a str>,
 }
 
+impl Presented<'_> {
+    /// Whether there is a key or a token to tell somebody by.
+    pub fn has_credentials(&self) -> bool {
+        self.api_key.is_some() || self.bearer.is_some()
+    }
+}
+
 /// Tells who sends a request, by any credential but a ticket.
 #[derive(Clone, Debug)]
 pub struct Authenticator {

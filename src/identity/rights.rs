@@ -201,8 +201,7 @@ pub fn subscription(principal: &Principal, selector: &Selector) -> Option<Audien
     if let Selector::Topic(topic) = selector
         && topic.kind() == TopicKind::Presence
     {
-        let room = Topic::parse(topic.id()).ok().filter(|room| room.kind() != TopicKind::Presence)?;
-        return subscription(principal, &Selector::Topic(room)).map(|_| Audience::Full);
+        return subscription(principal, &Selector::Topic(selector.room()?)).map(|_| Audience::Full);
     }
     if let Selector::Prefix { .. } = selector {
         let allowed = principal.user.is_none() && principal.scopes.has_any(PREFIXES);

@@ -21,7 +21,7 @@ use crate::clock::Clock;
 use crate::domain::{Class, Cursor, Epoch, EventName, Position, Selector, TenantId, Timestamp, Topic};
 use crate::identity::Credentials;
 use crate::rooms::{Attach, Attached, Hello, Joined, Notice, Registry, RegistryOptions, SessionHandle};
-use crate::sessions::{Grant, QueueLimits, QueueMetrics, SendQueue, Session, Step};
+use crate::sessions::{About, Grant, QueueLimits, QueueMetrics, SendQueue, Session, Step};
 use crate::telemetry::Metrics;
 use crate::wire::{Audience, CloseCode, Content, Event, EventParts, Framing, SseDecoder, SseMessage};
 
@@ -267,6 +267,16 @@ impl World {
                 max_topics: 0,
             },
             credentials: Credentials::default(),
+            about: Rc::new(About {
+                id: self.connections,
+                connection_id: "".into(),
+                tenant: self.log.tenant().clone(),
+                user_id: None,
+                transport: "sse",
+                peer: std::net::Ipv4Addr::LOCALHOST.into(),
+                user_agent: "".into(),
+                opened: self.now,
+            }),
             handle: Box::new(Handle(notices.clone())),
         };
         let mut session = Session::new(grants);
@@ -308,7 +318,7 @@ impl World {
         for notice in notices {
             own.step = match notice {
                 Notice::FellBehind { after } => Some(own.session.behind(after)),
-                Notice::Closed(_) => None,
+                Notice::Recheck | Notice::Closed(_) => None,
             };
         }
         own.step = match own.step.take() {

@@ -1,13 +1,14 @@
 //! What a session and its worker's registry tell each other.
 
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::domain::Cursor;
+use crate::domain::{Cursor, Position};
 use crate::identity::Credentials;
 use crate::log::TenantLog;
-use crate::sessions::{Grant, SendQueue};
+use crate::sessions::{About, Grant, SendQueue};
 use crate::wire::CloseCode;
 
 /// Names a connection within its process.
@@ -27,6 +28,8 @@ pub enum Notice {
         /// Everything up to this number has been delivered.
         after: u64,
     },
+    /// Who may hear its topics has changed: judge them again.
+    Recheck,
     /// The session is over; its queue has been told.
     Closed(CloseCode),
 }
@@ -62,6 +65,8 @@ pub struct Attach {
     pub hello: Hello,
     /// Its credentials.
     pub credentials: Credentials,
+    /// What administrators are told about it.
+    pub about: Rc<About>,
     /// Its actor.
     pub handle: Box<dyn SessionHandle>,
 }
@@ -88,6 +93,48 @@ pub enum Joined {
         /// Where it stands.
         after: u64,
     },
+}
+
+/// Whether topics that were added late are live now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Widened {
+    /// The session hears them from here on.
+    Live {
+        /// From where on.
+        position: Position,
+        /// All that it hears.
+        grants: Arc<[Grant]>,
+    },
+    /// The log has moved on: read again after this number.
+    Behind {
+        /// Up to where they have been given.
+        after: u64,
+    },
+    /// The session itself is catching up; they join after it.
+    NotLive,
+    /// The session is over.
+    Gone,
+}
+
+/// An open connection, as administrators see it.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    /// Names it within its node, rising with time.
+    pub id: ConnectionId,
+    /// Unique in the cluster.
+    pub connection_id: String,
+    /// The user, when the principal is one.
+    pub user_id: Option<String>,
+    /// Its way in: `sse`, …
+    pub transport: &'static str,
+    /// The client's address.
+    pub address: IpAddr,
+    /// The client's own name.
+    pub user_agent: String,
+    /// How many topics it listens to.
+    pub topics: usize,
+    /// How long it has been open.
+    pub age: Duration,
 }
 
 /// Times that the registry keeps.

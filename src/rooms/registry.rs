@@ -1,4 +1,5 @@
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -6,13 +7,15 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use indexmap::IndexMap;
 
-use super::attach::{Attach, Attached, ConnectionId, Joined, Notice, RegistryOptions, SessionHandle};
+use super::attach::{
+    Attach, Attached, Connection, ConnectionId, Joined, Notice, RegistryOptions, SessionHandle, Widened,
+};
 use super::room::Rooms as TenantTopics;
 use crate::clock::{Clock, jittered};
-use crate::domain::{Position, TenantId};
+use crate::domain::{Position, TenantId, Topic};
 use crate::identity::{Credentials, Revoked};
 use crate::log::{Recovery, TenantLog};
-use crate::sessions::{Grant, Pushed, SendQueue, audience_of, is_shown};
+use crate::sessions::{About, Grant, Pushed, SendQueue, audience_of, is_shown};
 use crate::telemetry::Metrics;
 use crate::wire::{CloseCode, Dialect, Event, Ready};
 
@@ -25,6 +28,7 @@ struct Entry {
     queue: Rc<SendQueue>,
     handle: Box<dyn SessionHandle>,
     credentials: Credentials,
+    about: Rc<About>,
     /// Where it stands while it is not live.
     behind: Option<u64>,
     heartbeat_at: Instant,
@@ -99,6 +103,7 @@ impl Registry {
             handle: attach.handle,
             credentials_end_at: self.end_of(&attach.credentials, now),
             credentials: attach.credentials,
+            about: attach.about,
             behind,
             heartbeat_at: now + self.options.heartbeat,
             expires_at: now + jittered(self.options.max_age, 0.1),
@@ -125,7 +130,7 @@ impl Registry {
             return Joined::Live;
         };
         if own.delivered > after
-            && let Err(reached) = top_up(entry, own, after, &self.metrics)
+            && let Err(reached) = top_up((&entry.queue, &entry.grants, None), own, after, &self.metrics)
         {
             entry.behind = Some(reached);
             return Joined::Behind { after: reached };
@@ -134,6 +139,44 @@ impl Registry {
         entry.queue.push_control(entry.queue.dialect().position(own.log.position(own.delivered)));
         self.enter(id);
         Joined::Live
+    }
+
+    /// Adds grants to a live session, where the worker stands; `replayed` says up to where the client has
+    /// been given the events of these topics by which request, if it asked for those of the past.
+    pub fn widen(&mut self, id: ConnectionId, added: &[Grant], replayed: Option<(u64, u64)>) -> Widened {
+        let Some(tenant) = self.sessions.get(&id).map(|entry| entry.tenant.clone()) else {
+            return Widened::Gone;
+        };
+        self.advance(&tenant);
+        let Some((entry, own)) = self.sessions.get_mut(&id).zip(self.tenants.get_mut(&tenant)) else {
+            return Widened::Gone;
+        };
+        if entry.behind.is_some() {
+            return Widened::NotLive;
+        }
+        if let Some((after, request)) = replayed
+            && own.delivered > after
+            && let Err(reached) = top_up((&entry.queue, added, Some(request)), own, after, &self.metrics)
+        {
+            return Widened::Behind { after: reached };
+        }
+        own.topics.leave(id, &entry.grants);
+        let kept = entry.grants.iter().filter(|old| added.iter().all(|new| new.selector != old.selector));
+        entry.grants = kept.chain(added).cloned().collect();
+        own.topics.enter(id, &entry.grants, &entry.queue);
+        Widened::Live { position: own.log.position(own.delivered), grants: entry.grants.clone() }
+    }
+
+    /// Takes grants from a session; returns what it keeps.
+    pub fn narrow(&mut self, id: ConnectionId, kept: impl Fn(&Grant) -> bool) -> Option<Arc<[Grant]>> {
+        let entry = self.sessions.get_mut(&id)?;
+        let own = self.tenants.get_mut(&entry.tenant)?;
+        own.topics.leave(id, &entry.grants);
+        entry.grants = entry.grants.iter().filter(|grant| kept(grant)).cloned().collect();
+        if entry.behind.is_none() {
+            own.topics.enter(id, &entry.grants, &entry.queue);
+        }
+        Some(entry.grants.clone())
     }
 
     /// The client has left, or its connection broke.
@@ -228,6 +271,55 @@ impl Registry {
             // what waits for somebody who may no longer see it is thrown away
             self.cut(id, code);
         }
+    }
+
+    /// A session lives by newer credentials from now on.
+    pub fn renew(&mut self, id: ConnectionId, credentials: Credentials, now: Instant) {
+        let end_at = self.end_of(&credentials, now);
+        if let Some(entry) = self.sessions.get_mut(&id) {
+            entry.credentials_end_at = end_at;
+            entry.credentials = credentials;
+        }
+    }
+
+    /// Has the sessions that hear any of these topics judged again.
+    pub fn recheck(&self, topics: &HashSet<(TenantId, Topic)>) {
+        for entry in self.sessions.values() {
+            let hears = |grant: &Grant| {
+                let room = grant.selector.room();
+                topics.iter().any(|(tenant, topic)| *tenant == entry.tenant && room.as_ref() == Some(topic))
+            };
+            if entry.grants.iter().any(hears) {
+                entry.handle.notify(Notice::Recheck);
+            }
+        }
+    }
+
+    /// Ends every session from an address that may not connect any more.
+    pub fn end_blocked(&mut self, is_blocked: impl Fn(IpAddr) -> bool) {
+        let blocked = self.sessions.iter().filter(|(_, entry)| is_blocked(entry.about.peer));
+        for id in blocked.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.cut(id, CloseCode::Forbidden);
+        }
+    }
+
+    /// The first `limit` sessions of a tenant after a connection's number, by number.
+    pub fn connections(&self, tenant: &TenantId, after: ConnectionId, limit: usize) -> Vec<Connection> {
+        let own = self.sessions.iter().filter(|(id, entry)| **id > after && entry.tenant == *tenant);
+        let mut own: Vec<_> = own.collect();
+        own.sort_unstable_by_key(|(id, _)| **id);
+        own.truncate(limit);
+        let shown = |(id, entry): (&ConnectionId, &Entry)| Connection {
+            id: *id,
+            connection_id: entry.about.connection_id.to_string(),
+            user_id: entry.about.user_id.as_deref().map(str::to_owned),
+            transport: entry.about.transport,
+            address: entry.about.peer,
+            user_agent: entry.about.user_agent.to_string(),
+            topics: entry.grants.len(),
+            age: entry.about.opened.elapsed(),
+        };
+        own.into_iter().map(shown).collect()
     }
 
     /// Ends other sessions of a ticket that has a newer connection, here or on another worker.
@@ -380,17 +472,26 @@ impl Registry {
 
 /// Hands a session the few events between where it stands and where the worker does, so that it gets live
 /// however fast others publish; the error is how far it got when they are too many or do not fit.
-fn top_up(entry: &Entry, own: &Tenant, after: u64, metrics: &Metrics) -> Result<(), u64> {
+fn top_up(
+    (queue, grants, request): (&SendQueue, &[Grant], Option<u64>),
+    own: &Tenant,
+    after: u64,
+    metrics: &Metrics,
+) -> Result<(), u64> {
     let events =
         own.log.after(after, ADVANCE_BATCH).filter(|events| after + events.len() as u64 >= own.delivered);
     let mut reached = after;
     for event in events.ok_or(after)?.iter().take_while(|event| event.seq() <= own.delivered) {
-        if is_shown(&entry.grants, event) {
-            let audience = audience_of(&entry.grants, event);
-            if !entry.queue.has_room_for(event, audience) {
+        if is_shown(grants, event) {
+            let audience = audience_of(grants, event);
+            if !queue.has_room_for(event, audience) {
                 return Err(reached);
             }
-            if entry.queue.push_event(event, audience) == Pushed::Taken {
+            let pushed = match request {
+                Some(request) => queue.push_replayed(event, audience, request),
+                None => queue.push_event(event, audience),
+            };
+            if pushed == Pushed::Taken {
                 metrics.replayed(1);
             }
         }

@@ -7,11 +7,13 @@ use std::time::{Duration, Instant};
 use actix::{Actor, AsyncContext, Context, Handler, Message};
 
 use super::registry::DRAIN_STEP;
-use super::{Attach, Attached, ConnectionId, Joined, Registry};
+use super::{Attach, Attached, Connection, ConnectionId, Joined, Registry, Widened};
 use crate::actor_kit::{Counted, Guarded, Port, Probe, SingleFlight};
-use crate::domain::TenantId;
-use crate::identity::Revoked;
+use crate::domain::{TenantId, Topic};
+use crate::identity::{Credentials, Revoked};
+use crate::limits::Blocks;
 use crate::log::{LogObserver, TenantLog};
+use crate::sessions::Grant;
 use crate::telemetry::Metrics;
 use crate::wire::{CloseCode, Event};
 
@@ -31,6 +33,21 @@ impl Rooms {
     /// See [`Registry::join`].
     pub fn join(&self, id: ConnectionId, after: u64) -> Result<Joined, CloseCode> {
         self.run(|registry| registry.join(id, after)).ok_or(CloseCode::GoingAway)
+    }
+
+    /// See [`Registry::widen`].
+    pub fn widen(&self, id: ConnectionId, added: &[Grant], replayed: Option<(u64, u64)>) -> Widened {
+        self.run(|registry| registry.widen(id, added, replayed)).unwrap_or(Widened::Gone)
+    }
+
+    /// See [`Registry::narrow`].
+    pub fn narrow(&self, id: ConnectionId, kept: impl Fn(&Grant) -> bool) -> Option<Arc<[Grant]>> {
+        self.run(|registry| registry.narrow(id, kept)).flatten()
+    }
+
+    /// See [`Registry::renew`].
+    pub fn renew(&self, id: ConnectionId, credentials: Credentials) {
+        self.run(|registry| registry.renew(id, credentials, Instant::now()));
     }
 
     /// See [`Registry::leave`].
@@ -55,6 +72,10 @@ pub enum Order {
         /// Its newest connection.
         newer: ConnectionId,
     },
+    /// Have the sessions that hear any of these topics judged again.
+    Recheck(Arc<HashSet<(TenantId, Topic)>>),
+    /// End every session from an address that is blocked.
+    EndBlocked(Arc<Blocks>),
     /// End all sessions at an even pace within this time.
     Drain(Duration),
 }
@@ -163,6 +184,8 @@ impl RoomRegistryActor {
             self.rooms.run(|registry| match &order {
                 Order::Revoke(revoked) => registry.revoke(revoked),
                 Order::ReplaceTicket { ticket_id, newer } => registry.replace_ticket(ticket_id, *newer),
+                Order::Recheck(topics) => registry.recheck(topics),
+                Order::EndBlocked(blocks) => registry.end_blocked(|address| blocks.is_blocked(address)),
                 Order::Drain(within) => registry.drain(Instant::now() + *within),
             });
             if let Order::Drain(_) = order {
@@ -201,6 +224,18 @@ struct Look;
 struct Volatile {
     tenant: TenantId,
     event: Arc<Event>,
+}
+
+/// Which sessions of a tenant are held? See [`Registry::connections`].
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Vec<Connection>")]
+pub struct ListConnections {
+    /// Whose.
+    pub tenant: TenantId,
+    /// Those with a greater number.
+    pub after: ConnectionId,
+    /// At most so many.
+    pub limit: usize,
 }
 
 /// How many sessions are held?
@@ -246,6 +281,15 @@ impl Handler<Counted<CountSessions>> for RoomRegistryActor {
     fn handle(&mut self, message: Counted<CountSessions>, _: &mut Self::Context) -> usize {
         message.open();
         self.rooms.run(|registry| registry.len()).unwrap_or_default()
+    }
+}
+
+impl Handler<Counted<ListConnections>> for RoomRegistryActor {
+    type Result = Vec<Connection>;
+
+    fn handle(&mut self, message: Counted<ListConnections>, _: &mut Self::Context) -> Vec<Connection> {
+        let ListConnections { tenant, after, limit } = message.open();
+        self.rooms.run(|registry| registry.connections(&tenant, after, limit)).unwrap_or_default()
     }
 }
 

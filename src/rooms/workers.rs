@@ -1,9 +1,13 @@
+use std::collections::HashSet;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-use super::room_registry_actor::{CountSessions, Order, WorkerMail};
+use super::room_registry_actor::{CountSessions, ListConnections, Order, WorkerMail};
+use super::{Connection, ConnectionId};
 use crate::actor_kit::Probe;
+use crate::domain::{TenantId, Topic};
 use crate::identity::Revoked;
+use crate::limits::Blocks;
 use crate::log::{LogObserver, TenantLog};
 use crate::telemetry::Metrics;
 use crate::wire::Event;
@@ -23,9 +27,19 @@ impl Workers {
         self.order(&Order::Revoke(Arc::new(revoked)));
     }
 
+    /// Has the sessions that hear any of these topics judged again.
+    pub fn recheck(&self, topics: HashSet<(TenantId, Topic)>) {
+        self.order(&Order::Recheck(Arc::new(topics)));
+    }
+
     /// Ends older sessions of a ticket.
     pub fn replace_ticket(&self, ticket_id: &Arc<str>, newer: u64) {
         self.order(&Order::ReplaceTicket { ticket_id: ticket_id.clone(), newer });
+    }
+
+    /// Ends every session from an address that is blocked.
+    pub fn end_blocked(&self, blocks: &Arc<Blocks>) {
+        self.order(&Order::EndBlocked(blocks.clone()));
     }
 
     /// Ends all sessions at an even pace within this time.
@@ -40,6 +54,18 @@ impl Workers {
             sum += mail.port().ask(CountSessions).await.unwrap_or_default();
         }
         sum
+    }
+
+    /// The first `limit` sessions of a tenant after a connection's number, by number.
+    pub async fn connections(&self, tenant: &TenantId, after: ConnectionId, limit: usize) -> Vec<Connection> {
+        let mut all = Vec::new();
+        for mail in self.all() {
+            let list = ListConnections { tenant: tenant.clone(), after, limit };
+            all.extend(mail.port().ask(list).await.unwrap_or_default());
+        }
+        all.sort_unstable_by_key(|connection| connection.id);
+        all.truncate(limit);
+        all
     }
 
     /// Whether every worker's event loop turns: answers within `patience`.

@@ -105,7 +105,9 @@ pub struct SendQueue {
     sent_bytes: Cell<u64>,
     progress: Cell<Instant>,
     reader: Cell<Option<Waker>>,
-    writer: Cell<Option<Waker>>,
+    writers: Cell<Vec<Waker>>,
+    /// Bytes given to the socket's owner that the kernel has not taken.
+    unsent: Cell<usize>,
 }
 
 impl std::fmt::Debug for SendQueue {
@@ -129,7 +131,8 @@ impl SendQueue {
             sent_bytes: Cell::new(0),
             progress: Cell::new(Instant::now()),
             reader: Cell::new(None),
-            writer: Cell::new(None),
+            writers: Cell::default(),
+            unsent: Cell::new(0),
         }
     }
 
@@ -154,11 +157,13 @@ impl SendQueue {
     }
 
     /// Adds an event of a replay that the client asked for by a request; it does not move the cursor.
-    pub fn push_replayed(&self, event: &Arc<Event>, audience: Audience, request: u64) {
-        if self.state.get() == State::Open {
-            let frame = event.replay_frame(self.framing.events, audience, request);
-            self.append(Item::Event { frame, event: event.clone(), audience, is_step: false });
+    pub fn push_replayed(&self, event: &Arc<Event>, audience: Audience, request: u64) -> Pushed {
+        if self.state.get() != State::Open {
+            return Pushed::Ignored;
         }
+        let frame = event.replay_frame(self.framing.events, audience, request);
+        self.append(Item::Event { frame, event: event.clone(), audience, is_step: false });
+        Pushed::Taken
     }
 
     /// Adds a control frame, whatever waits; there are only a few of them in a connection's life.
@@ -200,11 +205,16 @@ impl SendQueue {
 
     /// Throws away what waits, and ends after the reason.
     pub fn cut(&self, code: CloseCode) {
+        self.end(self.dialect().close(code, code.default_retry()));
+    }
+
+    /// Throws away what waits, and ends after this frame.
+    pub fn end(&self, last: Bytes) {
         if self.state.get() == State::Left {
             return;
         }
         self.clear();
-        self.append(Item::Control(self.dialect().close(code, code.default_retry())));
+        self.append(Item::Control(last));
         self.state.set(State::Finishing);
     }
 
@@ -212,8 +222,15 @@ impl SendQueue {
     pub fn leave(&self) {
         self.state.set(State::Left);
         self.clear();
-        self.reader.take();
-        self.wake(&self.writer);
+        self.wake_reader();
+        self.wake_writers();
+    }
+
+    /// What the kernel has not taken of the frames given out; less than before is progress.
+    pub fn set_unsent(&self, bytes: usize) {
+        if bytes < self.unsent.replace(bytes) {
+            self.progress.set(Instant::now());
+        }
     }
 
     /// Whether the reader is gone.
@@ -233,7 +250,7 @@ impl SendQueue {
 
     /// How long bytes have been waiting without any being taken.
     pub fn stalled_for(&self, now: Instant) -> Duration {
-        match self.bytes.get() {
+        match self.bytes.get() + self.unsent.get() {
             0 => Duration::ZERO,
             _ => now.saturating_duration_since(self.progress.get()),
         }
@@ -252,7 +269,7 @@ impl SendQueue {
             self.bytes.set(self.bytes.get() - item.len());
             self.progress.set(Instant::now());
             if self.bytes.get() <= self.limits.bytes / 4 {
-                self.wake(&self.writer);
+                self.wake_writers();
             }
             if let Some(outgoing) = self.deliver(item) {
                 return Poll::Ready(Some(outgoing));
@@ -271,7 +288,11 @@ impl SendQueue {
         if drained || self.state.get() != State::Open {
             return Poll::Ready(());
         }
-        self.writer.set(Some(context.waker().clone()));
+        let mut writers = self.writers.take();
+        if !writers.iter().any(|waker| waker.will_wake(context.waker())) {
+            writers.push(context.waker().clone());
+        }
+        self.writers.set(writers);
         Poll::Pending
     }
 
@@ -347,7 +368,7 @@ impl SendQueue {
         let was_empty = items.len() == 1;
         drop(items);
         if was_empty {
-            self.wake(&self.reader);
+            self.wake_reader();
         }
     }
 
@@ -358,9 +379,13 @@ impl SendQueue {
         self.bytes.set(0);
     }
 
-    fn wake(&self, waker: &Cell<Option<Waker>>) {
-        if let Some(waker) = waker.take() {
-            waker.wake();
+    fn wake_reader(&self) {
+        if let Some(reader) = self.reader.take() {
+            reader.wake();
         }
+    }
+
+    fn wake_writers(&self) {
+        self.writers.take().into_iter().for_each(Waker::wake);
     }
 }

@@ -58,6 +58,8 @@ pub enum Step {
 #[derive(Debug)]
 pub struct Session {
     grants: Arc<[Grant]>,
+    /// Set for topics that a client's request added late: their replay carries its number.
+    request: Option<u64>,
     pending: VecDeque<Arc<Event>>,
     scanned_to: u64,
     replayed: u64,
@@ -66,7 +68,23 @@ pub struct Session {
 impl Session {
     /// A session that may see what `grants` say.
     pub fn new(grants: Arc<[Grant]>) -> Self {
-        Session { grants, pending: VecDeque::new(), scanned_to: 0, replayed: 0 }
+        Session { grants, request: None, pending: VecDeque::new(), scanned_to: 0, replayed: 0 }
+    }
+
+    /// The topics that a request added late.
+    pub fn late(grants: Arc<[Grant]>, request: u64) -> Self {
+        Session { request: Some(request), ..Session::new(grants) }
+    }
+
+    /// What it may see.
+    pub fn grants(&self) -> &Arc<[Grant]> {
+        &self.grants
+    }
+
+    /// It may see something else from now on; what it has still to be given is judged anew.
+    pub fn set_grants(&mut self, grants: Arc<[Grant]>) {
+        self.pending.retain(|event| is_shown(&grants, event));
+        self.grants = grants;
     }
 
     /// It has to catch up from here.
@@ -109,7 +127,11 @@ impl Session {
             if !queue.has_room_for(event, audience) {
                 return Step::Drain { room: queue.frame_len(event, audience) };
             }
-            if queue.push_event(event, audience) == Pushed::Taken {
+            let taken = match self.request {
+                Some(request) => queue.push_replayed(event, audience, request),
+                None => queue.push_event(event, audience),
+            };
+            if taken == Pushed::Taken {
                 self.replayed += 1;
             }
             self.pending.pop_front();

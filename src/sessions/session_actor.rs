@@ -2,25 +2,26 @@ use std::future::poll_fn;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message, WrapFuture};
 
+use super::about::About;
+use super::late::Late;
+use super::requests::Refused;
 use super::session::{Session, Step};
-use super::{Grant, SendQueue};
+use super::{Capabilities, Grant, SendQueue};
 use crate::actor_kit::{Counted, Port};
 use crate::domain::{Cursor, Selector, TenantId};
-use crate::identity::{Credentials, Revocations};
-use crate::log::{EventLog, LogError, PageLimit, TenantLog};
+use crate::identity::{Principal, Revocations};
+use crate::limits::{Admission, Blocks};
+use crate::log::{EventLog, LogError, Page, PageLimit, TenantLog};
 use crate::rooms::{Attach, Attached, ConnectionId, Hello, Joined, Notice, Rooms, SessionHandle};
 use crate::telemetry::Metrics;
 use crate::wire::CloseCode;
 
 /// Messages that may wait for one session.
 const MAILBOX: usize = 16;
-
-/// A client's own name is kept and logged up to this length; browsers' take 80 to 140 bytes.
-const USER_AGENT_BYTES: usize = 160;
 
 /// What every session of a worker is given.
 #[derive(Clone)]
@@ -29,6 +30,10 @@ pub struct SessionContext {
     pub log: EventLog,
     /// What is no longer good.
     pub revocations: Arc<Revocations>,
+    /// What sessions can have done for their clients.
+    pub capabilities: Rc<dyn Capabilities>,
+    /// Who may not connect.
+    pub blocks: Arc<Blocks>,
     /// The worker's registry.
     pub rooms: Rooms,
     /// The engine's metrics.
@@ -39,6 +44,8 @@ pub struct SessionContext {
     pub ready_timeout: Duration,
     /// A reader that takes nothing for this long is gone.
     pub stall: Duration,
+    /// Most topics on one connection.
+    pub max_topics: usize,
 }
 
 /// What a connection asks for, once its credentials and topics have been checked.
@@ -49,18 +56,22 @@ pub struct SessionRequest {
     pub tenant: TenantId,
     /// What it may see.
     pub grants: Arc<[Grant]>,
+    /// What else it asked for: it is told after `ready`.
+    pub refused: Vec<Refused>,
     /// Where it wants to resume.
     pub cursor: Option<Cursor>,
     /// Its `ready` frame.
     pub hello: Hello,
     /// Its credentials.
-    pub credentials: Credentials,
+    pub who: Principal,
     /// Its way in: `sse`, …
     pub transport: &'static str,
-    /// The client's address, for the log.
-    pub peer: Option<IpAddr>,
+    /// The client's address, behind trusted proxies.
+    pub peer: IpAddr,
     /// The client's own name, for the log.
     pub user_agent: String,
+    /// Its place among the connections that may be open.
+    pub admission: Admission,
 }
 
 /// The control plane of one connection, on the worker thread that owns its socket.
@@ -68,73 +79,21 @@ pub struct SessionRequest {
 /// Lives from the accepted request until its body is dropped or its registry closes it; the frames
 /// themselves never pass through it.
 pub struct SessionActor {
-    context: Rc<SessionContext>,
-    session: Session,
-    queue: Rc<SendQueue>,
+    pub(super) context: Rc<SessionContext>,
+    pub(super) session: Session,
+    pub(super) queue: Rc<SendQueue>,
     port: Option<Port<SessionActor>>,
-    log: Option<Arc<TenantLog>>,
+    pub(super) log: Option<Arc<TenantLog>>,
     request: Option<Box<SessionRequest>>,
-    about: About,
+    pub(super) about: Rc<About>,
+    pub(super) who: Principal,
+    /// Whether it hears live events; otherwise it is catching up.
+    pub(super) is_live: bool,
+    /// What a request of the client has under way.
+    pub(super) late: Option<Box<Late>>,
+    /// Held until the session has ended.
+    admission: Option<Admission>,
     closed: Option<CloseCode>,
-}
-
-/// What is said about the connection when it ends; kept while it is open, so in as few bytes as do.
-struct About {
-    id: ConnectionId,
-    connection_id: Box<str>,
-    tenant: TenantId,
-    user_id: Option<Box<str>>,
-    transport: &'static str,
-    peer: Option<IpAddr>,
-    /// At most [`USER_AGENT_BYTES`], beside a send queue of kilobytes: a line that can be read alone is worth it.
-    user_agent: Box<str>,
-    opened: Instant,
-}
-
-impl About {
-    fn new(request: &SessionRequest) -> Self {
-        let shown = request.user_agent.floor_char_boundary(USER_AGENT_BYTES);
-        About {
-            id: request.id,
-            connection_id: request.hello.connection_id.as_str().into(),
-            tenant: request.tenant.clone(),
-            user_id: request.hello.user_id.as_deref().map(Into::into),
-            transport: request.transport,
-            peer: request.peer,
-            user_agent: request.user_agent[..shown].into(),
-            opened: Instant::now(),
-        }
-    }
-
-    fn log_connected(&self, topics: usize) {
-        tracing::info!(
-            connection_id = &*self.connection_id,
-            tenant = %self.tenant,
-            user_id = self.user_id.as_deref(),
-            transport = self.transport,
-            ip = self.peer.map(tracing::field::display),
-            user_agent = &*self.user_agent,
-            topics,
-            "connected"
-        );
-    }
-
-    fn log_disconnected(&self, close: Option<(u16, &'static str)>, bytes: u64) {
-        let (code, reason) = close.unwrap_or((0, "client_left"));
-        tracing::info!(
-            connection_id = &*self.connection_id,
-            tenant = %self.tenant,
-            user_id = self.user_id.as_deref(),
-            transport = self.transport,
-            ip = self.peer.map(tracing::field::display),
-            user_agent = &*self.user_agent,
-            code,
-            reason,
-            duration_ms = self.opened.elapsed().as_millis() as u64,
-            bytes,
-            "disconnected"
-        );
-    }
 }
 
 impl SessionActor {
@@ -145,7 +104,7 @@ impl SessionActor {
         queue: Rc<SendQueue>,
     ) -> Port<SessionActor> {
         context.metrics.connected(request.transport, request.tenant.as_str());
-        let about = About::new(&request);
+        let about = Rc::new(About::new(&request));
         about.log_connected(request.grants.len());
         let actor = SessionActor {
             session: Session::new(request.grants.clone()),
@@ -153,8 +112,12 @@ impl SessionActor {
             queue,
             port: None,
             log: None,
+            who: request.who.clone(),
             request: Some(Box::new(request)),
             about,
+            is_live: false,
+            late: None,
+            admission: None,
             closed: None,
         };
         let address = actor.start();
@@ -187,18 +150,27 @@ impl SessionActor {
             queue: self.queue.clone(),
             cursor: request.cursor,
             hello: request.hello,
-            credentials: request.credentials,
+            credentials: request.who.credentials(),
+            about: self.about.clone(),
             handle: Box::new(port),
         };
+        self.admission = Some(request.admission);
         let credentials = attach.credentials.clone();
         let attached = self.context.rooms.attach(attach);
+        for Refused { topic, code } in &request.refused {
+            self.queue.push_control(self.queue.dialect().unsubscribed(topic, code));
+        }
         if let Some(code) = self.context.revocations.end_of(&self.about.tenant, &credentials) {
             // revoked between the check of its credentials and now: the revocation did not find it
-            self.context.rooms.leave(self.about.id);
-            return self.end(code, context);
+            return self.leave(code, context);
         }
+        if self.context.blocks.is_blocked(self.about.peer) {
+            return self.leave(CloseCode::Forbidden, context);
+        }
+        // a grant withdrawn between its check and now was not found either
+        self.recheck();
         match attached {
-            Ok(Attached::Live) => {}
+            Ok(Attached::Live) => self.went_live(context),
             Ok(Attached::Behind { after }) => {
                 let step = self.session.behind(after);
                 self.take(step, context);
@@ -210,43 +182,77 @@ impl SessionActor {
     fn take(&mut self, step: Step, context: &mut Context<Self>) {
         match step {
             Step::Read { after } => self.read(after, context),
-            Step::Drain { room } => {
-                let queue = self.queue.clone();
-                let drained = async move { poll_fn(|context| queue.poll_drained(context, room)).await };
-                context.spawn(drained.into_actor(self).map(|(), actor, context| {
-                    if !actor.queue.has_left() {
-                        let step = actor.session.drained(&actor.queue);
-                        actor.take(step, context);
-                    }
-                }));
-            }
+            Step::Drain { room } => self.drain(room, context, |actor, context| {
+                let step = actor.session.drained(&actor.queue);
+                actor.take(step, context);
+            }),
             Step::Join { after } => match self.context.rooms.join(self.about.id, after) {
-                Ok(Joined::Live) => self.context.metrics.replayed(self.session.take_replayed()),
+                Ok(Joined::Live) => {
+                    self.context.metrics.replayed(self.session.take_replayed());
+                    self.went_live(context);
+                }
                 Ok(Joined::Behind { after }) => self.read(after, context),
                 Err(code) => self.end(code, context),
             },
-            Step::Close(code) => {
-                self.context.rooms.leave(self.about.id);
-                self.end(code, context);
-            }
+            Step::Close(code) => self.leave(code, context),
         }
     }
 
     fn read(&mut self, after: u64, context: &mut Context<Self>) {
-        let (Some(tenant_log), log) = (self.log.clone(), self.context.log.clone()) else {
-            return;
-        };
-        let selectors: Arc<[Selector]> = self.session.selectors();
-        let limit = self.context.page;
-        let page = async move { log.read(&tenant_log, &selectors, after, limit).await };
-        context.spawn(page.into_actor(self).map(|page, actor, context| {
+        self.page(self.session.selectors(), after, context, |actor, page, context| {
             let step = match page {
                 Ok(page) => actor.session.page(page, &actor.queue),
-                Err(LogError::Unavailable(_) | LogError::Overloaded) => Step::Close(CloseCode::GoingAway),
-                Err(_) => Step::Close(CloseCode::InsufficientState),
+                Err(code) => Step::Close(code),
             };
             actor.take(step, context);
+        });
+    }
+
+    /// Reads a page of the log, then goes on.
+    pub(super) fn page(
+        &mut self,
+        selectors: Arc<[Selector]>,
+        after: u64,
+        context: &mut Context<Self>,
+        go_on: impl FnOnce(&mut Self, Result<Page, CloseCode>, &mut Context<Self>) + 'static,
+    ) {
+        let Some(tenant_log) = self.log.clone() else { return };
+        let (log, limit) = (self.context.log.clone(), self.context.page);
+        let page = async move { log.read(&tenant_log, &selectors, after, limit).await };
+        context.spawn(page.into_actor(self).map(|page, actor, context| {
+            let page = page.map_err(|error| match error {
+                LogError::Unavailable(_) | LogError::Overloaded => CloseCode::GoingAway,
+                _ => CloseCode::InsufficientState,
+            });
+            go_on(actor, page, context);
         }));
+    }
+
+    /// Waits until most of the queue has been sent and `room` bytes fit, then goes on.
+    pub(super) fn drain(
+        &mut self,
+        room: usize,
+        context: &mut Context<Self>,
+        go_on: impl FnOnce(&mut Self, &mut Context<Self>) + 'static,
+    ) {
+        let queue = self.queue.clone();
+        let drained = async move { poll_fn(|context| queue.poll_drained(context, room)).await };
+        context.spawn(drained.into_actor(self).map(|(), actor, context| {
+            if !actor.queue.has_left() {
+                go_on(actor, context);
+            }
+        }));
+    }
+
+    fn went_live(&mut self, context: &mut Context<Self>) {
+        self.is_live = true;
+        self.go_on_late(context);
+    }
+
+    /// Ends a session that its registry may hold.
+    pub(super) fn leave(&mut self, code: CloseCode, context: &mut Context<Self>) {
+        self.context.rooms.leave(self.about.id);
+        self.end(code, context);
     }
 
     /// Ends a session that its registry does not hold (any more).
@@ -285,6 +291,19 @@ struct Begin(Port<SessionActor>);
 #[rtype(result = "()")]
 struct Notify(Notice);
 
+/// The client broke the protocol, and has been told.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct Failed(pub CloseCode);
+
+impl Handler<Counted<Failed>> for SessionActor {
+    type Result = ();
+
+    fn handle(&mut self, message: Counted<Failed>, context: &mut Context<Self>) {
+        self.leave(message.open().0, context);
+    }
+}
+
 /// The client has left, or the kernel has given it up.
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -308,9 +327,11 @@ impl Handler<Counted<Notify>> for SessionActor {
     fn handle(&mut self, message: Counted<Notify>, context: &mut Context<Self>) {
         match message.open().0 {
             Notice::FellBehind { after } => {
+                self.is_live = false;
                 let step = self.session.behind(after);
                 self.take(step, context);
             }
+            Notice::Recheck => self.recheck(),
             Notice::Closed(code) => {
                 self.closed = Some(code);
                 context.stop();

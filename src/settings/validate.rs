@@ -76,11 +76,29 @@ fn between(settings: &Settings) -> Result<(), SettingsError> {
         return fail("cors.allowed_origins", "must hold origins such as https://app.example".into());
     }
     jwt(settings)?;
-    if settings.compat.trust_identity_headers.iter().any(|cidr| cidr.parse::<ipnet::IpNet>().is_err()) {
-        return fail("compat.trust_identity_headers", "must hold networks such as 10.0.0.0/8".into());
-    }
     if settings.compat.anonymous_user.len() > 128 {
         return fail("compat.anonymous_user", "must be at most 128 bytes".into());
+    }
+    let server = &settings.server;
+    if server.tls_cert.is_empty() != server.tls_key.is_empty() {
+        return fail("server.tls_key", "and server.tls_cert need each other".into());
+    }
+    if server.require_tls && server.tls_cert.is_empty() && !is_loopback(&server.bind) {
+        let problem =
+            format!("forbids plain HTTP on {}: set server.tls_cert and server.tls_key", server.bind);
+        return fail("server.require_tls", problem);
+    }
+    if !["x-forwarded-for", "forwarded"].contains(&settings.server.forwarded_header.as_str()) {
+        return fail("server.forwarded_header", "must be \"x-forwarded-for\" or \"forwarded\"".into());
+    }
+    for (key, networks) in [
+        ("limits.exempt", &settings.limits.exempt),
+        ("server.trusted_proxies", &settings.server.trusted_proxies),
+        ("compat.trust_identity_headers", &settings.compat.trust_identity_headers),
+    ] {
+        if let Some(wrong) = networks.iter().find(|text| !is_network(text)) {
+            return fail(key, format!("must hold addresses or networks such as 10.0.0.0/8, holds {wrong:?}"));
+        }
     }
     grades(settings)
 }
@@ -112,6 +130,14 @@ fn jwt(settings: &Settings) -> Result<(), SettingsError> {
         return fail("sub_claim", "and the other claims must have names of their own".into());
     }
     Ok(())
+}
+
+fn is_loopback(bind: &str) -> bool {
+    bind.parse::<std::net::SocketAddr>().is_ok_and(|at| at.ip().is_loopback())
+}
+
+fn is_network(text: &str) -> bool {
+    text.parse::<std::net::IpAddr>().is_ok() || text.parse::<ipnet::IpNet>().is_ok()
 }
 
 fn grades(settings: &Settings) -> Result<(), SettingsError> {
@@ -159,8 +185,8 @@ fn warnings(settings: &Settings) -> Vec<Warning> {
             settings.compat.trust_identity_headers.join(", ")
         ));
     }
-    let loopback = settings.server.bind.parse::<std::net::SocketAddr>().is_ok_and(|at| at.ip().is_loopback());
-    if !loopback {
+    let loopback = is_loopback(&settings.server.bind);
+    if !loopback && settings.server.tls_cert.is_empty() {
         warn(format!(
             "server.bind {} is reachable from outside and speaks plain HTTP: put TLS in front",
             settings.server.bind

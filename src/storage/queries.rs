@@ -18,6 +18,12 @@ pub mod kicks {
     include!("queries/kicks.rs");
 }
 
+/// Networks that may not connect.
+pub mod block_list {
+    use super::Conn;
+    include!("queries/block_list.rs");
+}
+
 /// Tickets of clients that cannot send headers.
 pub mod tickets {
     use super::Conn;

@@ -9,10 +9,12 @@ use super::schema;
 pub enum Feed {
     /// API keys.
     Keys = 1,
+    /// Networks that may not connect.
+    BlockList = 2,
     /// Kicks and revoked tickets.
-    Revocations = 2,
+    Revocations = 3,
     /// Declared topics and their members.
-    Topics = 3,
+    Topics = 4,
 }
 
 /// An API key; only its hash is kept.
@@ -28,6 +30,17 @@ pub struct ApiKeyRow {
     pub development: bool,
     pub created_us: i64,
     pub revoked_us: Option<i64>,
+}
+
+/// A network that may not connect.
+#[derive(Clone, Debug, PartialEq, Eq, Queryable, Selectable, Insertable)]
+#[diesel(table_name = schema::block_list)]
+#[expect(missing_docs, reason = "the migrations describe the columns")]
+pub struct BlockRow {
+    pub cidr: String,
+    pub reason: Option<String>,
+    pub created_us: i64,
+    pub expires_us: Option<i64>,
 }
 
 /// A ticket; only its hash is kept.

@@ -8,6 +8,15 @@ diesel::table! {
 }
 
 diesel::table! {
+    block_list (cidr) {
+        cidr -> Text,
+        reason -> Nullable<Text>,
+        created_us -> BigInt,
+        expires_us -> Nullable<BigInt>,
+    }
+}
+
+diesel::table! {
     api_keys (key_id) {
         key_id -> Text,
         hash -> Text,

@@ -11,6 +11,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+use super::limit_metrics::LimitMetrics;
+
 /// A function that brings gauges up to date when they are read.
 pub type Reading = Box<dyn Fn(&Metrics) + Send>;
 
@@ -19,7 +21,7 @@ type GaugeF64 = Gauge<f64, AtomicU64>;
 macro_rules! labels {
     ($name:ident { $($field:ident: $type:ty),+ }) => {
         #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-        struct $name { $($field: $type),+ }
+        pub(super) struct $name { $(pub(super) $field: $type),+ }
     };
 }
 
@@ -53,6 +55,7 @@ pub struct Metrics {
     log_refused: Family<Reason, Counter>,
     log_trimmed: Counter,
     log_store_reads: Counter,
+    acks: Counter,
     window_events: Gauge,
     window_bytes: Gauge,
     outbox_waiting: Gauge,
@@ -71,6 +74,7 @@ pub struct Metrics {
     process_cpu_seconds: GaugeF64,
     process_open_fds: Gauge,
     process_max_fds: Gauge,
+    limits: LimitMetrics,
 }
 
 struct ReadingSlot(Reading);
@@ -131,6 +135,7 @@ impl Default for Metrics {
                 "Pages read from the database for a replay",
                 Counter::default()
             ),
+            acks: register!("acks", "Events that clients acknowledged as shown", Counter::default()),
             window_events: register!("window_events", "Events in the local windows", Gauge::default()),
             window_bytes: register!("window_bytes", "Bytes in the local windows", Gauge::default()),
             outbox_waiting: register!(
@@ -201,6 +206,7 @@ impl Default for Metrics {
                 "File descriptors that the process may open; 0: no limit",
                 Gauge::default()
             ),
+            limits: LimitMetrics::new(&mut registry),
             readings: Mutex::default(),
             registry,
         };
@@ -228,6 +234,11 @@ impl Metrics {
             self.log_refused.get_or_create_owned(&Reason { reason });
         }
         self.connects.get_or_create_owned(&Transport { transport: "sse" });
+    }
+
+    /// Those of the limits.
+    pub fn limits(&self) -> &LimitMetrics {
+        &self.limits
     }
 
     /// Adds a function that is called before the metrics are read.
@@ -328,6 +339,11 @@ impl Metrics {
     /// Events left the log.
     pub fn log_trimmed(&self, count: u64) {
         self.log_trimmed.inc_by(count);
+    }
+
+    /// Clients have shown this many events.
+    pub fn acked(&self, count: u64) {
+        self.acks.inc_by(count);
     }
 
     /// A page of a replay came from the database.

@@ -1,36 +1,21 @@
-//! What a principal gets of the topics it asks for, each judged by itself.
+//! What a principal gets of a topic it asks for.
 
 use super::{Membership, Standing};
-use crate::domain::{Position, Selector, Topic, TopicKind};
+use crate::domain::{Position, Selector, TopicKind};
 use crate::identity::{Principal, rights};
 use crate::sessions::Grant;
 
-/// A topic or prefix that a principal may not hear.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refused {
-    /// What was asked for.
-    pub selector: Selector,
-    /// Why not, as a stable word: `forbidden` by the table of rights, `not_a_member` of a declared topic.
-    pub code: &'static str,
-}
-
-/// Judges each of `selectors` by the table of rights, and declared topics by their members too: users need
-/// membership, whatever their roles; services do not.
+/// Judges a topic or prefix by the table of rights, and declared topics by their members too: users need
+/// membership, whatever their roles; services do not. The error is the refusal's code: `forbidden`, or
+/// `not_a_member` of a declared topic.
 pub fn judge(
     principal: &Principal,
-    selectors: impl IntoIterator<Item = Selector>,
+    selector: &Selector,
     membership: &Membership,
-) -> Vec<Result<Grant, Refused>> {
-    let judge = |selector: Selector| {
-        let Some(audience) = rights::subscription(principal, &selector) else {
-            return Err(Refused { selector, code: "forbidden" });
-        };
-        match since(principal, &selector, membership) {
-            Ok(since) => Ok(Grant { selector, audience, since }),
-            Err(code) => Err(Refused { selector, code }),
-        }
-    };
-    selectors.into_iter().map(judge).collect()
+) -> Result<Grant, &'static str> {
+    let audience = rights::subscription(principal, selector).ok_or("forbidden")?;
+    let since = since(principal, selector, membership)?;
+    Ok(Grant { selector: selector.clone(), audience, since })
 }
 
 /// From where on a principal may hear what the table of rights gives it; None: from anywhere.
@@ -39,16 +24,9 @@ fn since(
     selector: &Selector,
     membership: &Membership,
 ) -> Result<Option<Position>, &'static str> {
-    let (Some(tenant), Some(user), Selector::Topic(topic)) = (&principal.tenant, &principal.user, selector)
-    else {
-        return Ok(None);
-    };
     // who is present in a room is for those who may hear the room
-    let room = match topic.kind() {
-        TopicKind::Presence => Topic::parse(topic.id()).ok(),
-        _ => Some(topic.clone()),
-    };
-    let Some(named) = room.filter(|room| room.kind() == TopicKind::Named) else {
+    let named = selector.room().filter(|room| room.kind() == TopicKind::Named);
+    let (Some(tenant), Some(user), Some(named)) = (&principal.tenant, &principal.user, named) else {
         return Ok(None);
     };
     match membership.standing(tenant, named.id(), &user.sub) {
@@ -76,17 +54,9 @@ mod tests {
 
     fn judged(principal: &Principal, text: &str) -> Result<Option<u64>, &'static str> {
         let selector = Selector::parse(text).unwrap();
-        let [own] = judge(principal, [selector.clone()], &index()).try_into().unwrap();
-        match own {
-            Ok(grant) => {
-                assert_eq!((grant.selector, grant.audience), (selector, Audience::Full));
-                Ok(grant.since.map(|since| since.seq))
-            }
-            Err(refused) => {
-                assert_eq!(refused.selector, selector);
-                Err(refused.code)
-            }
-        }
+        let grant = judge(principal, &selector, &index())?;
+        assert_eq!((grant.selector, grant.audience), (selector, Audience::Full));
+        Ok(grant.since.map(|since| since.seq))
     }
 
     #[test]

@@ -2,7 +2,7 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
-use super::{Membership, Refused, judge};
+use super::{Membership, judge};
 use crate::clock::Clock;
 use crate::domain::{
     Class, EntityId, EventName, Position, Refusal, RefusalKind, Selector, TenantId, Topic, TopicKind, UserSub,
@@ -94,19 +94,10 @@ impl Topics {
         std::mem::take(&mut *self.0.changed.lock().expect("no panic while held"))
     }
 
-    /// Moves on with every change that was read.
-    pub fn generation(&self) -> i64 {
-        self.0.generation.load(Ordering::Acquire)
-    }
-
-    /// What a principal gets of each topic it asks for, as things stand on this node; at a subscription, and
-    /// again whenever something has changed.
-    pub fn grants(
-        &self,
-        principal: &Principal,
-        selectors: impl IntoIterator<Item = Selector>,
-    ) -> Vec<Result<Grant, Refused>> {
-        judge(principal, selectors, &self.0.index.read().expect("no panic while held"))
+    /// What a principal gets of a topic or prefix as things stand on this node, or the code of the refusal; at
+    /// a subscription, and again whenever something has changed.
+    pub fn grant(&self, principal: &Principal, selector: &Selector) -> Result<Grant, &'static str> {
+        judge(principal, selector, &self.0.index.read().expect("no panic while held"))
     }
 
     /// Declares a topic to be for its members only, or for everybody.
@@ -141,8 +132,9 @@ impl Topics {
             })
         });
         let declared = written.await?;
-        self.0.log.wake_relay();
+        // before anybody hears of it
         self.refresh().await?;
+        self.0.log.wake_relay();
         Ok(declared)
     }
 

@@ -19,21 +19,33 @@ pub enum CloseCode {
     Unauthenticated,
     /// 3501: the principal may not be here.
     Forbidden,
+    /// 1002: frames that no client may send.
+    BadFrame,
+    /// 1007: text that is not UTF-8.
+    InvalidText,
+    /// 1009: a message larger than `max_message_bytes`.
+    TooLarge,
+    /// 3502: a message that is no request.
+    Protocol,
     /// 3503: too many requests or connections.
     RateLimited,
 }
 
 impl CloseCode {
     /// Every code, in numerical order.
-    pub const ALL: [CloseCode; 9] = [
+    pub const ALL: [CloseCode; 13] = [
         CloseCode::Replaced,
         CloseCode::GoingAway,
+        CloseCode::BadFrame,
+        CloseCode::InvalidText,
+        CloseCode::TooLarge,
         CloseCode::Draining,
         CloseCode::SlowConsumer,
         CloseCode::InsufficientState,
         CloseCode::MaximumAge,
         CloseCode::Unauthenticated,
         CloseCode::Forbidden,
+        CloseCode::Protocol,
         CloseCode::RateLimited,
     ];
 
@@ -42,12 +54,16 @@ impl CloseCode {
         match self {
             CloseCode::Replaced => 1000,
             CloseCode::GoingAway => 1001,
+            CloseCode::BadFrame => 1002,
+            CloseCode::InvalidText => 1007,
+            CloseCode::TooLarge => 1009,
             CloseCode::Draining => 3000,
             CloseCode::SlowConsumer => 3001,
             CloseCode::InsufficientState => 3002,
             CloseCode::MaximumAge => 3003,
             CloseCode::Unauthenticated => 3500,
             CloseCode::Forbidden => 3501,
+            CloseCode::Protocol => 3502,
             CloseCode::RateLimited => 3503,
         }
     }
@@ -57,19 +73,31 @@ impl CloseCode {
         match self {
             CloseCode::Replaced => "replaced",
             CloseCode::GoingAway => "going_away",
+            CloseCode::BadFrame => "bad_frame",
+            CloseCode::InvalidText => "invalid_utf8",
+            CloseCode::TooLarge => "message_too_large",
             CloseCode::Draining => "draining",
             CloseCode::SlowConsumer => "slow_consumer",
             CloseCode::InsufficientState => "insufficient_state",
             CloseCode::MaximumAge => "maximum_age",
             CloseCode::Unauthenticated => "unauthenticated",
             CloseCode::Forbidden => "forbidden",
+            CloseCode::Protocol => "protocol_error",
             CloseCode::RateLimited => "rate_limited",
         }
     }
 
     /// Whether the client should connect again by itself.
     pub const fn reconnect(self) -> bool {
-        !matches!(self, CloseCode::Unauthenticated | CloseCode::Forbidden)
+        !matches!(
+            self,
+            CloseCode::Unauthenticated
+                | CloseCode::Forbidden
+                | CloseCode::BadFrame
+                | CloseCode::InvalidText
+                | CloseCode::TooLarge
+                | CloseCode::Protocol
+        )
     }
 
     /// How long the client should wait before it connects again, unless the server draws a delay of its own.
@@ -92,7 +120,7 @@ mod tests {
     #[test]
     fn only_final_codes_stop_a_client_from_reconnecting() {
         for code in CloseCode::ALL {
-            let is_final = (3500..=3502).contains(&code.code());
+            let is_final = matches!(code.code(), 3500..=3502 | 1002 | 1007 | 1009);
             assert_eq!(code.reconnect(), !is_final, "{code:?}");
         }
     }

@@ -100,8 +100,8 @@ impl Dialect {
 
     /// That a topic is no longer heard.
     pub fn unsubscribed(self, topic: &dyn Display, code: &str) -> Bytes {
-        // neither a topic nor a code holds a character that JSON would have to escape
-        self.event("unsubscribed", None, &format!("{{\"topic\":\"{topic}\",\"code\":\"{code}\"}}"))
+        let data = serde_json::json!({"topic": topic.to_string(), "code": code});
+        self.event("unsubscribed", None, &data.to_string())
     }
 }
 

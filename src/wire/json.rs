@@ -1,4 +1,7 @@
+use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
+
+use crate::domain::{Refusal, RefusalKind};
 
 /// JSON text without its insignificant white space, numbers and keys exactly as sent.
 ///
@@ -23,10 +26,64 @@ pub fn compact(raw: &RawValue) -> Box<str> {
     out.into_boxed_str()
 }
 
+/// Reads JSON; what cannot be read is malformed, what has a wrong field is invalid and names it.
+pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
+    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+        let path = error.path().to_string();
+        explain(path, error.into_inner())
+    })?;
+    reader.end().map_err(|error| explain(String::new(), error))?;
+    Ok(value)
+}
+
+fn explain(path: String, error: serde_json::Error) -> Refusal {
+    let message = error.to_string();
+    let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(message, _)| message);
+    if !error.is_data() {
+        return Refusal::new(RefusalKind::Malformed, "malformed_json", message);
+    }
+    let named = message.split('`').nth(1);
+    let field = match named {
+        Some(name) if message.starts_with("unknown field") || message.starts_with("missing field") => {
+            let parent = path.trim_end_matches('.').trim_end_matches(name).trim_end_matches('.');
+            if parent.is_empty() { name.to_owned() } else { format!("{parent}.{name}") }
+        }
+        _ => path,
+    };
+    let code = if message.starts_with("unknown field") { "unknown_field" } else { "invalid_field" };
+    Refusal { code, ..Refusal::invalid(&field, message) }
+}
+
+/// Whether a text's brackets nest deeper than `limit`: `[[1]]` is 2 deep.
+///
+/// Looked at before it is read: what is only passed on (`data` of an event) is never parsed here, and whoever
+/// does so later may not bear any depth.
+pub fn is_deeper_than(text: &[u8], limit: usize) -> bool {
+    let (mut depth, mut quoted, mut escaped) = (0_usize, false, false);
+    for byte in text {
+        match byte {
+            _ if std::mem::take(&mut escaped) => {}
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            b'[' | b'{' if !quoted => {
+                depth += 1;
+                if depth > limit {
+                    return true;
+                }
+            }
+            b']' | b'}' if !quoted => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    false
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use serde::Deserialize;
 
     fn compacted(text: &str) -> Box<str> {
         compact(&RawValue::from_string(text.to_owned()).unwrap())
@@ -45,6 +102,72 @@ mod tests {
             let out = compacted(&serde_json::to_string_pretty(&value).unwrap());
             prop_assert!(!out.contains(['\r', '\n']));
             prop_assert_eq!(serde_json::from_str::<serde_json::Value>(&out).unwrap(), value);
+        }
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "only its reading is tested")]
+    struct Inner {
+        n: u8,
+        raw: Option<Box<RawValue>>,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "only its reading is tested")]
+    struct Outer {
+        items: Vec<Inner>,
+    }
+
+    fn refusal(text: &str) -> (RefusalKind, &'static str, Vec<String>) {
+        let refusal = parse::<Outer>(text.as_bytes()).unwrap_err();
+        (refusal.kind, refusal.code, refusal.fields.into_iter().map(|(field, _)| field).collect())
+    }
+
+    #[test]
+    fn errors_name_their_field() {
+        assert!(parse::<Outer>(b"{\"items\":[{\"n\":1,\"raw\":{\"a\": 1.50}}]}").is_ok());
+        assert_eq!(refusal("{\"itemz\":[]}"), (RefusalKind::Invalid, "unknown_field", vec!["itemz".into()]));
+        assert_eq!(refusal("{}"), (RefusalKind::Invalid, "invalid_field", vec!["items".into()]));
+        assert_eq!(refusal("{\"items\":[{\"n\":300}]}").2, ["items[0].n"]);
+        assert_eq!(refusal("{\"items\":[{\"n\":1,\"x\":2}]}").2, ["items[0].x"]);
+        for text in ["", "{", "{\"items\":[]} x", "nope", &"[".repeat(1000)] {
+            assert_eq!(
+                refusal(text).0,
+                if text.starts_with('[') { RefusalKind::Invalid } else { RefusalKind::Malformed },
+                "{text}"
+            );
+        }
+    }
+
+    fn depth(value: &serde_json::Value) -> usize {
+        match value {
+            serde_json::Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or_default(),
+            serde_json::Value::Object(fields) => 1 + fields.values().map(depth).max().unwrap_or_default(),
+            _ => 0,
+        }
+    }
+
+    fn value() -> impl proptest::strategy::Strategy<Value = serde_json::Value> {
+        use proptest::prelude::*;
+        let text = "[\\[\\]{}\"\\\\a,:]{0,6}";
+        let leaf = prop_oneof![Just(serde_json::Value::Null), text.prop_map(serde_json::Value::from)];
+        leaf.prop_recursive(6, 30, 3, move |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..3).prop_map(serde_json::Value::from),
+                prop::collection::btree_map(text, inner, 0..3)
+                    .prop_map(|fields| serde_json::Value::Object(fields.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn the_depth_of_a_text_is_that_of_its_value(value in value()) {
+            let (text, depth) = (value.to_string(), depth(&value));
+            proptest::prop_assert!(!is_deeper_than(text.as_bytes(), depth));
+            proptest::prop_assert!(depth == 0 || is_deeper_than(text.as_bytes(), depth - 1));
         }
     }
 }

@@ -1,6 +1,6 @@
 // browser.mjs [<pageUrl> [<url>]] <eventName>[,<eventName>…]
 //
-// Listens to a stream by the EventSource of a real Chromium, from a page of an origin other than the
+// Listens to a stream by the EventSource, or for a ws:// url by the WebSocket, of a real Chromium, from a page of an origin other than the
 // server's. In place of <pageUrl> and <url> "-" may stand (as if left out):
 //
 //   without <pageUrl>  the program serves a blank page itself on a free loopback port
@@ -22,6 +22,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { chromium } from 'playwright-core';
 import { commands, emit, eventNames, payload } from './common.mjs';
+import { follow } from './follow.mjs';
 
 const args = process.argv.slice(2);
 const names = args.pop();
@@ -91,6 +92,14 @@ async function end(code) {
 async function open(streamUrl) {
   if (page === undefined) {
     streams.push(streamUrl); // the page does not stand yet
+  } else if (streamUrl.startsWith('ws')) {
+    await page.evaluate(
+      ([source, target]) => {
+        const keepOpen = new Function(`return ${source}`)();
+        keepOpen((each) => new WebSocket(each), target, (observation) => globalThis.report(observation));
+      },
+      [follow.toString(), streamUrl],
+    );
   } else {
     await page.evaluate(listen, [streamUrl, eventNames(names)]);
   }

@@ -78,6 +78,44 @@ async fn heavy_the_eventsource_of_a_browser_misses_nothing_over_a_kill() {
     assert!(client.end().await.success());
 }
 
+/// The same path over WebSocket.
+fn websocket_url(server: &Server, query: &str) -> String {
+    format!("ws://{}/v2/realtime/ws?topics=fleet:FLT-A01{query}", server.address())
+}
+
+#[tokio::test]
+async fn the_npm_ws_misses_nothing_over_a_kill() {
+    let mut server = Server::with(options());
+    let (url, key) = (websocket_url(&server, ""), server.key().to_owned());
+    let mut client = Program::node("websocket.mjs", &[&url], &[("API_KEY", &key)]);
+    sees_everything_over_a_kill(&mut client, &mut server).await;
+    assert!(client.end().await.success());
+}
+
+#[tokio::test]
+async fn pythons_websockets_misses_nothing_over_a_kill() {
+    let mut server = Server::with(options());
+    let (url, key) = (websocket_url(&server, ""), server.key().to_owned());
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/websocket.py");
+    let mut client = Program::start("/usr/bin/python3", &[script, &url], &[("API_KEY", &key)]);
+    sees_everything_over_a_kill(&mut client, &mut server).await;
+    assert!(client.end().await.success());
+}
+
+#[tokio::test]
+async fn heavy_the_websocket_of_a_browser_misses_nothing_over_a_kill() {
+    let mut client = Program::node("browser.mjs", &["ei_updated"], &[]);
+    let first: Value = serde_json::from_str(&client.line().await.expect("its origin")).expect("JSON");
+    let origin = first["origin"].as_str().expect("an origin");
+    let mut server = Server::with(options().set("cors.allowed_origins", origin));
+    let wanted = json!({"path": "/v2/realtime/ws", "topics": ["fleet:FLT-A01"]});
+    let ticket = server.api().post("/v2/realtime/tickets", &wanted).await.expect(201);
+    let ticket = ticket["ticket"].as_str().expect("a ticket");
+    client.say(&format!("go {}", websocket_url(&server, &format!("&ticket={ticket}")))).await;
+    sees_everything_over_a_kill(&mut client, &mut server).await;
+    assert!(client.end().await.success());
+}
+
 /// `curl -N` as a listener.
 fn curl(server: &Server, cursor: Option<&str>) -> Program {
     let key = format!("X-API-Key: {}", server.key());

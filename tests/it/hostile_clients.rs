@@ -364,16 +364,9 @@ async fn old_and_absurd_requests_are_answered() {
 }
 
 #[tokio::test]
-async fn an_upgrade_to_websocket_is_answered_by_name_on_every_path_and_closed() {
+async fn an_upgrade_to_websocket_where_there_is_none_is_answered_by_name_and_closed() {
     let mut scene = Scene::set(ServerOptions::default()).await;
-    for path in [
-        "/",
-        "/health",
-        "/v2/realtime/stream",
-        "/v2/realtime/ws",
-        "/nowhere",
-        "/socket.io/?EIO=4&transport=websocket",
-    ] {
+    for path in ["/", "/health", "/v2/realtime/stream", "/nowhere", "/socket.io/?EIO=4&transport=websocket"] {
         let mut raw = scene.raw().await;
         raw.send(format!(
             "GET {path} HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\

@@ -23,6 +23,11 @@ fn server_with(dir: &tempfile::TempDir, keys: &[String], more: &str, options: Se
     Server::with(ServerOptions { args, ..options })
 }
 
+/// Of a server that answers any number of bad credentials at once.
+fn patient() -> ServerOptions {
+    ServerOptions::default().set("limits.attempts_per_min", 0).set("limits.failure_delay_max_ms", 0)
+}
+
 async fn refused(api: &Api, token: &str) -> String {
     let answer = api.bearing(token).get("/v2/fleets").await;
     let challenge = answer.headers["www-authenticate"].to_str().expect("text").to_owned();
@@ -129,7 +134,7 @@ async fn whatever_is_wrong_with_a_token_is_refused_by_name_and_counted() {
     let (rsa, ec) = (Issuer::new(Algorithm::RS256, "rsa"), Issuer::new(Algorithm::ES256, "ec"));
     let keys = [rsa.configured(dir.path()), ec.configured(dir.path())];
     let more = "issuer = \"https://id.example\"\naudience = \"bongsu\"\nleeway_s = 0";
-    let server = server_with(&dir, &keys, more, ServerOptions::default());
+    let server = server_with(&dir, &keys, more, patient());
     let (api, operator) = (server.api(), server.operator());
     let claims = |change: Value| {
         let mut claims =
@@ -197,7 +202,7 @@ async fn keys_that_rotate_are_followed_and_kept_while_their_address_is_away() {
         Issuer::new(Algorithm::RS256, "third"),
     );
     let mut keys = KeyServer::showing(&[&first]).await;
-    let options = ServerOptions::default().set("jwt.jwks_url", keys.url()).set("jwt.jwks_retry_s", 1);
+    let options = patient().set("jwt.jwks_url", keys.url()).set("jwt.jwks_retry_s", 1);
     let server = Server::with(options);
     let (api, operator) = (server.api(), server.operator());
     accepted(&api, &first.token("kim", &[])).await;
@@ -256,7 +261,7 @@ async fn keys_are_fetched_anew_without_being_asked_for_and_shared_secrets_are_no
     let (first, second) = (Issuer::new(Algorithm::EdDSA, "a"), Issuer::new(Algorithm::EdDSA, "b"));
     let mut keys = KeyServer::showing(&[&first]).await;
     keys.go_away().await;
-    let options = ServerOptions::default().set("jwt.jwks_url", keys.url()).set("jwt.jwks_retry_s", 1);
+    let options = patient().set("jwt.jwks_url", keys.url()).set("jwt.jwks_retry_s", 1);
     let options = options.set("jwt.jwks_refresh_s", 10);
     let server = Server::with(options);
     let (api, since) = (server.api(), Instant::now());

@@ -7,23 +7,9 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::support::client::seq;
-use crate::support::{Api, Client, Frame, PATIENCE, Server, ServerOptions, pause};
+use crate::support::{Api, Client, Dice, Frame, PATIENCE, Server, ServerOptions, pause};
 
 const TOPICS: [&str; 4] = ["topic:a", "topic:b", "topic:c", "topic:d"];
-
-/// SplitMix64: small, seeded, and good enough to choose with.
-#[derive(Clone)]
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % sides
-    }
-}
 
 /// What is in the log, as far as its answers tell.
 #[derive(Default)]
@@ -166,7 +152,7 @@ impl Listener {
 
 async fn scenario(seed: u64) {
     eprintln!("seed {seed}");
-    let mut dice = Dice(seed);
+    let mut dice = Dice::new(seed);
     let options = ServerOptions::default()
         .set("log.window_count", 32)
         .set("sessions.queue_bytes", 16_384)
@@ -177,11 +163,11 @@ async fn scenario(seed: u64) {
     let api = server.api();
     let (_, ready) = Client::connect(&api, "topic:a", None).await;
     let start = ready["position"].as_str().expect("a position").to_owned();
-    let publishing = tokio::spawn(run_publisher(api.clone(), Dice(dice.roll(u64::MAX)), 400));
+    let publishing = tokio::spawn(run_publisher(api.clone(), Dice::new(dice.roll(u64::MAX)), 400));
     let (finish, finished) = watch::channel(None::<u64>);
     let listening: Vec<_> = (0..4)
         .map(|index| {
-            let (api, finished, mut dice) = (api.clone(), finished.clone(), Dice(dice.roll(u64::MAX)));
+            let (api, finished, mut dice) = (api.clone(), finished.clone(), Dice::new(dice.roll(u64::MAX)));
             let mut listener = Listener {
                 topics: TOPICS[..=index].to_vec(),
                 cursor: start.clone(),

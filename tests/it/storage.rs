@@ -9,8 +9,8 @@ use bongsu::domain::{Class, EventName, TenantId, Topic};
 use bongsu::log::{AppendRequest, Appended, EventLog, LogObserver, LogOptions, NewEvent, TenantLog};
 use bongsu::settings::Settings;
 use bongsu::storage::{
-    ApiKeyRow, Database, DatabaseOptions, DeclaredTopicRow, Feed, FleetRow, IdempotencyRow, OutboxRow,
-    ReadingRow, StorageRuntime, StoreError, TicketRow, TopicMemberRow,
+    ApiKeyRow, BlockRow, Database, DatabaseOptions, DeclaredTopicRow, Feed, FleetRow, IdempotencyRow,
+    OutboxRow, ReadingRow, StorageRuntime, StoreError, TicketRow, TopicMemberRow,
 };
 
 use bongsu::telemetry::Metrics;
@@ -168,6 +168,44 @@ fn the_secret_of_an_installation_is_made_once() {
         let again =
             bongsu::write_tx!(db, |conn, q| Ok(q::token_secrets::find_or_insert(conn, "two", 2).await?))?;
         assert_eq!((first.as_str(), again.as_str()), ("one", "one"));
+        Ok(())
+    });
+}
+
+#[test]
+fn the_block_list_moves_its_generation_and_forgets_what_has_expired() {
+    fn block(cidr: &str, created_us: i64, expires_us: Option<i64>) -> BlockRow {
+        BlockRow { cidr: cidr.to_owned(), reason: None, created_us, expires_us }
+    }
+    on_both(|db| async move {
+        let keys = bongsu::read!(db, |conn, q| q::generations::of(conn, Feed::Keys).await)?;
+        let before = bongsu::read!(db, |conn, q| q::generations::of(conn, Feed::BlockList).await)?;
+        for row in [
+            block("192.0.2.0/24", 1, Some(10)),
+            block("198.51.100.1/32", 2, None),
+            block("192.0.2.0/24", 3, Some(20)),
+        ] {
+            bongsu::write_tx!(db, |conn, q| Ok(q::block_list::put(conn, &row).await?))?;
+        }
+        let of = async |now_us| {
+            bongsu::read!(db, |conn, q| {
+                Ok::<_, StoreError>(q::block_list::page(conn, "", now_us, 10).await?)
+            })
+        };
+        let at_10 = of(10).await?;
+        assert_eq!(at_10, [block("192.0.2.0/24", 3, Some(20)), block("198.51.100.1/32", 2, None)]);
+        assert_eq!(of(20).await?, [block("198.51.100.1/32", 2, None)]);
+        let row = block("203.0.113.0/24", 20, None);
+        bongsu::write_tx!(db, |conn, q| Ok(q::block_list::put(conn, &row).await?))?;
+        assert_eq!(bongsu::read!(db, |conn, q| q::block_list::count(conn).await)?, 2);
+        for removed in [true, false] {
+            let own =
+                bongsu::write_tx!(db, |conn, q| Ok(q::block_list::remove(conn, "203.0.113.0/24").await?))?;
+            assert_eq!(own, removed);
+        }
+        let after = bongsu::read!(db, |conn, q| q::generations::of(conn, Feed::BlockList).await)?;
+        assert_eq!(after, before + 5);
+        assert_eq!(bongsu::read!(db, |conn, q| q::generations::of(conn, Feed::Keys).await)?, keys);
         Ok(())
     });
 }

@@ -1,5 +1,5 @@
 DROP TABLE kicks;
-DELETE FROM security_state WHERE id = 2;
+DELETE FROM security_state WHERE id = 3;
 DELETE FROM tickets WHERE key_id IS NULL OR revoked_generation IS NOT NULL;
 ALTER TABLE tickets ALTER COLUMN key_id SET NOT NULL;
 ALTER TABLE tickets DROP COLUMN roles;

@@ -1,5 +1,5 @@
 DROP TABLE kicks;
-DELETE FROM security_state WHERE id = 2;
+DELETE FROM security_state WHERE id = 3;
 CREATE TABLE old_tickets (
     ticket_id TEXT PRIMARY KEY,
     hash TEXT NOT NULL UNIQUE,

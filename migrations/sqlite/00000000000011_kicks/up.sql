@@ -1,6 +1,6 @@
 -- Each feed has a row in security_state, whose generation moves on with every change that nodes have to hear
--- of: 1 keys, 2 kicks and revoked tickets.
-INSERT INTO security_state (id, generation) VALUES (2, 0);
+-- of: 1 keys, 2 the block list, 3 kicks and revoked tickets.
+INSERT INTO security_state (id, generation) VALUES (3, 0);
 
 -- Users whose tokens and tickets issued up to a moment are no longer good.
 CREATE TABLE kicks (

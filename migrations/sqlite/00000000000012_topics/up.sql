@@ -1,5 +1,5 @@
--- The third feed: declared topics and their members.
-INSERT INTO security_state (id, generation) VALUES (3, 0);
+-- The fourth feed: declared topics and their members.
+INSERT INTO security_state (id, generation) VALUES (4, 0);
 
 CREATE TABLE declared_topics (
     tenant TEXT NOT NULL,

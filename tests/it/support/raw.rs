@@ -247,6 +247,21 @@ impl Raw {
         })
     }
 
+    /// The code of the WebSocket Close that comes; None when the connection ends without one.
+    pub async fn close_code(&mut self) -> Option<u16> {
+        loop {
+            if let Some(code) = frames(&self.received).into_iter().find_map(|(opcode, payload)| {
+                (opcode == 8).then(|| payload.first_chunk().map_or(1005, |code| u16::from_be_bytes(*code)))
+            }) {
+                return Some(code);
+            }
+            let more = timeout(PATIENCE, self.read_more()).await;
+            if !more.expect("a Close or the end") {
+                return None;
+            }
+        }
+    }
+
     /// Says that it sends no more.
     pub async fn finish(&mut self) {
         self.stream.shutdown().await.expect("a socket");
@@ -294,4 +309,24 @@ fn joined(mut text: &str) -> String {
         text = rest.get(size + 2..).unwrap_or_default();
     }
     body
+}
+
+/// The whole WebSocket frames behind the answer to a handshake: opcode and payload.
+fn frames(received: &[u8]) -> Vec<(u8, Vec<u8>)> {
+    let head = received.windows(4).position(|bytes| bytes == b"\r\n\r\n").map_or(received.len(), |at| at + 4);
+    let (mut rest, mut found) = (&received[head..], Vec::new());
+    while let [first, length, tail @ ..] = rest {
+        let (length, tail) = match (length, tail) {
+            (126, [a, b, tail @ ..]) => (u16::from_be_bytes([*a, *b]).into(), tail),
+            (127, _) => panic!("no frame of the tests is that long"),
+            (126, _) => break,
+            (length, tail) => (usize::from(*length), tail),
+        };
+        if tail.len() < length {
+            break;
+        }
+        found.push((first & 0x0f, tail[..length].to_vec()));
+        rest = &tail[length..];
+    }
+    found
 }

@@ -1,0 +1,2 @@
+DELETE FROM security_state WHERE id = 2;
+DROP TABLE block_list;

@@ -1,0 +1,69 @@
+use futures_util::future::LocalBoxFuture;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::{Services, acks, fleets};
+use crate::domain::{Refusal, RefusalKind, Selector};
+use crate::identity::{Principal, hash_hex};
+use crate::sessions::{Ack, Answer, Capabilities, Command, Grant};
+use crate::wire::parse;
+
+/// What HTTP can do, for sessions to do it too: with the same checks, errors and effects.
+pub struct SessionCapabilities(pub Services);
+
+impl Capabilities for SessionCapabilities {
+    fn grant(&self, principal: &Principal, selector: &Selector) -> Result<Grant, &'static str> {
+        self.0.topics.grant(principal, selector)
+    }
+
+    fn authenticate(&self, token: String) -> LocalBoxFuture<'static, Result<Principal, Refusal>> {
+        let services = self.0.clone();
+        Box::pin(async move { super::auth::of_secret(&services, &token).await })
+    }
+
+    fn publish(&self, principal: Principal, event: Box<RawValue>) -> LocalBoxFuture<'static, Answer> {
+        let publisher = self.0.publisher.clone();
+        Box::pin(async move {
+            let event = parse(event.get().as_bytes())?;
+            answer(&publisher.publish(&principal, event, None).await?)
+        })
+    }
+
+    fn command(&self, principal: Principal, command: Command) -> LocalBoxFuture<'static, Answer> {
+        let services = self.0.clone();
+        Box::pin(async move {
+            services.gate.limiter.commands(&principal, 1)?;
+            let body = command.data.get().as_bytes();
+            let key = |path: &str| {
+                let hash = hash_hex(body);
+                command.idempotency_key.clone().map(|key| (key, format!("{path}:{hash}")))
+            };
+            if command.idempotency_key.as_ref().is_some_and(|key| !(1..=128).contains(&key.len())) {
+                return Err(Refusal::invalid("idempotency_key", "must be 1-128 characters"));
+            }
+            match command.name.as_str() {
+                "update_ei" => {
+                    let key = key(fleets::UPDATE_EI);
+                    answer(&fleets::update_one(&services, &principal, parse(body)?, key).await?)
+                }
+                other => {
+                    let detail =
+                        format!("there is no command {:?}", other.chars().take(64).collect::<String>());
+                    Err(Refusal::new(RefusalKind::NotFound, "unknown_command", detail))
+                }
+            }
+        })
+    }
+
+    fn ack(&self, principal: Principal, ack: Ack) -> LocalBoxFuture<'static, Answer> {
+        let services = self.0.clone();
+        Box::pin(async move {
+            services.gate.limiter.commands(&principal, 1)?;
+            answer(&acks::take(&services, &principal, ack).await?)
+        })
+    }
+}
+
+fn answer(value: &impl Serialize) -> Answer {
+    Ok(serde_json::to_string(value).expect("answers are plain data"))
+}

@@ -1,0 +1,30 @@
+use futures_util::future::LocalBoxFuture;
+use serde_json::value::RawValue;
+
+use super::Grant;
+use super::requests::{Ack, Command};
+use crate::domain::{Refusal, Selector};
+use crate::identity::Principal;
+
+/// The JSON that a request is answered with.
+pub type Answer = Result<String, Refusal>;
+
+/// What a session can have done for its client, by those who know how.
+///
+/// Every call may be abandoned: what was begun is carried out all the same.
+pub trait Capabilities {
+    /// What a principal may hear of this, or the code of the refusal.
+    fn grant(&self, principal: &Principal, selector: &Selector) -> Result<Grant, &'static str>;
+
+    /// Whose token this is.
+    fn authenticate(&self, token: String) -> LocalBoxFuture<'static, Result<Principal, Refusal>>;
+
+    /// Publishes an event.
+    fn publish(&self, principal: Principal, event: Box<RawValue>) -> LocalBoxFuture<'static, Answer>;
+
+    /// Carries a domain command out.
+    fn command(&self, principal: Principal, command: Command) -> LocalBoxFuture<'static, Answer>;
+
+    /// Takes note that events were shown.
+    fn ack(&self, principal: Principal, ack: Ack) -> LocalBoxFuture<'static, Answer>;
+}
