@@ -12,6 +12,7 @@ mod workers;
 
 pub use attach::{
     Attach, Attached, ConnectionId, Hello, Joined, Notice, Principal, RegistryOptions, SessionHandle,
+    Standing,
 };
 pub use registry::Registry;
 pub use room_registry_actor::{CountSessions, Order, RoomRegistryActor, Rooms, WorkerMail};

@@ -4,6 +4,11 @@
 //! [`SendQueue`] for the data plane, which the room registry fills and the response body drains
 //! without passing through a mailbox.
 
+mod batch;
+mod frames;
+mod listening;
+mod poll;
+mod poll_answer;
 mod send_queue;
 #[cfg(test)]
 mod send_queue_test;
@@ -12,6 +17,11 @@ mod session_actor;
 mod sse;
 mod waiting;
 
+pub use batch::{Batcher, Batching};
+pub use frames::Frames;
+pub use listening::Listening;
+pub use poll::LongPoll;
+pub use poll_answer::PollAnswer;
 pub use send_queue::{Kind, Outgoing, Pushed, QueueLimits, QueueMetrics, SendQueue};
 pub use session::{Grant, Session, Step, audience_of};
 pub use session_actor::{SessionActor, SessionContext, SessionRequest};

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::domain::Cursor;
+use crate::domain::{Cursor, Position};
 use crate::log::TenantLog;
 use crate::sessions::{Grant, SendQueue};
 use crate::wire::CloseCode;
@@ -96,6 +96,15 @@ pub enum Joined {
         /// Where it stands.
         after: u64,
     },
+}
+
+/// How far a session has been given what it may hear.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Everything of its topics up to here has been put into its queue.
+    pub position: Position,
+    /// Whether it hears live events; otherwise it is catching up, and more of the past may be in its queue.
+    pub is_live: bool,
 }
 
 /// Times that the registry keeps.

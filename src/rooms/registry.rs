@@ -7,7 +7,7 @@ use bytes::Bytes;
 use indexmap::IndexMap;
 
 use super::attach::{
-    Attach, Attached, ConnectionId, Joined, Notice, Principal, RegistryOptions, SessionHandle,
+    Attach, Attached, ConnectionId, Joined, Notice, Principal, RegistryOptions, SessionHandle, Standing,
 };
 use super::room::Rooms as TenantTopics;
 use crate::clock::{Clock, jittered};
@@ -132,6 +132,14 @@ impl Registry {
         entry.queue.push_control(entry.queue.dialect().position(own.log.position(own.delivered)));
         self.enter(id);
         Joined::Live
+    }
+
+    /// How far a session has been given what it may hear; None before it is attached and after its end.
+    pub fn standing(&self, id: ConnectionId) -> Option<Standing> {
+        let entry = self.sessions.get(&id)?;
+        let own = self.tenants.get(&entry.tenant)?;
+        let position = own.log.position(entry.behind.unwrap_or(own.delivered));
+        Some(Standing { position, is_live: entry.behind.is_none() })
     }
 
     /// The client has left, or its connection broke.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use actix::{Actor, AsyncContext, Context, Handler, Message};
 
 use super::registry::DRAIN_STEP;
-use super::{Attach, Attached, ConnectionId, Joined, Registry};
+use super::{Attach, Attached, ConnectionId, Joined, Registry, Standing};
 use crate::actor_kit::{Counted, Guarded, Port, Probe, SingleFlight};
 use crate::domain::TenantId;
 use crate::log::{LogObserver, TenantLog};
@@ -30,6 +30,11 @@ impl Rooms {
     /// See [`Registry::join`].
     pub fn join(&self, id: ConnectionId, after: u64) -> Result<Joined, CloseCode> {
         self.run(|registry| registry.join(id, after)).ok_or(CloseCode::GoingAway)
+    }
+
+    /// See [`Registry::standing`].
+    pub fn standing(&self, id: ConnectionId) -> Option<Standing> {
+        self.run(|registry| registry.standing(id)).flatten()
     }
 
     /// See [`Registry::leave`].

@@ -91,6 +91,16 @@ struct About {
     opened: Instant,
 }
 
+/// A line for each connection; polls come and go too often for anybody to read.
+macro_rules! line {
+    ($transport:expr, $($line:tt)*) => {
+        match $transport {
+            "poll" => tracing::debug!($($line)*),
+            _ => tracing::info!($($line)*),
+        }
+    };
+}
+
 impl About {
     fn new(request: &SessionRequest) -> Self {
         let shown = request.user_agent.floor_char_boundary(USER_AGENT_BYTES);
@@ -107,7 +117,8 @@ impl About {
     }
 
     fn log_connected(&self, topics: usize) {
-        tracing::info!(
+        line!(
+            self.transport,
             connection_id = &*self.connection_id,
             tenant = %self.tenant,
             user_id = self.user_id.as_deref(),
@@ -121,7 +132,8 @@ impl About {
 
     fn log_disconnected(&self, close: Option<(u16, &'static str)>, bytes: u64) {
         let (code, reason) = close.unwrap_or((0, "client_left"));
-        tracing::info!(
+        line!(
+            self.transport,
             connection_id = &*self.connection_id,
             tenant = %self.tenant,
             user_id = self.user_id.as_deref(),
