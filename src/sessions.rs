@@ -6,6 +6,8 @@
 
 mod batch;
 mod frames;
+#[cfg(test)]
+mod frames_test;
 mod listening;
 mod poll;
 mod poll_answer;
