@@ -21,6 +21,8 @@ const PURE: &[&str] = &[
     "rooms/room.rs",
     "sessions/session.rs",
     "sessions/send_queue.rs",
+    "sessions/batch.rs",
+    "sessions/poll_answer.rs",
     "log/window.rs",
     "log/recovery.rs",
     "log/retention.rs",

@@ -3,6 +3,7 @@
 mod support;
 
 mod architecture;
+mod batching;
 mod cli;
 mod clients;
 mod closing;
@@ -13,6 +14,7 @@ mod fleets;
 mod hostile_clients;
 mod identity;
 mod logging;
+mod polling;
 mod property;
 mod publishing;
 mod recovery;
