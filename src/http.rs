@@ -17,6 +17,7 @@ mod health;
 mod keys;
 mod metrics;
 mod openapi;
+mod poll;
 mod problem;
 mod query;
 mod services;

@@ -12,7 +12,7 @@ mod workers;
 
 pub use attach::{
     Attach, Attached, Connection, ConnectionId, Hello, Joined, Notice, Principal, RegistryOptions,
-    SessionHandle, Widened,
+    SessionHandle, Standing, Widened,
 };
 pub use registry::Registry;
 pub use room_registry_actor::{CountSessions, ListConnections, Order, RoomRegistryActor, Rooms, WorkerMail};

@@ -33,6 +33,11 @@ impl Timestamp {
         Timestamp(self.0.saturating_sub(i64::try_from(by.as_micros()).unwrap_or(i64::MAX)))
     }
 
+    /// Time from `earlier` to this; zero when this is not later.
+    pub fn since(self, earlier: Timestamp) -> Duration {
+        Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+
     /// Reads RFC 3339; the year in UTC must be one that RFC 3339 can write (0000-9999).
     pub fn parse(text: &str) -> Option<Self> {
         let at = chrono::DateTime::parse_from_rfc3339(text).ok()?.to_utc();

@@ -15,6 +15,7 @@ struct Head;
 /// Registers every route, with its description.
 pub fn routes(config: &mut ServiceConfig<'_>) {
     super::streams::routes(config);
+    super::poll::routes(config);
     super::tickets::routes(config);
     super::acks::routes(config);
     super::events::routes(config);

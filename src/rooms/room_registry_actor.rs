@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use actix::{Actor, AsyncContext, Context, Handler, Message};
 
 use super::registry::DRAIN_STEP;
-use super::{Attach, Attached, Connection, ConnectionId, Joined, Registry, Widened};
+use super::{Attach, Attached, Connection, ConnectionId, Joined, Registry, Standing, Widened};
 use crate::actor_kit::{Counted, Guarded, Port, Probe, SingleFlight};
 use crate::domain::TenantId;
 use crate::limits::Blocks;
@@ -42,6 +42,11 @@ impl Rooms {
     /// See [`Registry::narrow`].
     pub fn narrow(&self, id: ConnectionId, kept: impl Fn(&Grant) -> bool) -> Option<Arc<[Grant]>> {
         self.run(|registry| registry.narrow(id, kept)).flatten()
+    }
+
+    /// See [`Registry::standing`].
+    pub fn standing(&self, id: ConnectionId) -> Option<Standing> {
+        self.run(|registry| registry.standing(id)).flatten()
     }
 
     /// See [`Registry::leave`].

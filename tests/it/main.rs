@@ -3,6 +3,7 @@
 mod support;
 
 mod architecture;
+mod batching;
 mod cli;
 mod clients;
 mod closing;
@@ -15,6 +16,7 @@ mod hostile_clients;
 mod identity;
 mod limits;
 mod logging;
+mod polling;
 mod property;
 mod publishing;
 mod recovery;
