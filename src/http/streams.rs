@@ -199,7 +199,7 @@ pub(super) async fn admit<T>(
 }
 
 /// `batch_ms`, `batch_max`: either alone asks for batches, with the other's default.
-fn batching(query: &Query) -> Result<Option<Batching>, Refusal> {
+pub(super) fn batching(query: &Query) -> Result<Option<Batching>, Refusal> {
     let within_ms = query.number("batch_ms", 10..=5000)?;
     let events = query.number("batch_max", 1..=1000)?;
     Ok((within_ms.is_some() || events.is_some()).then(|| Batching {

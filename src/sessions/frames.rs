@@ -35,6 +35,11 @@ impl Frames {
         Frames { queue, batches: Some(Box::new(Batches { batcher, clock, timer: None })) }
     }
 
+    /// The queue that they come from.
+    pub fn queue(&self) -> &Rc<SendQueue> {
+        &self.queue
+    }
+
     /// The next frame for the socket; None after the last one.
     pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
         let Some(batches) = &mut self.batches else {

@@ -15,7 +15,7 @@ use bongsu::http::Query;
 use bongsu::identity::Scopes;
 use bongsu::publishing::Publish;
 use bongsu::sessions::{
-    Inbox, Message, QueueLimits, QueueMetrics, Request, SendQueue, WsConnection, WsLimits,
+    Frames, Inbox, Message, QueueLimits, QueueMetrics, Request, SendQueue, WsConnection, WsLimits,
 };
 use bongsu::settings::Overrides;
 use bongsu::telemetry::Metrics;
@@ -153,8 +153,13 @@ fn websocket(input: &[u8]) {
         let limits = QueueLimits { bytes: 4096, items: 100 };
         let queue = Rc::new(SendQueue::new(Framing::WEBSOCKET, limits, metrics));
         let limits = WsLimits { message_bytes: 200, message_time: Duration::from_secs(1) };
-        let connection =
-            WsConnection::new(server, bytes::BytesMut::new(), queue.clone(), Echo(queue.clone()), limits);
+        let connection = WsConnection::new(
+            server,
+            bytes::BytesMut::new(),
+            Frames::of(queue.clone()),
+            Echo(queue.clone()),
+            limits,
+        );
         let (mut reader, mut writer) = tokio::io::split(client);
         let input = input.to_vec();
         let talk = async {

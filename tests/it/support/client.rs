@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use serde_json::{Value, json};
 
 use super::poll::Poller;
-use super::{Api, Sse, SseEvent};
+use super::{Api, Closed, Sse, SseEvent, Ws};
 
 /// A way to listen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +16,10 @@ pub enum Transport {
     SseBatches,
     /// `/v2/realtime/poll`, again and again.
     Poll,
+    /// `/v2/realtime/ws`.
+    WebSocket,
+    /// The same with events in batches.
+    WebSocketBatches,
 }
 
 /// Makes each scenario, a function of a [`Transport`], a test on every one of them: `name::sse`, …
@@ -39,6 +43,16 @@ macro_rules! on_every_transport {
             #[tokio::test]
             async fn poll() {
                 super::$scenario(Transport::Poll).await;
+            }
+
+            #[tokio::test]
+            async fn websocket() {
+                super::$scenario(Transport::WebSocket).await;
+            }
+
+            #[tokio::test]
+            async fn websocket_batches() {
+                super::$scenario(Transport::WebSocketBatches).await;
             }
         })+
     };
@@ -90,6 +104,8 @@ type Arrival = (Frame, Option<String>);
 enum Link {
     Sse(Sse),
     Poll(Polls),
+    /// With whether it is being given what it missed: the same frame ends that and is the sign of life.
+    WebSocket(Box<Ws>, bool),
 }
 
 /// One connection.
@@ -122,6 +138,11 @@ impl Client {
             Transport::SseBatches => {
                 Link::Sse(open_stream(api, topics, "&batch_ms=20&batch_max=7", cursor).await?)
             }
+            Transport::WebSocket => Link::WebSocket(open_websocket(api, topics, "", cursor).await?, false),
+            Transport::WebSocketBatches => {
+                let connection = open_websocket(api, topics, "&batch_ms=20&batch_max=7", cursor).await?;
+                Link::WebSocket(connection, false)
+            }
             Transport::Poll => {
                 let resumed = cursor.map(str::to_owned);
                 Link::Poll(Polls { poller: Poller::new(api, topics, cursor), resumed, state: State::New })
@@ -149,6 +170,7 @@ impl Client {
             self.arrived = match &mut self.link {
                 Link::Sse(stream) => arrivals(stream.next().await?),
                 Link::Poll(polls) => polls.next().await?,
+                Link::WebSocket(connection, is_behind) => said(connection.next().await, is_behind)?,
             };
         }
         let (frame, cursor) = self.arrived.pop_front()?;
@@ -189,6 +211,49 @@ async fn open_stream(api: &Api, topics: &str, more: &str, cursor: Option<&str>) 
         None => request,
     };
     Some(Sse::of(request.send().await.ok()?).await)
+}
+
+async fn open_websocket(api: &Api, topics: &str, more: &str, cursor: Option<&str>) -> Option<Box<Ws>> {
+    let cursor = cursor.map_or(String::new(), |cursor| format!("&cursor={cursor}"));
+    let path = format!("/v2/realtime/ws?topics={topics}{more}{cursor}");
+    Ws::try_open(api.address(), &path, &[("x-api-key", api.key())]).await.ok().map(Box::new)
+}
+
+/// What a message over a WebSocket brings; None when the connection broke.
+fn said(message: Result<Value, Closed>, is_behind: &mut bool) -> Option<VecDeque<Arrival>> {
+    let value = match message {
+        Ok(value) => value,
+        Err(Closed { code: 1005 | 1006, .. }) => return None,
+        Err(Closed { code, reason }) => {
+            let mut close: Value = serde_json::from_str(&reason).expect("the reason is JSON");
+            close["code"] = code.into();
+            close["reconnect"] = (!matches!(code, 3500..=3502 | 1002 | 1007 | 1009)).into();
+            return Some(VecDeque::from([(Frame::Close(close), None)]));
+        }
+    };
+    let id = value["id"].as_str().map(str::to_owned);
+    let frame = match value["event"].as_str() {
+        Some("batch") => {
+            let last = value["data"]["events"].as_array().expect("events").iter().rev();
+            let last = last.filter_map(|event| event["id"].as_str()).next().map(str::to_owned);
+            return Some(batched(last, &value["data"]));
+        }
+        Some("ready") => {
+            *is_behind = value["data"]["recovered"] == true;
+            let position = value["data"]["position"].as_str().map(str::to_owned);
+            return Some(VecDeque::from([(Frame::Ready(value["data"].clone()), position)]));
+        }
+        Some(_) => Frame::Event(Event::of(&value)),
+        None => {
+            let position = value["position"].as_str().expect("a position").to_owned();
+            let frame = match std::mem::take(is_behind) {
+                true => Frame::Position(position.clone()),
+                false => Frame::Heartbeat(position.clone()),
+            };
+            return Some(VecDeque::from([(frame, Some(position))]));
+        }
+    };
+    Some(VecDeque::from([(frame, id)]))
 }
 
 /// What an event of a stream brings: one frame, or those of a batch.
