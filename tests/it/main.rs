@@ -2,6 +2,7 @@
 
 mod support;
 
+mod administration;
 mod architecture;
 mod cli;
 mod clients;
