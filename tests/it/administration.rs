@@ -61,6 +61,8 @@ async fn connections_are_listed_page_by_page_to_administrators_of_their_tenant()
     for api in [server.api(), ann, server.operator(), server.api().anonymous()] {
         assert!([401, 403].contains(&api.get("/v2/admin/connections").await.status));
     }
+    let refused = server.operator().metric("bongsu_auth_failures_total{reason=\"forbidden\"}").await;
+    assert_eq!(refused, 3.0, "what one may not do is counted");
     for wrong in ["after=x", "limit=0", "limit=201"] {
         assert_eq!(admin.get(&format!("/v2/admin/connections?{wrong}")).await.status, 400, "{wrong}");
     }
