@@ -5,6 +5,7 @@
 
 mod access;
 mod acks;
+mod admin;
 mod auth;
 mod block_list;
 mod body;

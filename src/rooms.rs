@@ -16,4 +16,4 @@ pub use attach::{
 };
 pub use registry::Registry;
 pub use room_registry_actor::{CountSessions, ListConnections, Order, RoomRegistryActor, Rooms, WorkerMail};
-pub use workers::Workers;
+pub use workers::{Workers, pace};

@@ -22,6 +22,7 @@ pub fn routes(config: &mut ServiceConfig<'_>) {
     super::fleets::routes(config);
     super::keys::routes(config);
     super::block_list::routes(config);
+    super::admin::routes(config);
     super::health::routes(config);
     super::metrics::routes(config);
     config.service(openapi_document);

@@ -88,7 +88,7 @@ impl Limiter {
         self.take(&self.connects, principal_name(principal), rate, 1)
             .map_err(|after| self.refuse("connects", "too many connections opened", after))?;
         let user = principal.user.as_ref().map(|user| &user.sub);
-        let address = Some(caller_of(address)).filter(|own| !rules.exempts(*own));
+        let address = (!rules.exempts(address)).then(|| caller_of(address));
         self.connections
             .admit(&rules.connections, tenant, user, address)
             .map_err(|limit| self.refuse(limit, "too many connections", CONNECTION_RETRY))
@@ -253,16 +253,19 @@ mod tests {
         let limiter = limiter(|own| {
             own.attempts_per_min = 1;
             own.connections_per_address = 1;
-            own.exempt = vec!["192.0.2.0/24".into()];
+            own.exempt = vec!["192.0.2.0/24".into(), "2001:db8::7".into()];
         });
-        let held: Vec<Admission> = (0..5)
-            .map(|_| {
-                drop(limiter.attempt(ADDRESS).unwrap());
-                limiter.admit(&principal(None), ADDRESS).unwrap()
-            })
-            .collect();
-        assert_eq!(held.len(), 5);
-        assert!((0..100).all(|_| limiter.failed(ADDRESS).unwrap().delay.is_zero()));
+        let mut held = Vec::new();
+        for address in [ADDRESS, "2001:db8::7".parse().unwrap()] {
+            for _ in 0..5 {
+                drop(limiter.attempt(address).unwrap());
+                held.push(limiter.admit(&principal(None), address).unwrap());
+            }
+            assert!((0..100).all(|_| limiter.failed(address).unwrap().delay.is_zero()));
+        }
+        let neighbour = "2001:db8::8".parse().unwrap();
+        held.push(limiter.admit(&principal(None), neighbour).unwrap());
+        assert!(limiter.admit(&principal(None), neighbour).is_err());
     }
 
     #[test]

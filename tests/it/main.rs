@@ -2,6 +2,7 @@
 
 mod support;
 
+mod administration;
 mod architecture;
 mod batching;
 mod cli;
