@@ -6,7 +6,7 @@ use actix_web::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, USER_AGENT};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, ResponseError, get};
 
 use super::auth::{authenticate, count_failure};
-use super::gate;
+use super::gate::{self, Opening};
 use super::problem::ProblemBody;
 use super::query::Query;
 use super::services::services;
@@ -154,7 +154,8 @@ pub(super) async fn admit<T>(
     if services.is_draining() {
         return Err(Refusal::new(RefusalKind::Unavailable, "draining", "this node is draining"));
     }
-    gate::opening(request)?;
+    let opening = Opening::of(transport, query);
+    gate::open(request, opening)?;
     // whoever cannot be identified learns nothing about the parameters
     let principal = match query.get("ticket") {
         Some(ticket) => {
@@ -173,7 +174,7 @@ pub(super) async fn admit<T>(
     let selectors = within_limit(selectors, services.settings.sessions.max_topics)?;
     let tenant = principal.tenant()?.clone();
     let grants = count_failure(request, grants(&principal, selectors))?;
-    let admission = gate::admit(request, &principal)?;
+    let admission = gate::admit(request, &principal, opening)?;
     let id = services.next_connection();
     if let Some(ticket_id) = &principal.ticket_id {
         services.workers.replace_ticket(ticket_id, id);

@@ -181,6 +181,7 @@ impl Door {
         cursor: Option<Cursor>,
     ) -> Result<SessionRequest, Refusal> {
         let services = &self.services;
+        services.gate.limiter.connect(&principal)?;
         let admission = services.gate.limiter.admit(&principal, self.caller.address)?;
         let (mut grants, mut refused) = (Vec::with_capacity(selectors.len()), Vec::new());
         for selector in selectors {

@@ -81,12 +81,17 @@ impl Limiter {
         Ok(Attempt(Some((self.clone(), caller, rate))))
     }
 
+    /// Takes the token of a connection that an authenticated principal opens.
+    pub fn connect(&self, principal: &Principal) -> Result<(), Refusal> {
+        let rules = self.rules();
+        let rate = if principal.user.is_some() { rules.user_connects } else { rules.key_connects };
+        self.take(&self.connects, principal_name(principal), rate, 1)
+            .map_err(|after| self.refuse("connects", "too many connections opened", after))
+    }
+
     /// Counts a connection for its node, tenant, user and address until what is returned is dropped.
     pub fn admit(&self, principal: &Principal, address: IpAddr) -> Result<Admission, Refusal> {
         let (rules, tenant) = (self.rules(), principal.tenant()?);
-        let rate = if principal.user.is_some() { rules.user_connects } else { rules.key_connects };
-        self.take(&self.connects, principal_name(principal), rate, 1)
-            .map_err(|after| self.refuse("connects", "too many connections opened", after))?;
         let user = principal.user.as_ref().map(|user| &user.sub);
         let address = (!rules.exempts(address)).then(|| caller_of(address));
         self.connections
