@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use crate::support::client::{seq, with_seq};
-use crate::support::{Api, Client, Event, Frame, Server, ServerOptions, eventually};
+use crate::support::{Api, Burst, Client, Event, Frame, Outsider, Server, ServerOptions, eventually};
 
 /// Every outcome that `bongsu_recoveries_total` counts.
 const OUTCOMES: [&str; 7] = ["fresh", "current", "replayed", "epoch_changed", "evicted", "ahead", "invalid"];
@@ -161,6 +161,28 @@ async fn a_restart_keeps_every_cursor_good() {
     let (_, ready) = Client::connect(&api, "topic:a", Some(&past[59])).await;
     assert_eq!(ready["recovered"], true);
     assert_outcomes(&operator, &[("replayed", 3.0), ("current", 1.0)]).await;
+}
+
+#[tokio::test]
+async fn after_a_restart_an_old_log_is_replayed_however_steadily_others_publish() {
+    let mut server = Server::start();
+    let (api, operator) = (server.api(), server.operator());
+    let cursor = api.publish("topic:a", "tick", json!({"n": 0})).await;
+    for batch in 0..5 {
+        publish_on(&api, "topic:b", batch * 1000..(batch + 1) * 1000).await;
+    }
+    publish_on(&api, "topic:a", [1]).await;
+    server.kill();
+    // older than the window keeps events, younger than the log does
+    Outsider::open(server.data_dir()).run("UPDATE log_entries SET at_us = at_us - 7200000000");
+    server.restart(|options| options);
+    let burst = Burst::start(&api, "topic:c", 2);
+    burst.reaches(20).await;
+    let (_, missed) = resume(&api, "topic:a", &cursor).await;
+    assert_eq!(numbers(&missed), [1]);
+    assert!(operator.metric("bongsu_log_store_reads_total").await >= 1.0);
+    server.kill();
+    burst.cut().await;
 }
 
 #[tokio::test]
