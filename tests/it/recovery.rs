@@ -367,6 +367,26 @@ async fn a_restored_backup_of_the_database_starts_a_new_epoch() {
 }
 
 #[tokio::test]
+async fn a_backup_from_before_the_first_event_starts_a_new_epoch() {
+    let backup = tempfile::tempdir().expect("a temporary directory");
+    let mut server = Server::start();
+    let api = server.api();
+    // the tenant's epoch is stored with it, and no commit
+    Client::connect(&api, "topic:a", None).await;
+    server.kill();
+    copy_database(server.data_dir(), backup.path());
+    server.restart(|options| options);
+    let known = publish_on(&api, "topic:a", 0..5).await;
+    server.kill();
+    copy_database(backup.path(), server.data_dir());
+    server.restart(|options| options);
+    let new = publish_on(&api, "topic:a", 5..12).await;
+    assert!(new.iter().all(|position| !known.contains(position)), "known numbers were given to new events");
+    must_reload(&api, "topic:a", &known[4], "epoch_changed").await;
+    assert!(server.stderr().contains("restored backup"));
+}
+
+#[tokio::test]
 async fn a_missing_head_file_beside_a_log_starts_a_new_epoch() {
     let mut server = Server::start();
     let (api, operator) = (server.api(), server.operator());
