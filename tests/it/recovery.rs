@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 use crate::support::client::{seq, with_seq};
 use crate::support::{
-    Api, Client, Event, Frame, Server, ServerOptions, Transport, eventually, on_every_transport,
+    Api, Burst, Client, Event, Frame, Outsider, Server, ServerOptions, Transport, eventually,
+    on_every_transport,
 };
 
 /// Every outcome that `bongsu_recoveries_total` counts.
@@ -186,6 +187,28 @@ async fn a_restart_keeps_every_cursor_good(transport: Transport) {
     let (_, ready) = Client::over(transport, &api, "topic:a", Some(&past[59])).await;
     assert_eq!(ready["recovered"], true);
     assert_outcomes(transport, &operator, &[("replayed", 3.0), ("current", 1.0)]).await;
+}
+
+#[tokio::test]
+async fn after_a_restart_an_old_log_is_replayed_however_steadily_others_publish() {
+    let mut server = Server::start();
+    let (api, operator) = (server.api(), server.operator());
+    let cursor = api.publish("topic:a", "tick", json!({"n": 0})).await;
+    for batch in 0..5 {
+        publish_on(&api, "topic:b", batch * 1000..(batch + 1) * 1000).await;
+    }
+    publish_on(&api, "topic:a", [1]).await;
+    server.kill();
+    // older than the window keeps events, younger than the log does
+    Outsider::open(server.data_dir()).run("UPDATE log_entries SET at_us = at_us - 7200000000");
+    server.restart(|options| options);
+    let burst = Burst::start(&api, "topic:c", 2);
+    burst.reaches(20).await;
+    let (_, missed) = resume(Transport::Sse, &api, "topic:a", &cursor).await;
+    assert_eq!(numbers(&missed), [1]);
+    assert!(operator.metric("bongsu_log_store_reads_total").await >= 1.0);
+    server.kill();
+    burst.cut().await;
 }
 
 async fn a_client_whose_own_topic_was_trimmed_must_reload(transport: Transport) {
@@ -369,6 +392,26 @@ async fn a_restored_backup_of_the_database_starts_a_new_epoch(transport: Transpo
     must_reload(transport, &api, "topic:a", &after[2], "epoch_changed").await;
     must_reload(transport, &api, "topic:a", &before[0], "epoch_changed").await;
     assert_outcomes(transport, &operator, &[("epoch_changed", 2.0)]).await;
+    assert!(server.stderr().contains("restored backup"));
+}
+
+#[tokio::test]
+async fn a_backup_from_before_the_first_event_starts_a_new_epoch() {
+    let backup = tempfile::tempdir().expect("a temporary directory");
+    let mut server = Server::start();
+    let api = server.api();
+    // the tenant's epoch is stored with it, and no commit
+    Client::connect(&api, "topic:a", None).await;
+    server.kill();
+    copy_database(server.data_dir(), backup.path());
+    server.restart(|options| options);
+    let known = publish_on(&api, "topic:a", 0..5).await;
+    server.kill();
+    copy_database(backup.path(), server.data_dir());
+    server.restart(|options| options);
+    let new = publish_on(&api, "topic:a", 5..12).await;
+    assert!(new.iter().all(|position| !known.contains(position)), "known numbers were given to new events");
+    must_reload(Transport::Sse, &api, "topic:a", &known[4], "epoch_changed").await;
     assert!(server.stderr().contains("restored backup"));
 }
 
