@@ -7,6 +7,7 @@
 #
 # Settings by environment, with their defaults:
 #   RUNS=5  CONNECTIONS=10000  RATE=5 (publishes/s, 0 = closed loop)  SECONDS_PER_RUN=10
+#   TRANSPORT=sse (or websocket)  WAVES=0 (rounds of connecting and leaving before the run)
 #   PAYLOAD_BYTES=128  BONGSU_ARGS="" (more arguments for `bongsu serve`)
 #   RESULTS="" (directory that keeps every run's report; default: none are kept)
 set -euo pipefail
@@ -18,6 +19,7 @@ fi
 floor=$(realpath "$1") bongsu=$(realpath "$2")
 RUNS=${RUNS:-5} CONNECTIONS=${CONNECTIONS:-10000} RATE=${RATE:-5}
 SECONDS_PER_RUN=${SECONDS_PER_RUN:-10} PAYLOAD_BYTES=${PAYLOAD_BYTES:-128}
+TRANSPORT=${TRANSPORT:-sse} WAVES=${WAVES:-0}
 read -ra bongsu_args <<<"${BONGSU_ARGS:-}"
 
 files=$(ulimit -n)
@@ -89,7 +91,7 @@ generate() {
     echo "run $2 of $RUNS: $1" >&2
     if ! taskset -c 1 "$bongsu" bench fanout --json --address "$address" --server-pid "$server" \
         --connections "$CONNECTIONS" --rate-per-s "$RATE" --seconds "$SECONDS_PER_RUN" \
-        --payload-bytes "$PAYLOAD_BYTES" "${options[@]}" >"$report" 2>"$log"; then
+        --payload-bytes "$PAYLOAD_BYTES" --transport "$TRANSPORT" --waves "$WAVES" "${options[@]}" >"$report" 2>"$log"; then
         echo "the generator failed against $1:" >&2
         tail -n 20 "$log" >&2
         return 1
@@ -125,7 +127,7 @@ for ((run = 1; run <= RUNS; run++)); do
     fi
 done
 
-python3 - "$results" "$RUNS" <<'PY'
+TRANSPORT=$TRANSPORT python3 - "$results" "$RUNS" <<'PY'
 import json, os, statistics, sys
 
 results, runs = sys.argv[1], int(sys.argv[2])
@@ -153,7 +155,7 @@ def row(title, digits, pick):
 first = bongsu[0]
 rate = f"{first['rate_per_s']:g} publishes/s" if first["rate_per_s"] else "closed loop"
 load_1m = os.getloadavg()[0]
-print(f"{first['connections']} connections, {rate}, {first['payload_bytes']} bytes of padding, "
+print(f"{os.environ['TRANSPORT']}, {first['connections']} connections, {rate}, {first['payload_bytes']} bytes of padding, "
       f"{runs} pairs of runs, Linux {os.uname().release}, {os.cpu_count()} cores, "
       f"load {load_1m:.1f} at the end. Median (min–max).\n")
 print("| | floor | bongsu | bongsu / floor, pair by pair |")

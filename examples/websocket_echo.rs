@@ -14,7 +14,9 @@ use actix_rt::net::TcpStream;
 use actix_server::Server;
 use actix_service::fn_service;
 use bongsu::clock::Clock;
-use bongsu::sessions::{Inbox, Message, QueueLimits, QueueMetrics, SendQueue, WsConnection, WsLimits};
+use bongsu::sessions::{
+    Frames, Inbox, Message, QueueLimits, QueueMetrics, SendQueue, WsConnection, WsLimits,
+};
 use bongsu::telemetry::Metrics;
 use bongsu::wire::{CloseCode, Framing, websocket};
 use futures_util::SinkExt;
@@ -50,7 +52,7 @@ async fn upgrade(
     let queue = Rc::new(SendQueue::new(Framing::WEBSOCKET, queue, metrics));
     let limits = WsLimits { message_bytes: 16 << 20, message_time: Duration::from_secs(60) };
     let parts = framed.into_parts();
-    WsConnection::new(parts.io, parts.read_buf, queue.clone(), Echo(queue), limits).await;
+    WsConnection::new(parts.io, parts.read_buf, Frames::of(queue.clone()), Echo(queue), limits).await;
     Ok(())
 }
 

@@ -35,13 +35,17 @@ pub struct FanoutOptions {
     #[arg(long, default_value = "127.0.0.1:8080")]
     pub address: SocketAddr,
 
-    /// SSE connections to hold; they need as many open files (`ulimit -n`) here and in the server.
+    /// How to listen.
+    #[arg(long, value_enum, default_value_t = Transport::Sse)]
+    pub transport: Transport,
+
+    /// Connections to hold; they need as many open files (`ulimit -n`) here and in the server.
     #[arg(long, default_value_t = 1000)]
     pub connections: usize,
 
-    /// Request path of the stream, its query included.
-    #[arg(long, default_value = "/v2/realtime/stream?topics=topic:bench")]
-    pub path: String,
+    /// Request path to listen on, its query included [default: the transport's, with topic:bench].
+    #[arg(long)]
+    pub path: Option<String>,
 
     /// API key, sent as X-API-Key on the streams and on every publish [default: none].
     #[arg(long, env = "BONGSU_API_KEY", hide_env_values = true)]
@@ -72,6 +76,15 @@ pub struct FanoutOptions {
     pub waves: usize,
 }
 
+/// A way to listen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Transport {
+    /// Server-sent events.
+    Sse,
+    /// WebSocket text frames.
+    Websocket,
+}
+
 /// Written by hand so that the API key stays out of logs.
 impl fmt::Debug for FanoutOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -92,9 +105,16 @@ impl FanoutOptions {
         ensure!(self.payload_bytes <= 1 << 24, "--payload-bytes must be at most 16777216");
         ensure!(self.waves <= 1000, "--waves must be at most 1000");
         let graphic = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
-        ensure!(self.path.starts_with('/') && graphic(&self.path), "--path must be a URL path");
+        ensure!(self.path().starts_with('/') && graphic(self.path()), "--path must be a URL path");
         ensure!(self.api_key.as_deref().is_none_or(graphic), "--api-key holds a character no key has");
         Ok(())
+    }
+
+    fn path(&self) -> &str {
+        self.path.as_deref().unwrap_or(match self.transport {
+            Transport::Sse => "/v2/realtime/stream?topics=topic:bench",
+            Transport::Websocket => "/v2/realtime/ws?topics=topic:bench",
+        })
     }
 
     /// When the whole run must be over, however the server behaves.

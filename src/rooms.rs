@@ -12,8 +12,8 @@ mod workers;
 
 pub use attach::{
     Attach, Attached, Connection, ConnectionId, Hello, Joined, Notice, RegistryOptions, SessionHandle,
-    Widened,
+    Standing, Widened,
 };
 pub use registry::Registry;
 pub use room_registry_actor::{CountSessions, ListConnections, Order, RoomRegistryActor, Rooms, WorkerMail};
-pub use workers::Workers;
+pub use workers::{Workers, pace};

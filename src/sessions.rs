@@ -6,8 +6,15 @@
 
 mod about;
 mod assembly;
+mod batch;
 mod capabilities;
+mod frames;
+#[cfg(test)]
+mod frames_test;
 mod late;
+mod listening;
+mod poll;
+mod poll_answer;
 mod requests;
 mod requests_actor;
 mod send_queue;
@@ -22,7 +29,12 @@ mod ws;
 
 pub use about::About;
 pub use assembly::Message;
+pub use batch::{Batcher, Batching};
 pub use capabilities::{Answer, Capabilities};
+pub use frames::Frames;
+pub use listening::Listening;
+pub use poll::LongPoll;
+pub use poll_answer::PollAnswer;
 pub use requests::{Ack, Auth, BadRequest, Command, Op, Refused, Request, reply, too_many_topics};
 pub use send_queue::{Kind, Outgoing, Pushed, QueueLimits, QueueMetrics, SendQueue};
 pub use session::{Grant, Session, Step, audience_of, is_shown};

@@ -1,4 +1,4 @@
-//! One SSE client: connects, waits to be ready, then only counts what arrives.
+//! One client: connects, waits to be ready, then only counts what arrives.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -9,11 +9,14 @@ use mio::event::Event;
 use mio::net::TcpStream;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::FanoutOptions;
 use super::scan::{CARRY_MAX, Carry, scan};
+use super::{FanoutOptions, Transport};
 
 /// Room for one read; frames that waited in the kernel come in as few calls as possible.
 const READ_BYTES: usize = 64 * 1024;
+/// RFC 6455 §4.1; a key is there to be echoed, not to be secret.
+const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                       Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 const HANDSHAKE_MAX: usize = 64 * 1024;
 /// Linux numbers: the standard library has no stable name for either.
 const EINPROGRESS: i32 = 115;
@@ -51,9 +54,13 @@ pub(super) struct Tally {
 impl Shared {
     pub(super) fn new(options: &FanoutOptions, spread: bool) -> Self {
         let key = options.api_key.as_ref().map(|key| format!("X-API-Key: {key}\r\n"));
+        let asks = match options.transport {
+            Transport::Sse => "Accept: text/event-stream\r\n",
+            Transport::Websocket => UPGRADE,
+        };
         let request = format!(
-            "GET {} HTTP/1.1\r\nHost: {}\r\nAccept: text/event-stream\r\n{}\r\n",
-            options.path,
+            "GET {} HTTP/1.1\r\nHost: {}\r\n{asks}{}\r\n",
+            options.path(),
             options.address,
             key.unwrap_or_default(),
         );
@@ -217,18 +224,18 @@ fn is_ready(seen: &[u8]) -> anyhow::Result<bool> {
         };
     };
     let text = String::from_utf8_lossy(&seen[..head]).to_ascii_lowercase();
-    if text.split(' ').nth(1) != Some("200") {
+    if !matches!(text.split(' ').nth(1), Some("200" | "101")) {
         let said: String = String::from_utf8_lossy(seen).chars().take(1000).collect();
         bail!("the server refused a client:\n{said}");
     }
     if text.lines().any(|line| line.trim_end() == "server: floor") {
         return Ok(true);
     }
-    let ready = b"event: ready";
     if seen.len() > HANDSHAKE_MAX {
-        bail!("no `event: ready` in the first {HANDSHAKE_MAX} bytes of a stream");
+        bail!("no `ready` event in the first {HANDSHAKE_MAX} bytes of a stream");
     }
-    Ok(seen[head..].windows(ready.len()).any(|part| part == ready))
+    let has = |ready: &[u8]| seen[head..].windows(ready.len()).any(|part| part == ready);
+    Ok(has(b"event: ready") || has(b"\"event\":\"ready\""))
 }
 
 #[cfg(test)]
@@ -241,6 +248,9 @@ mod tests {
         assert!(!is_ready(&head.as_bytes()[..20]).unwrap());
         assert!(!is_ready(head.as_bytes()).unwrap());
         assert!(is_ready(format!("{head}1c\r\nevent: ready\ndata: {{}}\n\n").as_bytes()).unwrap());
+        let upgraded = "HTTP/1.1 101 Switching Protocols\r\n\r\n";
+        assert!(!is_ready(upgraded.as_bytes()).unwrap());
+        assert!(is_ready(format!("{upgraded}..{{\"event\":\"ready\",").as_bytes()).unwrap());
         assert!(is_ready(b"HTTP/1.1 200 OK\r\nServer: floor\r\n\r\n").unwrap());
         assert!(is_ready(b"HTTP/1.1 401 Unauthorized\r\n\r\n").is_err());
     }

@@ -5,6 +5,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::server::Serving;
 use crate::http::Services;
+use crate::rooms;
 
 /// Part of the drain window in which all sessions are told; the rest is for sockets and the log.
 const TELLING: f64 = 0.5;
@@ -19,7 +20,7 @@ pub(super) async fn shutdown(services: &Services, serving: Serving) {
     services.draining.store(true, Ordering::Relaxed);
     sleep(Duration::from_millis(options.announce_ms).min(window.mul_f64(TELLING))).await;
     let told_by = window.mul_f64(TELLING).saturating_sub(started.elapsed());
-    services.workers.drain(pace(services.workers.sessions().await, told_by));
+    services.workers.drain(rooms::pace(services.workers.sessions().await, told_by));
     let patience = started + window.mul_f64(0.75);
     while services.workers.sessions().await > 0 && Instant::now() < patience {
         sleep(POLL).await;
@@ -35,9 +36,4 @@ pub(super) async fn shutdown(services: &Services, serving: Serving) {
         Ok(()) => tracing::info!(seconds = started.elapsed().as_secs_f64(), "stopped"),
         Err(_) => tracing::warn!("the drain window ended before everything had stopped"),
     }
-}
-
-/// Few sessions end sooner: 1000 a second, but within the time there is.
-fn pace(sessions: usize, at_most: Duration) -> Duration {
-    Duration::from_millis(sessions as u64).min(at_most)
 }

@@ -10,6 +10,7 @@ use actix_web::{Error, HttpMessage, HttpResponse, ResponseError};
 use super::Problem;
 use super::services::services;
 use crate::domain::{Refusal, RefusalKind};
+use crate::identity::rights;
 use crate::limits::Attempt;
 
 /// Around every request: the gate, an id, a metric, a log line without the query (it may hold secrets), and
@@ -29,6 +30,10 @@ pub async fn record(
         Err(refusal) => request.into_response(Problem(refusal).error_response()),
         Ok(()) => {
             let response = named(next.call(request).await?.map_into_boxed_body());
+            let refusal = response.response().error().and_then(|error| error.as_error::<Problem>());
+            if refusal.is_some_and(|Problem(refusal)| refusal.code == rights::FORBIDDEN) {
+                metrics.auth_failed(rights::FORBIDDEN);
+            }
             let attempt = response.request().extensions_mut().remove::<Attempt>();
             match gate.settle(&caller, attempt, response.status()).await {
                 Ok(()) => response,

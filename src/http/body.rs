@@ -85,9 +85,10 @@ async fn read(mut payload: Payload, request: &HttpRequest, limit: usize) -> Resu
     Ok(body.freeze())
 }
 
-fn shallow(bytes: &[u8], limit: usize) -> Result<(), Refusal> {
+/// Refuses JSON that is nested deeper than allowed.
+pub fn shallow(bytes: &[u8], limit: usize) -> Result<(), Refusal> {
     if wire::is_deeper_than(bytes, limit) {
-        let detail = format!("the request body is nested more than {limit} deep");
+        let detail = format!("the JSON is nested more than {limit} deep");
         return Err(Refusal::new(RefusalKind::Malformed, "too_deep", detail));
     }
     Ok(())

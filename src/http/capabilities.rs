@@ -2,6 +2,7 @@ use futures_util::future::LocalBoxFuture;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::body::shallow;
 use super::{Services, acks, fleets};
 use crate::domain::{Refusal, RefusalKind, Selector};
 use crate::identity::{Principal, hash_hex};
@@ -22,10 +23,11 @@ impl Capabilities for SessionCapabilities {
     }
 
     fn publish(&self, principal: Principal, event: Box<RawValue>) -> LocalBoxFuture<'static, Answer> {
-        let publisher = self.0.publisher.clone();
+        let services = self.0.clone();
         Box::pin(async move {
+            shallow(event.get().as_bytes(), services.settings.limits.json_depth)?;
             let event = parse(event.get().as_bytes())?;
-            answer(&publisher.publish(&principal, event, None).await?)
+            answer(&services.publisher.publish(&principal, event, None).await?)
         })
     }
 
@@ -34,6 +36,7 @@ impl Capabilities for SessionCapabilities {
         Box::pin(async move {
             services.gate.limiter.commands(&principal, 1)?;
             let body = command.data.get().as_bytes();
+            shallow(body, services.settings.limits.json_depth)?;
             let key = |path: &str| {
                 let hash = hash_hex(body);
                 command.idempotency_key.clone().map(|key| (key, format!("{path}:{hash}")))

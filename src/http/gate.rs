@@ -7,8 +7,9 @@ use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use actix_web::{HttpMessage, HttpRequest};
 use ipnet::IpNet;
 
+use super::query::Query;
 use super::services::services;
-use crate::domain::{Refusal, RefusalKind};
+use crate::domain::{Cursor, Refusal, RefusalKind};
 use crate::identity::Principal;
 use crate::limits::{Admission, Attempt, Blocks, ForwardedBy, Limiter, client_address, parse_network};
 use crate::settings::Settings;
@@ -186,17 +187,43 @@ pub fn caller(request: &HttpRequest) -> Caller {
     request.extensions().get::<Caller>().expect("set by the middleware").clone()
 }
 
-/// Takes the token of a connection attempt, until the answer settles it: to be called at each stream start,
-/// before its credentials are looked at. A poll with a valid cursor is none, and does not call this.
-pub fn opening(request: &HttpRequest) -> Result<(), Refusal> {
-    let attempt = services(request).gate.limiter.attempt(caller(request).address)?;
-    request.extensions_mut().insert(attempt);
+/// Whether a request begins a connection or goes on with one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opening {
+    /// It begins one: it is a connection attempt, and a connection opened.
+    New,
+    /// It is a poll whose cursor can be read: the next one of a client that was there before.
+    NextPoll,
+}
+
+impl Opening {
+    /// What a request over this transport does.
+    pub fn of(transport: &str, query: &Query) -> Self {
+        match query.get("cursor").map(Cursor::read) {
+            Some(Cursor::At(_)) if transport == "poll" => Opening::NextPoll,
+            _ => Opening::New,
+        }
+    }
+}
+
+/// Takes the token of a connection attempt, before the request's credentials are looked at.
+pub fn open(request: &HttpRequest, opening: Opening) -> Result<(), Refusal> {
+    if opening == Opening::New {
+        let attempt = services(request).gate.limiter.attempt(caller(request).address)?;
+        request.extensions_mut().insert(attempt);
+    }
     Ok(())
 }
 
-/// Counts an authenticated connection; its session holds what is returned.
-pub fn admit(request: &HttpRequest, principal: &Principal) -> Result<Admission, Refusal> {
-    services(request).gate.limiter.admit(principal, caller(request).address)
+/// Counts an authenticated connection, which is no attempt any more; its session holds what is returned.
+pub fn admit(request: &HttpRequest, principal: &Principal, opening: Opening) -> Result<Admission, Refusal> {
+    let limiter = &services(request).gate.limiter;
+    if opening == Opening::New {
+        limiter.connect(principal)?;
+    }
+    let admission = limiter.admit(principal, caller(request).address)?;
+    request.extensions_mut().remove::<Attempt>().into_iter().for_each(Attempt::give_back);
+    Ok(admission)
 }
 
 #[cfg(test)]

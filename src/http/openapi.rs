@@ -15,13 +15,15 @@ struct Head;
 /// Registers every route, with its description.
 pub fn routes(config: &mut ServiceConfig<'_>) {
     super::streams::routes(config);
+    super::poll::routes(config);
     super::tickets::routes(config);
     super::acks::routes(config);
     super::events::routes(config);
     super::fleets::routes(config);
     super::topics::routes(config);
-    super::admin::routes(config);
+    super::keys::routes(config);
     super::block_list::routes(config);
+    super::admin::routes(config);
     super::health::routes(config);
     super::metrics::routes(config);
     config.service(openapi_document);

@@ -1,8 +1,9 @@
 use std::collections::HashSet;
+use std::ops::RangeInclusive;
 
 use actix_web::{HttpRequest, web};
 
-use crate::domain::{EntityId, Refusal};
+use crate::domain::{EntityId, Refusal, Selector};
 
 /// The parameters behind a request's question mark, decoded.
 pub struct Query(Vec<(String, String)>);
@@ -45,13 +46,29 @@ impl Query {
         self.list(name)?.into_iter().map(parse).collect()
     }
 
+    /// `topics`: topics and prefixes.
+    pub fn topics(&self) -> Result<Vec<Selector>, Refusal> {
+        let parse = |item| {
+            Selector::parse(item).map_err(|error| Refusal::malformed("topics", format!("{item:?}: {error}")))
+        };
+        self.list("topics")?.into_iter().map(parse).collect()
+    }
+
+    /// A whole number within a range, if it is given.
+    pub fn number(&self, name: &str, range: RangeInclusive<u64>) -> Result<Option<u64>, Refusal> {
+        match self.get(name).map(str::parse) {
+            None => Ok(None),
+            Some(Ok(number)) if range.contains(&number) => Ok(Some(number)),
+            Some(_) => {
+                let (least, most) = range.into_inner();
+                Err(Refusal::malformed(name, format!("must be within {least}-{most}")))
+            }
+        }
+    }
+
     /// `limit`: 1–200, 50 when not given.
     pub fn limit(&self) -> Result<usize, Refusal> {
-        match self.get("limit").map(str::parse) {
-            None => Ok(50),
-            Some(Ok(limit)) if (1..=200).contains(&limit) => Ok(limit),
-            Some(_) => Err(Refusal::malformed("limit", "must be within 1-200")),
-        }
+        Ok(self.number("limit", 1..=200)?.unwrap_or(50) as usize)
     }
 }
 
@@ -77,5 +94,9 @@ mod tests {
     fn limits_have_a_range() {
         assert_eq!(query("").limit().unwrap_or(0), 50);
         assert!(query("limit=0").limit().is_err() && query("limit=201").limit().is_err());
+        assert_eq!(query("wait=60").number("wait", 0..=60).unwrap_or_default(), Some(60));
+        for text in ["wait=61", "wait=-1", "wait=1.5", "wait=", "wait=x"] {
+            assert!(query(text).number("wait", 0..=60).is_err(), "{text}");
+        }
     }
 }

@@ -6,7 +6,7 @@ use actix_web::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, USER_AGENT};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, ResponseError, get};
 
 use super::auth::{authenticate, count_failure};
-use super::gate;
+use super::gate::{self, Opening};
 use super::problem::ProblemBody;
 use super::query::Query;
 use super::services::services;
@@ -15,7 +15,8 @@ use crate::domain::{Cursor, Refusal, RefusalKind, Selector, Topic, TopicKind};
 use crate::identity::Principal;
 use crate::rooms::Hello;
 use crate::sessions::{
-    Grant, QueueLimits, QueueMetrics, SendQueue, SessionActor, SessionContext, SessionRequest, SseBody,
+    Batching, Frames, Grant, Listening, QueueLimits, QueueMetrics, SendQueue, SessionActor, SessionContext,
+    SessionRequest, SseBody,
 };
 use crate::wire::{self, CloseCode, Dialect, Framing};
 
@@ -36,6 +37,8 @@ pub struct WorkerContext {
         ("topics" = String, Query, description = "topics separated by commas, at most 128"),
         ("cursor" = Option<String>, Query, description = "position to resume from; Last-Event-ID beats it"),
         ("ticket" = Option<String>, Query, description = "for clients that cannot send headers"),
+        ("batch_ms" = Option<u64>, Query, description = "put events together for up to this time, 10-5000 milliseconds (100)"),
+        ("batch_max" = Option<u64>, Query, description = "put at most so many events together, 1-1000 (50)"),
     ),
     responses(
         (status = 200, description = "an event stream; data is the whole event object", content_type = "text/event-stream"),
@@ -44,12 +47,7 @@ pub struct WorkerContext {
 )]
 #[get("/v2/realtime/stream")]
 pub async fn stream(request: HttpRequest) -> HttpResponse {
-    let selectors = Query::of(&request).and_then(|query| {
-        let parse = |item: &str| {
-            Selector::parse(item).map_err(|error| Refusal::malformed("topics", format!("{item:?}: {error}")))
-        };
-        query.list("topics")?.into_iter().map(parse).collect()
-    });
+    let selectors = Query::of(&request).and_then(|query| query.topics());
     respond(&request, selectors, Framing::SSE_OBJECT).await
 }
 
@@ -62,6 +60,8 @@ macro_rules! entity_stream {
                 ($parameter = String, Query, description = "ids, separated by commas"),
                 ("cursor" = Option<String>, Query, description = "position to resume from; Last-Event-ID beats it"),
                 ("ticket" = Option<String>, Query, description = "for clients that cannot send headers"),
+                ("batch_ms" = Option<u64>, Query, description = "put events together for up to this time, 10-5000 milliseconds (100)"),
+                ("batch_max" = Option<u64>, Query, description = "put at most so many events together, 1-1000 (50)"),
             ),
             responses(
                 (status = 200, description = "an event stream; data is the event's data alone", content_type = "text/event-stream"),
@@ -111,26 +111,70 @@ async fn open(
     selectors: Result<Vec<Selector>, Refusal>,
     framing: Framing,
 ) -> Result<HttpResponse, Refusal> {
+    let query = Query::of(request)?;
+    let asked = selectors.and_then(|selectors| Ok((selectors, batching(&query)?)));
+    let (session, batching) = admit(request, &query, asked, "sse").await?;
+    let session = SessionRequest { cursor: cursor(request, &query), ..session };
+    let services = services(request);
+    let framing = if batching.is_some() { framing.batched() } else { framing };
+    let settings = &services.settings.sessions;
+    let session = listen(request, session, framing);
+    // the session begins when this handler is through: these bytes come first
+    session.queue().push_control(wire::retry_frame(Duration::from_millis(settings.retry_ms)));
+    let queue = session.queue().clone();
+    let frames = match batching {
+        None => Frames::of(queue),
+        Some(batching) => Frames::batched(queue, batching, settings.queue_bytes, services.log.clock()),
+    };
+    Ok(event_stream(&mut HttpResponse::Ok()).body(SseBody::new(frames, session)))
+}
+
+/// Opens a session on this worker thread, with a queue of its own.
+pub(super) fn listen(request: &HttpRequest, session: SessionRequest, framing: Framing) -> Listening {
+    let worker = worker(request);
+    let queue = Rc::new(SendQueue::new(framing, worker.limits, worker.queues.clone()));
+    let port = SessionActor::open(worker.sessions.clone(), session, queue.clone());
+    Listening::new(queue, port)
+}
+
+/// What the request's worker thread gives to its sessions.
+pub(super) fn worker(request: &HttpRequest) -> &Rc<WorkerContext> {
+    request.app_data::<Rc<WorkerContext>>().expect("set by the engine")
+}
+
+/// Lets a connection in that asks for topics, by its credentials and their rights; the session it gets has
+/// no cursor. `asked` is what the request's parameters say, beside the topics whatever its caller needs.
+pub(super) async fn admit<T>(
+    request: &HttpRequest,
+    query: &Query,
+    asked: Result<(Vec<Selector>, T), Refusal>,
+    transport: &'static str,
+) -> Result<(SessionRequest, T), Refusal> {
     let services = services(request);
     if services.is_draining() {
         return Err(Refusal::new(RefusalKind::Unavailable, "draining", "this node is draining"));
     }
-    gate::opening(request)?;
-    let query = Query::of(request)?;
+    let opening = Opening::of(transport, query);
+    gate::open(request, opening)?;
     // whoever cannot be identified learns nothing about the parameters
     let principal = match query.get("ticket") {
         Some(ticket) => {
-            let wanted = selectors.clone().unwrap_or_default();
-            let may = |principal: &_| grants(services, principal, wanted.clone()).map(drop);
+            let wanted = asked.as_ref().map(|(selectors, _)| selectors.clone()).unwrap_or_default();
+            // a request that is wrong does not use it up
+            let may = |principal: &_| {
+                let (selectors, _) = asked.as_ref().map_err(Refusal::clone)?;
+                grants(services, principal, selectors.clone()).map(drop)
+            };
             let redeemed = services.tickets.redeem(ticket, request.path(), &wanted, may).await;
             count_failure(request, redeemed)?
         }
         None => authenticate(request).await?,
     };
-    let selectors = within_limit(selectors?, services.settings.sessions.max_topics)?;
+    let (selectors, asked) = asked?;
+    let selectors = within_limit(selectors, services.settings.sessions.max_topics)?;
     let tenant = principal.tenant()?.clone();
     let grants = count_failure(request, grants(services, &principal, selectors))?;
-    let admission = gate::admit(request, &principal)?;
+    let admission = gate::admit(request, &principal, opening)?;
     let id = services.next_connection();
     if let Some(ticket_id) = &principal.ticket_id {
         services.workers.replace_ticket(ticket_id, id);
@@ -140,19 +184,25 @@ async fn open(
         tenant,
         grants,
         refused: Vec::new(),
-        cursor: cursor(request, &query),
+        cursor: None,
         hello: hello(services, id, principal.user.as_ref().map(|user| user.sub.as_str())),
         who: principal,
-        transport: "sse",
+        transport,
         peer: gate::caller(request).address,
         user_agent: header(request, USER_AGENT.as_str()).unwrap_or_default().to_owned(),
         admission,
     };
-    let worker = request.app_data::<Rc<WorkerContext>>().expect("set by the engine");
-    let queue = Rc::new(SendQueue::new(framing, worker.limits, worker.queues.clone()));
-    queue.push_control(wire::retry_frame(Duration::from_millis(services.settings.sessions.retry_ms)));
-    let port = SessionActor::open(worker.sessions.clone(), session, queue.clone());
-    Ok(event_stream(&mut HttpResponse::Ok()).body(SseBody::new(queue, port)))
+    Ok((session, asked))
+}
+
+/// `batch_ms`, `batch_max`: either alone asks for batches, with the other's default.
+pub(super) fn batching(query: &Query) -> Result<Option<Batching>, Refusal> {
+    let within_ms = query.number("batch_ms", 10..=5000)?;
+    let events = query.number("batch_max", 1..=1000)?;
+    Ok((within_ms.is_some() || events.is_some()).then(|| Batching {
+        within: Duration::from_millis(within_ms.unwrap_or(100)),
+        events: events.unwrap_or(50) as usize,
+    }))
 }
 
 /// The head of a stream: never cached, buffered or compressed, ended by closing the connection.

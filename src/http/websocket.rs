@@ -16,14 +16,14 @@ use futures_util::future::LocalBoxFuture;
 use super::gate::Caller;
 use super::problem::{ProblemBody, retry_after_s, status};
 use super::query::Query;
-use super::streams::{WorkerContext, hello, within_limit};
+use super::streams::{WorkerContext, batching, hello, within_limit};
 use super::{Services, auth};
 use crate::domain::{Cursor, Refusal, RefusalKind, Selector};
 use crate::identity::Principal;
 use crate::limits::Attempt;
 use crate::sessions::{
-    Auth, Doorkeeper, Refused, SendQueue, SessionActor, SessionInbox, SessionRequest, Slot, WsConnection,
-    WsLimits,
+    Auth, Batching, Doorkeeper, Frames, Refused, SendQueue, SessionActor, SessionInbox, SessionRequest, Slot,
+    WsConnection, WsLimits,
 };
 use crate::wire::{CloseCode, Framing};
 
@@ -80,8 +80,9 @@ enum Visitor {
 /// What a connection is to hear from the start, by its request's query.
 #[derive(Clone, Default)]
 struct Wishes {
-    topics: Vec<String>,
+    selectors: Vec<Selector>,
     cursor: Option<Cursor>,
+    batching: Option<Batching>,
 }
 
 #[derive(Clone)]
@@ -133,37 +134,45 @@ impl Door {
             return Err(Refusal::new(RefusalKind::Unavailable, "draining", "this node is draining"));
         }
         let query = Query::parse(request.uri().query().unwrap_or_default())?;
-        let topics = query.get("topics").map_or(Ok(Vec::new()), |_| query.list("topics"));
-        let topics = topics.map(|topics| topics.into_iter().map(str::to_owned).collect());
-        self.wishes.cursor = query.get("cursor").map(Cursor::read);
+        let wishes = self.wishes(&query);
         let ticket = query.get("ticket");
         let peer = request.peer_addr().map(|peer| peer.ip());
         let presented = auth::presented(request.headers(), PATH, peer);
         if ticket.is_none() && !presented.has_credentials() {
-            self.wishes.topics = topics?;
-            self.read(&self.wishes.topics)?;
+            self.wishes = wishes?;
             return Ok(Visitor::Stranger);
         }
         // whoever cannot be identified learns nothing about the parameters
-        let (principal, selectors) = match ticket {
+        let principal = match ticket {
             Some(ticket) => {
-                let selectors = self.read(&topics?)?;
-                let redeemed = self.services.tickets.redeem(ticket, PATH, &selectors, |_| Ok(())).await;
-                (auth::counted(&self.services, redeemed)?, selectors)
+                let wanted = wishes.as_ref().map_or(&[][..], |wishes| &wishes.selectors);
+                let redeemed = self.services.tickets.redeem(ticket, PATH, wanted, |_| Ok(())).await;
+                auth::counted(&self.services, redeemed)?
             }
-            None => (auth::identify(&self.services, &presented).await?, self.read(&topics?)?),
+            None => auth::identify(&self.services, &presented).await?,
         };
-        Ok(Visitor::Known(Box::new(self.request(principal, selectors, self.wishes.cursor)?)))
+        self.wishes = wishes?;
+        let (selectors, cursor) = (self.wishes.selectors.clone(), self.wishes.cursor);
+        Ok(Visitor::Known(Box::new(self.request(principal, selectors, cursor)?)))
+    }
+
+    fn wishes(&self, query: &Query) -> Result<Wishes, Refusal> {
+        let topics = query.get("topics").map_or(Ok(Vec::new()), |_| query.list("topics"))?;
+        Ok(Wishes {
+            selectors: self.read(topics)?,
+            cursor: query.get("cursor").map(Cursor::read),
+            batching: batching(query)?,
+        })
     }
 
     /// Reads topics that a connection begins with; one that is none refuses the whole request.
-    fn read(&self, topics: &[String]) -> Result<Vec<Selector>, Refusal> {
-        let parse = |topic: &String| {
+    fn read<'a>(&self, topics: impl IntoIterator<Item = &'a str>) -> Result<Vec<Selector>, Refusal> {
+        let parse = |topic: &str| {
             Selector::parse(topic)
                 .map_err(|error| Refusal::malformed("topics", format!("{topic:?}: {error}")))
         };
         let limit = self.services.settings.sessions.max_topics;
-        within_limit(topics.iter().map(parse).collect::<Result<_, _>>()?, limit)
+        within_limit(topics.into_iter().map(parse).collect::<Result<_, _>>()?, limit)
     }
 
     fn request(
@@ -173,6 +182,7 @@ impl Door {
         cursor: Option<Cursor>,
     ) -> Result<SessionRequest, Refusal> {
         let services = &self.services;
+        services.gate.limiter.connect(&principal)?;
         let admission = services.gate.limiter.admit(&principal, self.caller.address)?;
         let (mut grants, mut refused) = (Vec::with_capacity(selectors.len()), Vec::new());
         for selector in selectors {
@@ -208,7 +218,16 @@ impl Door {
     ) -> NativeConnection<Io> {
         let settings = self.services.settings.clone();
         let worker = &self.worker;
-        let queue = Rc::new(SendQueue::new(Framing::WEBSOCKET, worker.limits, worker.queues.clone()));
+        let batching = self.wishes.batching;
+        let framing = if batching.is_some() { Framing::WEBSOCKET.batched() } else { Framing::WEBSOCKET };
+        let queue = Rc::new(SendQueue::new(framing, worker.limits, worker.queues.clone()));
+        let frames = match batching {
+            None => Frames::of(queue.clone()),
+            Some(batching) => {
+                let clock = self.services.log.clock();
+                Frames::batched(queue.clone(), batching, settings.sessions.queue_bytes, clock)
+            }
+        };
         let slot: Slot = Rc::default();
         let doorkeeper: Option<Rc<dyn Doorkeeper>> = match visitor {
             Visitor::Known(request) => {
@@ -225,7 +244,7 @@ impl Door {
             message_bytes: settings.log.max_message_bytes,
             message_time: Duration::from_millis(settings.server.request_body_timeout_ms),
         };
-        WsConnection::new(io, read, queue.clone(), SessionInbox::new(queue, slot, doorkeeper), limits)
+        WsConnection::new(io, read, frames, SessionInbox::new(queue, slot, doorkeeper), limits)
     }
 }
 
@@ -260,8 +279,10 @@ impl Doorkeeper for Door {
 
 impl Door {
     async fn identify(&self, auth: Auth) -> Result<SessionRequest, Refusal> {
-        let topics = [self.wishes.topics.clone(), auth.topics.unwrap_or_default()].concat();
-        let selectors = self.read(&topics)?;
+        let more = auth.topics.unwrap_or_default();
+        let more = self.read(more.iter().map(String::as_str))?;
+        let limit = self.services.settings.sessions.max_topics;
+        let selectors = within_limit([self.wishes.selectors.clone(), more].concat(), limit)?;
         let principal = auth::of_secret(&self.services, &auth.token).await?;
         let cursor = auth.cursor.as_deref().map(Cursor::read).or(self.wishes.cursor);
         self.request(principal, selectors, cursor)

@@ -186,6 +186,9 @@ pub fn may(principal: &Principal, command: Command) -> bool {
     })
 }
 
+/// The code of a command that its caller may not give.
+pub const FORBIDDEN: &str = "forbidden";
+
 /// Refuses what a principal may not do.
 pub fn require(principal: &Principal, command: Command) -> Result<(), Refusal> {
     if may(principal, command) {
@@ -193,7 +196,7 @@ pub fn require(principal: &Principal, command: Command) -> Result<(), Refusal> {
     }
     let scopes = COMMANDS.iter().filter(|row| row.command == command).flat_map(|row| row.services);
     let scopes: Vec<_> = scopes.map(|scope| scope.as_str()).collect();
-    Err(Refusal::forbidden("forbidden", format!("needs one of the scopes {}, or a role", scopes.join(", "))))
+    Err(Refusal::forbidden(FORBIDDEN, format!("needs one of the scopes {}, or a role", scopes.join(", "))))
 }
 
 /// The variant that a principal sees of what it may subscribe to; None when it may not.

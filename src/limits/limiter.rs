@@ -81,14 +81,19 @@ impl Limiter {
         Ok(Attempt(Some((self.clone(), caller, rate))))
     }
 
+    /// Takes the token of a connection that an authenticated principal opens.
+    pub fn connect(&self, principal: &Principal) -> Result<(), Refusal> {
+        let rules = self.rules();
+        let rate = if principal.user.is_some() { rules.user_connects } else { rules.key_connects };
+        self.take(&self.connects, principal_name(principal), rate, 1)
+            .map_err(|after| self.refuse("connects", "too many connections opened", after))
+    }
+
     /// Counts a connection for its node, tenant, user and address until what is returned is dropped.
     pub fn admit(&self, principal: &Principal, address: IpAddr) -> Result<Admission, Refusal> {
         let (rules, tenant) = (self.rules(), principal.tenant()?);
-        let rate = if principal.user.is_some() { rules.user_connects } else { rules.key_connects };
-        self.take(&self.connects, principal_name(principal), rate, 1)
-            .map_err(|after| self.refuse("connects", "too many connections opened", after))?;
         let user = principal.user.as_ref().map(|user| &user.sub);
-        let address = Some(caller_of(address)).filter(|own| !rules.exempts(*own));
+        let address = (!rules.exempts(address)).then(|| caller_of(address));
         self.connections
             .admit(&rules.connections, tenant, user, address)
             .map_err(|limit| self.refuse(limit, "too many connections", CONNECTION_RETRY))
@@ -249,16 +254,19 @@ mod tests {
         let limiter = limiter(|own| {
             own.attempts_per_min = 1;
             own.connections_per_address = 1;
-            own.exempt = vec!["192.0.2.0/24".into()];
+            own.exempt = vec!["192.0.2.0/24".into(), "2001:db8::7".into()];
         });
-        let held: Vec<Admission> = (0..5)
-            .map(|_| {
-                drop(limiter.attempt(ADDRESS).unwrap());
-                limiter.admit(&principal(None), ADDRESS).unwrap()
-            })
-            .collect();
-        assert_eq!(held.len(), 5);
-        assert!((0..100).all(|_| limiter.failed(ADDRESS).unwrap().delay.is_zero()));
+        let mut held = Vec::new();
+        for address in [ADDRESS, "2001:db8::7".parse().unwrap()] {
+            for _ in 0..5 {
+                drop(limiter.attempt(address).unwrap());
+                held.push(limiter.admit(&principal(None), address).unwrap());
+            }
+            assert!((0..100).all(|_| limiter.failed(address).unwrap().delay.is_zero()));
+        }
+        let neighbour = "2001:db8::8".parse().unwrap();
+        held.push(limiter.admit(&principal(None), neighbour).unwrap());
+        assert!(limiter.admit(&principal(None), neighbour).is_err());
     }
 
     #[test]

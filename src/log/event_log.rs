@@ -21,8 +21,8 @@ use crate::wire::Event;
 
 /// Entries of the database that one page of a replay looks at, at most.
 const SPAN: u64 = 4096;
-/// Rows read at once when a cold window is filled.
-const WARM_PAGE: i64 = 100;
+/// What is read at once when a cold window is filled.
+const WARM_PAGE: PageLimit = PageLimit { events: 100, bytes: 1 << 20 };
 
 /// A shared handle to the event log of every tenant.
 #[derive(Clone)]
@@ -116,7 +116,8 @@ impl EventLog {
         self.ask(|reply| Job::Append { request, reply }).await?
     }
 
-    /// Delivers to the sessions of this moment; never fails and never waits.
+    /// Delivers to the sessions of this moment; waits, and may fail, only where the tenant's log has to be
+    /// made first.
     pub async fn publish_volatile(&self, tenant: &TenantId, event: NewEvent) -> Result<(), LogError> {
         let log = self.open(tenant).await?;
         self.shared.send_volatile(&log, event);
@@ -218,28 +219,34 @@ impl EventLog {
         self.shared.database.run(read).await
     }
 
-    /// Fills a cold window once, however many ask for it.
+    /// Fills a cold window once, however many ask for it: backwards, until something would not stay in it.
+    ///
+    /// What a commit's shrinking would take away again is not put in, so that this ends however fast
+    /// others publish.
     async fn warm(&self, log: &Arc<TenantLog>) -> Result<(), StoreError> {
         let mut warm = log.warm.lock().await;
-        let (mut held, budget) = (log.window_size(), self.shared.options.window);
-        while !*warm && held.0 < budget.count && held.1 < budget.bytes {
-            let before = log.head().seq - held.0 as u64;
-            let (tenant, up_to) = (log.tenant().as_str().to_owned(), before as i64);
-            let read = move |db: Database| async move {
-                crate::read!(db, |conn, q| Ok(q::log::newest(conn, &tenant, up_to, WARM_PAGE).await?))
-            };
-            let mut rows = self.shared.database.run(read).await?;
-            rows.reverse();
-            let epoch = log.head().epoch;
-            let count = rows.len() as i64;
-            log.extend_back(rows.into_iter().filter_map(|row| to_event(epoch, row)).collect());
-            held = log.window_size();
-            if count < WARM_PAGE {
-                break;
-            }
+        while !*warm {
+            let rows = self.rows_up_to(log.tenant(), log.window_start()).await?;
+            let (epoch, is_last) = (log.head().epoch, rows.is_empty());
+            let older = rows.into_iter().filter_map(|row| to_event(epoch, row)).collect();
+            let (budget, now) = (self.shared.budget_of(log), self.shared.clock.steady());
+            *warm = !log.extend_back(older, &budget, now) || is_last;
         }
-        *warm = true;
         Ok(())
+    }
+
+    /// The newest rows up to this number, a page of them, in order.
+    async fn rows_up_to(&self, tenant: &TenantId, up_to: u64) -> Result<Vec<LogRow>, StoreError> {
+        let (tenant, up_to) = (tenant.as_str().to_owned(), up_to as i64);
+        let read = move |db: Database| async move {
+            crate::read!(db, |conn, q| {
+                let sizes = q::log::newest_sizes(conn, &tenant, up_to, WARM_PAGE.events as i64).await?;
+                let taken = WARM_PAGE.take(sizes.iter().map(|(_, bytes)| *bytes as usize));
+                let seqs = sizes[..taken].iter().map(|(seq, _)| *seq).collect();
+                Ok(q::log::entries(conn, &tenant, seqs).await?)
+            })
+        };
+        self.shared.database.run(read).await
     }
 
     fn unexpired(&self, mut events: Vec<Arc<Event>>) -> Vec<Arc<Event>> {

@@ -51,10 +51,10 @@ impl HeadFile {
 }
 
 /// Whether the database was replaced by an older state of itself, or by another one.
+///
+/// A database without commits is judged as well: its tenants' epochs may have been stored, and shown with
+/// numbers by a later state of it.
 pub(super) fn is_restored(database: &Head, file: Option<&Head>) -> bool {
-    if database.number == 0 {
-        return false;
-    }
     file.is_none_or(|file| file.instance != database.instance || file.number > database.number)
 }
 
@@ -65,10 +65,13 @@ mod tests {
     #[test]
     fn a_database_behind_its_file_is_a_restored_backup() {
         let head = |instance: &str, number| Head { instance: instance.into(), number };
-        assert!(!is_restored(&head("a", 0), None));
+        assert!(!is_restored(&head("a", 0), Some(&head("a", 0))));
         assert!(!is_restored(&head("a", 5), Some(&head("a", 5))));
         assert!(!is_restored(&head("a", 6), Some(&head("a", 5))));
         assert!(is_restored(&head("a", 4), Some(&head("a", 5))));
+        assert!(is_restored(&head("a", 0), Some(&head("a", 5))));
+        assert!(is_restored(&head("a", 0), Some(&head("b", 0))));
+        assert!(is_restored(&head("a", 0), None));
         assert!(is_restored(&head("a", 5), None));
         assert!(is_restored(&head("b", 9), Some(&head("a", 5))));
     }

@@ -2,7 +2,8 @@
 //!
 //! The model knows everything that was ever published. Of every connection it demands: each durable
 //! event of its topics after its position, once and in order; the newest `latest` values once it has
-//! read everything; otherwise a reason that is true.
+//! read everything; otherwise a reason that is true. Whoever has read all that waits may go on from where
+//! the registry says that it stands, as a long-poll does.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -378,6 +379,7 @@ impl World {
                 return false;
             }
             Poll::Pending => {
+                self.stand(client, &own);
                 self.clients[client] = Some(own);
                 return false;
             }
@@ -390,6 +392,17 @@ impl World {
         }
         self.clients[client] = Some(own);
         true
+    }
+
+    /// The client has read all that waits, and takes from the registry where that gets it.
+    fn stand(&mut self, client: usize, own: &Connection) {
+        let Some(standing) = self.registry.standing(own.id) else { return };
+        assert!(own.is_ready, "who is attached has been told");
+        let scanned_to = standing.position.seq.max(own.last_id);
+        self.is_complete(own, scanned_to);
+        assert!(own.received <= scanned_to, "it would get {} again", own.received);
+        assert!(!standing.is_live || standing.position.seq >= own.last_id);
+        self.cursors[client] = Some(scanned_to);
     }
 
     fn check(&self, own: &mut Connection, message: &SseMessage) {

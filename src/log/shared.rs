@@ -105,6 +105,14 @@ impl Shared {
         }
     }
 
+    /// What a window may hold while the others are as large as they are.
+    pub fn budget_of(&self, log: &TenantLog) -> WindowBudget {
+        let all: usize = self.all().iter().map(|log| log.window_bytes()).sum();
+        let room = self.options.window_total_bytes.saturating_sub(all);
+        let own = &self.options.window;
+        WindowBudget { bytes: own.bytes.min(log.window_bytes() + room), ..*own }
+    }
+
     /// Takes from the largest window while all together exceed their budget.
     fn keep_total(&self) {
         let all = self.all();

@@ -81,7 +81,7 @@ impl TenantLog {
             return WindowRead::Evicted;
         }
         if !state.window.covers(after) {
-            return WindowRead::Older { before: state.window.head() - state.window.len() as u64 };
+            return WindowRead::Older { before: state.window.start() };
         }
         let (events, full) = state.window.select(selectors, after, limit);
         let scanned_to = events.last().filter(|_| full).map_or(state.window.head(), |event| event.seq());
@@ -103,10 +103,12 @@ impl TenantLog {
         self.measure(&state);
     }
 
-    pub(super) fn extend_back(&self, older: Vec<Event>) {
+    /// Puts older events in front of the window; false when not all of them would stay there.
+    pub(super) fn extend_back(&self, older: Vec<Event>, budget: &WindowBudget, now: Timestamp) -> bool {
         let mut state = self.state();
-        state.window.extend_back(older.into_iter().map(Arc::new).collect());
+        let all = state.window.extend_back(older.into_iter().map(Arc::new).collect(), budget, now);
         self.measure(&state);
+        all
     }
 
     pub(super) fn shrink(&self, budget: &WindowBudget, now: Timestamp) {
@@ -135,6 +137,11 @@ impl TenantLog {
         let mut state = self.state();
         state.window.drop_up_to(up_to);
         self.measure(&state);
+    }
+
+    /// Number of the event before the window's first one.
+    pub(super) fn window_start(&self) -> u64 {
+        self.state().window.start()
     }
 
     /// Events and bytes in the window.

@@ -1,5 +1,6 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::PageLimit;
 use crate::domain::{Selector, Timestamp, Topic};
@@ -14,6 +15,13 @@ pub struct WindowBudget {
     pub bytes: usize,
     /// Longest time, seconds.
     pub seconds: u64,
+}
+
+impl WindowBudget {
+    /// Events appended before this have been kept long enough.
+    fn oldest(&self, now: Timestamp) -> Timestamp {
+        now.minus(Duration::from_secs(self.seconds))
+    }
 }
 
 /// The newest events of one tenant, without holes, indexed by topic.
@@ -35,6 +43,11 @@ impl Window {
     /// Number of the newest event.
     pub fn head(&self) -> u64 {
         self.before + self.events.len() as u64
+    }
+
+    /// Number of the event before the first one here.
+    pub fn start(&self) -> u64 {
+        self.before
     }
 
     /// Whether everything after `seq` is here.
@@ -63,22 +76,26 @@ impl Window {
         self.events.push_back(event);
     }
 
-    /// Puts older events in front of those here; `older` ends right before the first one.
-    pub fn extend_back(&mut self, older: Vec<Arc<Event>>) {
+    /// Puts older events in front of those here, newest first, as long as [`Window::shrink`] would leave
+    /// them and none is missing; whether that was so for all.
+    pub fn extend_back(&mut self, older: Vec<Arc<Event>>, budget: &WindowBudget, now: Timestamp) -> bool {
+        let oldest = budget.oldest(now);
         for event in older.into_iter().rev() {
-            if event.seq() != self.before {
-                return;
+            let within = self.events.len() < budget.count && self.bytes + event.weight() <= budget.bytes;
+            if event.seq() != self.before || !within || event.parts().at < oldest {
+                return false;
             }
             self.bytes += event.weight();
             self.by_topic.entry(event.topic().clone()).or_default().push_front(event.seq());
             self.before -= 1;
             self.events.push_front(event);
         }
+        true
     }
 
     /// Removes the oldest events beyond the budget or older than it allows; returns how many.
     pub fn shrink(&mut self, budget: &WindowBudget, now: Timestamp) -> usize {
-        let oldest = now.minus(std::time::Duration::from_secs(budget.seconds));
+        let oldest = budget.oldest(now);
         let mut removed = 0;
         while let Some(first) = self.events.front() {
             let within = self.events.len() <= budget.count && self.bytes <= budget.bytes;
@@ -161,6 +178,10 @@ mod tests {
     use proptest::prelude::*;
 
     fn event(seq: u64, topic: u8) -> Arc<Event> {
+        event_at(seq, topic, Timestamp::from_micros(seq as i64))
+    }
+
+    fn event_at(seq: u64, topic: u8, at: Timestamp) -> Arc<Event> {
         Arc::new(Event::new(EventParts {
             position: Some(Position { epoch: Epoch::new(1), seq }),
             topic: Topic::parse(&format!("topic:t{topic}")).unwrap(),
@@ -168,12 +189,14 @@ mod tests {
             class: Class::Durable,
             key: None,
             version: None,
-            at: Timestamp::from_micros(seq as i64),
+            at,
             expires_at: None,
             full: Content::new("{}"),
             public: None,
         }))
     }
+
+    const PLENTY: WindowBudget = WindowBudget { count: usize::MAX, bytes: usize::MAX, seconds: 1 };
 
     proptest! {
         #[test]
@@ -214,10 +237,25 @@ mod tests {
             let cut = cut.min(events.len());
             let mut window = Window::at(cut as u64);
             events[cut..].iter().for_each(|event| window.push(event.clone()));
-            window.extend_back(events[..cut].to_vec());
+            prop_assert!(window.extend_back(events[..cut].to_vec(), &PLENTY, Timestamp::from_micros(0)));
             let all: Vec<u64> = window.after(0, usize::MAX).iter().map(|event| event.seq()).collect();
             prop_assert_eq!(all, (1..=events.len() as u64).collect::<Vec<_>>());
             prop_assert_eq!(window.bytes(), events.iter().map(|event| event.weight()).sum::<usize>());
+        }
+
+        #[test]
+        fn shrinking_takes_nothing_away_that_filling_from_behind_has_put_in(
+            own in 0u64..20, older in 0u64..20, count in 0usize..30, bytes in 0usize..30_000, seconds in 0u64..30,
+        ) {
+            // an event a second
+            let second = |seq: u64| Timestamp::from_micros(seq as i64 * 1_000_000);
+            let (budget, now) = (WindowBudget { count, bytes, seconds }, second(older + own));
+            let mut window = Window::at(older);
+            (older + 1..=older + own).for_each(|seq| window.push(event_at(seq, 0, second(seq))));
+            window.shrink(&budget, now);
+            let all = window.extend_back((1..=older).map(|seq| event_at(seq, 0, second(seq))).collect(), &budget, now);
+            prop_assert!(!all || older == 0 || window.start() == 0);
+            prop_assert_eq!(window.shrink(&budget, now), 0);
         }
     }
 }

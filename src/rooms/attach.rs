@@ -137,6 +137,15 @@ pub struct Connection {
     pub age: Duration,
 }
 
+/// How far a session has been given what it may hear.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Everything of its topics up to here has been put into its queue.
+    pub position: Position,
+    /// Whether it hears live events; otherwise it is catching up, and more of the past may be in its queue.
+    pub is_live: bool,
+}
+
 /// Times that the registry keeps.
 #[derive(Clone, Copy, Debug)]
 pub struct RegistryOptions {

@@ -8,7 +8,8 @@ use bytes::Bytes;
 use indexmap::IndexMap;
 
 use super::attach::{
-    Attach, Attached, Connection, ConnectionId, Joined, Notice, RegistryOptions, SessionHandle, Widened,
+    Attach, Attached, Connection, ConnectionId, Joined, Notice, RegistryOptions, SessionHandle, Standing,
+    Widened,
 };
 use super::room::Rooms as TenantTopics;
 use crate::clock::{Clock, jittered};
@@ -177,6 +178,14 @@ impl Registry {
             own.topics.enter(id, &entry.grants, &entry.queue);
         }
         Some(entry.grants.clone())
+    }
+
+    /// How far a session has been given what it may hear; None before it is attached and after its end.
+    pub fn standing(&self, id: ConnectionId) -> Option<Standing> {
+        let entry = self.sessions.get(&id)?;
+        let own = self.tenants.get(&entry.tenant)?;
+        let position = own.log.position(entry.behind.unwrap_or(own.delivered));
+        Some(Standing { position, is_live: entry.behind.is_none() })
     }
 
     /// The client has left, or its connection broke.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use actix::{Actor, AsyncContext, Context, Handler, Message};
 
 use super::registry::DRAIN_STEP;
-use super::{Attach, Attached, Connection, ConnectionId, Joined, Registry, Widened};
+use super::{Attach, Attached, Connection, ConnectionId, Joined, Registry, Standing, Widened};
 use crate::actor_kit::{Counted, Guarded, Port, Probe, SingleFlight};
 use crate::domain::{TenantId, Topic};
 use crate::identity::{Credentials, Revoked};
@@ -48,6 +48,11 @@ impl Rooms {
     /// See [`Registry::renew`].
     pub fn renew(&self, id: ConnectionId, credentials: Credentials) {
         self.run(|registry| registry.renew(id, credentials, Instant::now()));
+    }
+
+    /// See [`Registry::standing`].
+    pub fn standing(&self, id: ConnectionId) -> Option<Standing> {
+        self.run(|registry| registry.standing(id)).flatten()
     }
 
     /// See [`Registry::leave`].

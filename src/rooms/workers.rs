@@ -99,6 +99,11 @@ impl Workers {
     }
 }
 
+/// The time in which sessions are drained: few end sooner, 1000 a second, but all within the time there is.
+pub fn pace(sessions: usize, at_most: Duration) -> Duration {
+    Duration::from_millis(sessions as u64).min(at_most)
+}
+
 impl LogObserver for Workers {
     fn advanced(&self, log: &Arc<TenantLog>) {
         self.each(|mail| mail.advanced(log));

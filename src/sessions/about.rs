@@ -30,6 +30,16 @@ pub struct About {
     pub opened: Instant,
 }
 
+/// A line for each connection; polls come and go too often for anybody to read.
+macro_rules! line {
+    ($transport:expr, $($line:tt)*) => {
+        match $transport {
+            "poll" => tracing::debug!($($line)*),
+            _ => tracing::info!($($line)*),
+        }
+    };
+}
+
 impl About {
     pub(super) fn new(request: &SessionRequest) -> Self {
         let shown = request.user_agent.floor_char_boundary(USER_AGENT_BYTES);
@@ -46,7 +56,8 @@ impl About {
     }
 
     pub(super) fn log_connected(&self, topics: usize) {
-        tracing::info!(
+        line!(
+            self.transport,
             connection_id = &*self.connection_id,
             tenant = %self.tenant,
             user_id = self.user_id.as_deref(),
@@ -60,7 +71,8 @@ impl About {
 
     pub(super) fn log_disconnected(&self, close: Option<(u16, &'static str)>, bytes: u64) {
         let (code, reason) = close.unwrap_or((0, "client_left"));
-        tracing::info!(
+        line!(
+            self.transport,
             connection_id = &*self.connection_id,
             tenant = %self.tenant,
             user_id = self.user_id.as_deref(),

@@ -79,6 +79,8 @@ pub struct Outgoing {
     pub frame: Bytes,
     /// What it is.
     pub kind: Kind,
+    /// After this time it is no longer worth sending.
+    pub lives_for: Option<Duration>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +89,8 @@ enum State {
     Open,
     /// Gives what waits, then ends.
     Finishing,
+    /// Gives its last frame, then ends; everything before it was thrown away.
+    Cut,
     /// The reader is gone.
     Left,
 }
@@ -215,7 +219,20 @@ impl SendQueue {
         }
         self.clear();
         self.append(Item::Control(last));
-        self.state.set(State::Finishing);
+        self.state.set(State::Cut);
+    }
+
+    /// Whether what waited was thrown away; whoever holds frames back throws them away too.
+    pub fn is_cut(&self) -> bool {
+        self.state.get() == State::Cut
+    }
+
+    /// The reader has enough for now and comes back for the rest: only what it cannot come back for is lost.
+    pub fn hand_back(&self) {
+        let dropped = self.rewrite(Waiting::drop_volatile);
+        self.metrics.discarded.inc_by(dropped as u64);
+        self.waiting.borrow_mut().take_all();
+        self.leave();
     }
 
     /// The reader is gone: nothing is kept any more.
@@ -282,6 +299,12 @@ impl SendQueue {
         Poll::Pending
     }
 
+    /// Bytes of the frame that comes next, if one waits.
+    pub fn next_len(&self) -> Option<usize> {
+        let (waiting, now) = (self.waiting.borrow(), self.metrics.clock.steady());
+        waiting.iter().find(|item| !item.is_expired(now)).map(Item::len)
+    }
+
     /// Ready once most of what waited is gone and `room` bytes fit, or the reader is gone.
     pub fn poll_drained(&self, context: &mut Context<'_>, room: usize) -> Poll<()> {
         let drained = self.bytes.get() <= self.limits.bytes / 4 && self.fits(room);
@@ -298,15 +321,18 @@ impl SendQueue {
 
     fn deliver(&self, item: Item) -> Option<Outgoing> {
         let outgoing = match item {
-            Item::Control(frame) => Outgoing { frame, kind: Kind::Control },
+            Item::Control(frame) => Outgoing { frame, kind: Kind::Control, lives_for: None },
             Item::Event { frame, event, is_step, .. } => {
-                if event.parts().expires_at.is_some() && event.is_expired(self.metrics.clock.steady()) {
+                let expires_at = event.parts().expires_at;
+                let lives_for = expires_at.map(|at| at.since(self.metrics.clock.steady()));
+                if lives_for == Some(Duration::ZERO) {
                     self.metrics.expired.inc();
                     return None;
                 }
                 self.metrics.delivered.inc();
                 self.metrics.seconds.observe(event.age().as_secs_f64());
-                Outgoing { frame, kind: Kind::Event(event.position().filter(|_| is_step)) }
+                let kind = Kind::Event(event.position().filter(|_| is_step));
+                Outgoing { frame, kind, lives_for }
             }
         };
         self.sent_bytes.set(self.sent_bytes.get() + outgoing.frame.len() as u64);

@@ -10,7 +10,7 @@ use crate::domain::{Class, Epoch, EventName, Position, Timestamp, Topic};
 use crate::telemetry::Metrics;
 use crate::wire::{Audience, CloseCode, Content, Dialect, Event, EventParts, Framing};
 
-fn event(seq: u64, class: Class, key: &str) -> Arc<Event> {
+pub(super) fn event(seq: u64, class: Class, key: &str) -> Arc<Event> {
     let position = (class != Class::Volatile).then_some(Position { epoch: Epoch::new(1), seq });
     Arc::new(Event::new(EventParts {
         position,
@@ -73,6 +73,20 @@ fn an_item_larger_than_the_queue_is_taken_when_nothing_else_waits() {
     let queue = SendQueue::new(Framing::SSE_DATA, QueueLimits { bytes: 10, items: 4 }, metrics);
     assert_eq!(queue.push_event(&event(1, Class::Durable, ""), Audience::Full), Pushed::Taken);
     assert_eq!(queue.push_event(&event(2, Class::Durable, ""), Audience::Full), Pushed::Overflow);
+}
+
+#[test]
+fn who_comes_back_for_the_rest_loses_only_what_is_volatile() {
+    let (queue, metrics) = queue(4);
+    queue.push_event(&event(1, Class::Durable, ""), Audience::Full);
+    queue.push_event(&event(0, Class::Volatile, ""), Audience::Full);
+    assert_eq!(queue.next_len(), Some(drain(&queue)[0].len()));
+    assert_eq!(queue.next_len(), None);
+    queue.push_event(&event(2, Class::Durable, ""), Audience::Full);
+    queue.push_event(&event(0, Class::Volatile, ""), Audience::Full);
+    queue.hand_back();
+    assert!(queue.has_left());
+    assert_eq!((metrics.discarded.get(), queue.next_len()), (1, None));
 }
 
 #[test]

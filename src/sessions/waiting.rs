@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::domain::{Class, EventName, Topic};
+use crate::domain::{Class, EventName, Timestamp, Topic};
 use crate::wire::{Audience, Event, Format};
 
 /// One frame that waits for its connection.
@@ -30,6 +30,11 @@ impl Item {
         match self {
             Item::Control(frame) | Item::Event { frame, .. } => frame.len(),
         }
+    }
+
+    /// Whether its time to live has run out.
+    pub fn is_expired(&self, now: Timestamp) -> bool {
+        matches!(self, Item::Event { event, .. } if event.is_expired(now))
     }
 
     /// Whether it is the first to be dropped.
@@ -68,7 +73,12 @@ impl Waiting {
 
     /// Bytes of all frames, counted.
     pub fn bytes(&self) -> usize {
-        self.first.iter().chain(&self.rest).map(Item::len).sum()
+        self.iter().map(Item::len).sum()
+    }
+
+    /// All frames, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &Item> {
+        self.first.iter().chain(&self.rest)
     }
 
     /// Adds the last one.

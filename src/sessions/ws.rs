@@ -1,13 +1,12 @@
 //! A WebSocket connection (RFC 6455): one small future that owns the socket.
 //!
-//! Outward it drains the connection's [`SendQueue`], several frames with one write. Inward it decodes one
+//! Outward it drains the connection's [`Frames`], several frames with one write. Inward it decodes one
 //! message at a time and hands it to an [`Inbox`]; the next one is read when that has been dealt with and most
 //! of the queue has been sent, so that a client that asks and does not read is held up by its own socket.
 
 use std::cell::RefCell;
 use std::future::Future;
 use std::pin::Pin;
-use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -17,7 +16,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use futures_util::future::LocalBoxFuture;
 use tokio::time::Sleep;
 
-use super::SendQueue;
+use super::Frames;
 use super::assembly::{Assembly, Bad, Message, text};
 use crate::wire::{CloseCode, websocket};
 
@@ -71,7 +70,7 @@ pub struct WsConnection<Io, I> {
     codec: Codec,
     read: BytesMut,
     assembly: Option<Box<Assembly>>,
-    queue: Rc<SendQueue>,
+    frames: Frames,
     inbox: I,
     busy: Option<LocalBoxFuture<'static, ()>>,
     unsent: Bytes,
@@ -82,14 +81,14 @@ pub struct WsConnection<Io, I> {
 
 impl<Io: AsyncRead + AsyncWrite + Unpin, I: Inbox + Unpin> WsConnection<Io, I> {
     /// A connection whose handshake has been answered; `read` is what came right behind it.
-    pub fn new(io: Io, read: BytesMut, queue: Rc<SendQueue>, inbox: I, limits: WsLimits) -> Self {
+    pub fn new(io: Io, read: BytesMut, frames: Frames, inbox: I, limits: WsLimits) -> Self {
         WsConnection {
             io,
             codec: Codec::new().max_size(limits.message_bytes),
             // an empty view keeps the whole buffer alive
             read: if read.is_empty() { BytesMut::new() } else { read },
             assembly: None,
-            queue,
+            frames,
             inbox,
             busy: None,
             unsent: Bytes::new(),
@@ -108,7 +107,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin, I: Inbox + Unpin> WsConnection<Io, I> {
                     return Poll::Ready(Err(std::io::ErrorKind::WriteZero.into()));
                 }
                 self.unsent.advance(sent);
-                self.queue.set_unsent(self.unsent.len());
+                self.frames.queue().set_unsent(self.unsent.len());
             }
             // an empty view would keep the last frame alive
             self.unsent = Bytes::new();
@@ -127,7 +126,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin, I: Inbox + Unpin> WsConnection<Io, I> {
             let mut large = Bytes::new();
             let (mut is_empty, mut is_over) = (false, false);
             while large.is_empty() && scratch.len() < SCRATCH && !is_empty && !is_over {
-                match self.queue.poll_next(context) {
+                match self.frames.poll_next(context) {
                     Poll::Ready(Some(frame)) if frame.len() > LARGE => large = frame,
                     Poll::Ready(Some(frame)) => scratch.extend_from_slice(&frame),
                     Poll::Ready(None) => is_over = true,
@@ -146,7 +145,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin, I: Inbox + Unpin> WsConnection<Io, I> {
                     ([], large) => large,
                     (rest, large) => [rest, &large].concat().into(),
                 };
-                self.queue.set_unsent(self.unsent.len());
+                self.frames.queue().set_unsent(self.unsent.len());
                 return Ok(false);
             }
             if is_empty || is_over {
@@ -163,7 +162,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin, I: Inbox + Unpin> WsConnection<Io, I> {
                 self.busy = None;
             }
             match self.phase {
-                Phase::Open => ready!(self.queue.poll_drained(context, 0)),
+                Phase::Open => ready!(self.frames.queue().poll_drained(context, 0)),
                 Phase::Closing => {}
                 Phase::Ending | Phase::Failing => self.read = BytesMut::new(),
             }
@@ -225,11 +224,11 @@ impl<Io: AsyncRead + AsyncWrite + Unpin, I: Inbox + Unpin> WsConnection<Io, I> {
         }
         let limit = self.limits.message_bytes;
         match frame {
-            Frame::Ping(payload) => self.queue.push_control(websocket::pong_frame(&payload)),
+            Frame::Ping(payload) => self.frames.queue().push_control(websocket::pong_frame(&payload)),
             Frame::Pong(_) => {}
             Frame::Close(reason) => {
                 let code = reason.map_or(0, |reason| reason.code.into());
-                self.queue.end(websocket::close_frame(code, ""));
+                self.frames.queue().end(websocket::close_frame(code, ""));
                 self.phase = Phase::Ending;
             }
             Frame::Text(bytes) => self.hand_over(text(&bytes)?),
@@ -266,7 +265,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin, I: Inbox + Unpin> WsConnection<Io, I> {
     }
 
     fn fail(&mut self, code: CloseCode) {
-        self.queue.cut(code);
+        self.frames.queue().cut(code);
         self.inbox.failed(code);
         self.assembly = None;
         self.busy = None;
@@ -299,7 +298,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin, I: Inbox + Unpin> Future for WsConnecti
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
-        if this.poll_receive(context).is_ready() || this.queue.has_left() {
+        if this.poll_receive(context).is_ready() || this.frames.queue().has_left() {
             return Poll::Ready(());
         }
         if let Poll::Ready(sent) = this.poll_send(context) {

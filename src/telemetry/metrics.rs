@@ -233,7 +233,9 @@ impl Metrics {
         for reason in ["unavailable", "overloaded"] {
             self.log_refused.get_or_create_owned(&Reason { reason });
         }
-        self.connects.get_or_create_owned(&Transport { transport: "sse" });
+        for transport in ["sse", "poll"] {
+            self.connects.get_or_create_owned(&Transport { transport });
+        }
     }
 
     /// Those of the limits.

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{CloseCode, Format, sse, websocket};
 use crate::domain::{Position, Timestamp};
@@ -116,7 +116,7 @@ fn close_object(code: CloseCode, retry: Duration) -> String {
 }
 
 /// Why a client that gave a cursor has to reload its state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RecoveryFailure {
     /// The log has started afresh since.

@@ -23,6 +23,8 @@ const PURE: &[&str] = &[
     "sessions/send_queue.rs",
     "sessions/requests.rs",
     "sessions/assembly.rs",
+    "sessions/batch.rs",
+    "sessions/poll_answer.rs",
     "log/window.rs",
     "log/recovery.rs",
     "log/retention.rs",

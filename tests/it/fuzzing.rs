@@ -4,6 +4,7 @@
 //! A parser may refuse; it may not panic, hang, or accept what it cannot write down again.
 
 use std::io::Write as _;
+use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -13,13 +14,14 @@ use bongsu::clock::Clock;
 use bongsu::domain::{Cursor, Decimal, EntityId, EventName, Selector, TenantId, Timestamp, Topic, UserSub};
 use bongsu::http::Query;
 use bongsu::identity::Scopes;
+use bongsu::limits::{BlockList, ForwardedBy, client_address, parse_network};
 use bongsu::publishing::Publish;
 use bongsu::sessions::{
-    Inbox, Message, QueueLimits, QueueMetrics, Request, SendQueue, WsConnection, WsLimits,
+    Frames, Inbox, Message, QueueLimits, QueueMetrics, Request, SendQueue, WsConnection, WsLimits,
 };
 use bongsu::settings::Overrides;
 use bongsu::telemetry::Metrics;
-use bongsu::wire::{CloseCode, Framing, SseDecoder, compact, parse};
+use bongsu::wire::{CloseCode, Framing, SseDecoder, compact, is_deeper_than, parse};
 use futures_util::future::LocalBoxFuture;
 use serde_json::value::RawValue;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -43,6 +45,9 @@ const TARGETS: &[Target] = &[
     Target { name: "query", share: 1, parse: query },
     Target { name: "publish", share: 2, parse: publish },
     Target { name: "request", share: 2, parse: request },
+    Target { name: "forwarded", share: 1, parse: forwarded },
+    Target { name: "block_list", share: 1, parse: block_list },
+    Target { name: "depth", share: 1, parse: depth },
     Target { name: "sse", share: 2, parse: sse },
     Target { name: "websocket", share: 20, parse: websocket },
     Target { name: "config", share: 100, parse: config },
@@ -112,6 +117,41 @@ fn query(input: &[u8]) {
     }
 }
 
+fn forwarded(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    let trusted = [parse_network("10.0.0.0/8").expect("a network")];
+    let (proxy, client) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([198, 51, 100, 1]));
+    for by in [ForwardedBy::XForwardedFor, ForwardedBy::Forwarded] {
+        assert_eq!(client_address(client, [text].into_iter(), by, &trusted), client, "no proxy");
+        client_address(proxy, [text].into_iter(), by, &trusted);
+        let own = if by == ForwardedBy::Forwarded { "for=198.51.100.1" } else { "198.51.100.1" };
+        let appended = format!("{text},{own}");
+        assert_eq!(client_address(proxy, [appended.as_str()].into_iter(), by, &trusted), client);
+    }
+}
+
+fn block_list(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    if let Some(network) = parse_network(text) {
+        assert_eq!(parse_network(&network.to_string()), Some(network));
+        assert_eq!(network, network.trunc());
+    }
+    if let Ok(list) = BlockList::read(text) {
+        list.is_blocked(IpAddr::from([192, 0, 2, 1]), Timestamp::from_micros(0));
+        assert!(list.len() <= text.lines().count());
+    }
+}
+
+fn depth(input: &[u8]) {
+    let found =
+        (0..=input.len()).find(|limit| !is_deeper_than(input, *limit)).expect("as deep as long at most");
+    assert!(found == 0 || is_deeper_than(input, found - 1));
+    // what serde_json reads with its own bound is what passes ours
+    if parse::<serde_json::Value>(input).is_ok() {
+        assert!(found < 128);
+    }
+}
+
 fn publish(input: &[u8]) {
     let _ = parse::<Publish>(input);
     if let Ok(raw) = parse::<Box<RawValue>>(input) {
@@ -153,8 +193,13 @@ fn websocket(input: &[u8]) {
         let limits = QueueLimits { bytes: 4096, items: 100 };
         let queue = Rc::new(SendQueue::new(Framing::WEBSOCKET, limits, metrics));
         let limits = WsLimits { message_bytes: 200, message_time: Duration::from_secs(1) };
-        let connection =
-            WsConnection::new(server, bytes::BytesMut::new(), queue.clone(), Echo(queue.clone()), limits);
+        let connection = WsConnection::new(
+            server,
+            bytes::BytesMut::new(),
+            Frames::of(queue.clone()),
+            Echo(queue.clone()),
+            limits,
+        );
         let (mut reader, mut writer) = tokio::io::split(client);
         let input = input.to_vec();
         let talk = async {
@@ -301,6 +346,9 @@ targets! {
     queries_take_any_input "query"
     publishes_take_any_input "publish"
     requests_take_any_input "request"
+    forwarded_headers_take_any_input "forwarded"
+    block_lists_take_any_input "block_list"
+    depths_take_any_input "depth"
     event_streams_take_any_input "sse"
     websockets_take_any_input "websocket"
     configurations_take_any_input "config"

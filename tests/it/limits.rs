@@ -6,6 +6,7 @@ mod block_list;
 mod connections;
 mod gate;
 mod rates;
+mod websocket;
 
 use serde_json::{Value, json};
 

@@ -2,7 +2,9 @@
 
 mod support;
 
+mod administration;
 mod architecture;
+mod batching;
 mod cli;
 mod clients;
 mod closing;
@@ -18,6 +20,7 @@ mod identity_revocation;
 mod identity_tokens;
 mod limits;
 mod logging;
+mod polling;
 mod property;
 mod publishing;
 mod recovery;

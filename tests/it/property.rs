@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::support::client::seq;
-use crate::support::{Api, Client, Dice, Frame, PATIENCE, Server, ServerOptions, pause};
+use crate::support::{
+    Api, Client, Dice, Frame, PATIENCE, Server, ServerOptions, Transport, on_every_transport, pause,
+};
 
 const TOPICS: [&str; 4] = ["topic:a", "topic:b", "topic:c", "topic:d"];
 
@@ -65,6 +67,7 @@ async fn run_publisher(api: Api, mut dice: Dice, rounds: u64) -> Published {
 
 /// What one listener has got over all its connections.
 struct Listener {
+    transport: Transport,
     topics: Vec<&'static str>,
     cursor: String,
     since: u64,
@@ -83,11 +86,9 @@ impl Listener {
         end: &watch::Receiver<Option<u64>>,
     ) {
         let topics = self.topics.join(",");
-        let request = api
-            .request("GET", &format!("/v2/realtime/stream?topics={topics}"))
-            .header("Last-Event-ID", &self.cursor);
         // the server may be away
-        let Some((mut client, ready)) = Client::try_connect(request).await else {
+        let connected = Client::try_over(self.transport, api, &topics, Some(&self.cursor)).await;
+        let Some((mut client, ready)) = connected else {
             tokio::task::yield_now().await;
             return;
         };
@@ -150,7 +151,7 @@ impl Listener {
     }
 }
 
-async fn scenario(seed: u64) {
+async fn scenario(transport: Transport, seed: u64) {
     eprintln!("seed {seed}");
     let mut dice = Dice::new(seed);
     let options = ServerOptions::default()
@@ -161,7 +162,7 @@ async fn scenario(seed: u64) {
         .set("sessions.sweep_ms", 50);
     let mut server = Server::with(options);
     let api = server.api();
-    let (_, ready) = Client::connect(&api, "topic:a", None).await;
+    let (_, ready) = Client::over(transport, &api, "topic:a", None).await;
     let start = ready["position"].as_str().expect("a position").to_owned();
     let publishing = tokio::spawn(run_publisher(api.clone(), Dice::new(dice.roll(u64::MAX)), 400));
     let (finish, finished) = watch::channel(None::<u64>);
@@ -169,6 +170,7 @@ async fn scenario(seed: u64) {
         .map(|index| {
             let (api, finished, mut dice) = (api.clone(), finished.clone(), Dice::new(dice.roll(u64::MAX)));
             let mut listener = Listener {
+                transport,
                 topics: TOPICS[..=index].to_vec(),
                 cursor: start.clone(),
                 since: seq(&start),
@@ -210,12 +212,15 @@ async fn scenario(seed: u64) {
     }
 }
 
-#[tokio::test]
-async fn listeners_get_everything_whatever_breaks_first_seed() {
-    scenario(1).await;
+on_every_transport! {
+    listeners_get_everything_whatever_breaks_first_seed,
+    listeners_get_everything_whatever_breaks_second_seed,
 }
 
-#[tokio::test]
-async fn listeners_get_everything_whatever_breaks_second_seed() {
-    scenario(0x0b0_9545).await;
+async fn listeners_get_everything_whatever_breaks_first_seed(transport: Transport) {
+    scenario(transport, 1).await;
+}
+
+async fn listeners_get_everything_whatever_breaks_second_seed(transport: Transport) {
+    scenario(transport, 0x0b0_9545).await;
 }

@@ -67,6 +67,28 @@ async fn a_reader_that_stops_is_cut_when_nothing_has_moved_for_the_stall_time() 
 }
 
 #[tokio::test]
+async fn a_poller_that_does_not_read_its_answer_is_gone_when_nothing_has_moved_for_the_stall_time() {
+    let server = Server::with(quick());
+    let (api, operator) = (server.api(), operator(&server));
+    let first = api.publish("topic:busy", "noise", json!({"n": 0})).await;
+    publish_many(&api, "topic:busy", "durable", 1..400, 1000).await;
+    let mut reader = Raw::connect_narrow(server.address(), TINY).await;
+    let key = server.key();
+    let request = format!(
+        "GET /v2/realtime/poll?topics=topic:busy&cursor={first} HTTP/1.1\r\nHost: a\r\nX-API-Key: {key}\r\n\r\n"
+    );
+    reader.send(&request).await;
+    let asked = Instant::now();
+    let polls = r#"bongsu_connects_total{transport="poll"}"#;
+    reaches(&operator, polls, 1.0).await;
+    // it holds no session while its answer waits to be read
+    reaches(&operator, r#"bongsu_connections{transport="poll",tenant="default"}"#, 0.0).await;
+    assert!(!reader.is_over());
+    eventually("the socket's end", async || reader.is_over().then_some(())).await;
+    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+}
+
+#[tokio::test]
 async fn a_reader_that_stops_is_gone_within_ten_seconds_by_default() {
     let server = Server::start();
     let (api, operator) = (server.api(), operator(&server));

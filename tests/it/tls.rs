@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::support::tls::{Certificates, CurlStream, curl};
-use crate::support::{Raw, Server, ServerOptions, eventually};
+use crate::support::tls::{Certificates, CurlStream, connect, curl};
+use crate::support::{Raw, Server, ServerOptions, Ws, eventually};
 
 const STREAM: &str = "/v2/realtime/stream?topics=topic:a";
 
@@ -87,6 +87,29 @@ async fn upgrades_come_through_tls() {
     let answer = scene.curl("/v2/realtime/nowhere", &args).await.expect("an answer");
     let problem: Value = serde_json::from_str(&answer).expect("JSON");
     assert_eq!(problem["code"], "no_websocket");
+}
+
+#[tokio::test]
+async fn a_websocket_over_tls_is_a_websocket() {
+    let scene = Scene::set(|options| options);
+    let stream = connect(&scene.certificates.path("ca.pem"), scene.server.address()).await;
+    let path = "/v2/realtime/ws?topics=topic:a";
+    let mut ws =
+        Ws::over(stream, "localhost", path, &[("x-api-key", scene.server.key())]).await.expect("a WebSocket");
+    ws.ready().await;
+    // larger than any buffer on the way
+    let text = "x".repeat(60_000);
+    for number in 0..20 {
+        ws.done("publish", json!({"topic": "topic:a", "type": "note", "data": {"n": number, "text": text}}))
+            .await;
+    }
+    for number in 0..20 {
+        let event = ws.event().await;
+        assert_eq!(
+            (&event["data"]["n"], event["data"]["text"].as_str()),
+            (&json!(number), Some(text.as_str()))
+        );
+    }
 }
 
 #[tokio::test]

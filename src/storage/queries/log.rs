@@ -53,14 +53,19 @@ pub async fn entries(conn: &mut Conn, tenant: &str, seqs: Vec<i64>) -> QueryResu
         .await
 }
 
-/// The newest `limit` entries up to `up_to`, newest first.
-pub async fn newest(conn: &mut Conn, tenant: &str, up_to: i64, limit: i64) -> QueryResult<Vec<LogRow>> {
+/// Numbers and sizes of the newest `limit` entries up to `up_to`, newest first.
+pub async fn newest_sizes(
+    conn: &mut Conn,
+    tenant: &str,
+    up_to: i64,
+    limit: i64,
+) -> QueryResult<Vec<(i64, i64)>> {
     log_entries::table
         .filter(log_entries::tenant.eq(tenant))
         .filter(log_entries::seq.le(up_to))
         .order(log_entries::seq.desc())
         .limit(limit)
-        .select(LogRow::as_select())
+        .select((log_entries::seq, log_entries::bytes))
         .load(conn)
         .await
 }

@@ -132,3 +132,30 @@ async fn answers_that_are_delayed_are_bounded_in_number() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn polls_with_a_cursor_that_can_be_read_are_no_attempts_and_open_no_connection() {
+    let options = behind_a_proxy().set("limits.attempts_per_min", 3).set("limits.key_connects_per_min", 3);
+    let server = Server::with(options);
+    let api = server.api();
+    let poll = async |cursor: &str| {
+        from("198.51.100.1", &api, &format!("/v2/realtime/poll?topics=topic:a&wait=0{cursor}")).await
+    };
+    let mut cursor = poll("").await.expect(200)["cursor"].as_str().expect("a cursor").to_owned();
+    for _ in 0..20 {
+        cursor =
+            poll(&format!("&cursor={cursor}")).await.expect(200)["cursor"].as_str().expect("one").to_owned();
+    }
+    for begins in ["", "&cursor=1732400000000"] {
+        poll(begins).await.expect(200);
+    }
+    retry_after(&poll("").await, "connects");
+    poll(&format!("&cursor={cursor}")).await.expect(200);
+    // what a cursor is worth is told by the credentials
+    let stranger = server.api_with("nobody-has-this-key");
+    let path = format!("/v2/realtime/poll?topics=topic:a&wait=0&cursor={cursor}");
+    for _ in 0..3 {
+        assert_eq!(from("198.51.100.1", &stranger, &path).await.status, 401);
+    }
+    retry_after(&from("198.51.100.1", &stranger, &path).await, "attempts");
+}

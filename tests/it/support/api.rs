@@ -69,6 +69,11 @@ impl Api {
         Api { key: None, token: Some(token.to_owned()), ..self.clone() }
     }
 
+    /// Where it calls.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// The key.
     pub fn key(&self) -> &str {
         self.key.as_deref().unwrap_or_default()

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{Error, Message};
@@ -11,9 +12,14 @@ use tokio_tungstenite::{WebSocketStream, client_async};
 
 use super::PATIENCE;
 
+/// What a connection runs over.
+pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Io for S {}
+
 /// An open connection.
 pub struct Ws {
-    stream: WebSocketStream<TcpStream>,
+    stream: WebSocketStream<Box<dyn Io>>,
     requests: u64,
     /// Where a reconnect would resume.
     pub cursor: Option<String>,
@@ -33,13 +39,23 @@ pub struct Closed {
 impl Ws {
     /// Connects; the error is the status of the answer.
     pub async fn try_open(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Result<Self, u16> {
-        let mut request = format!("ws://{address}{path}").into_client_request().expect("a request");
+        let stream = TcpStream::connect(address).await.map_err(|_| 0_u16)?;
+        Ws::over(stream, &address.to_string(), path, headers).await
+    }
+
+    /// The same over a connection that is there, to a host of this name.
+    pub async fn over(
+        stream: impl Io + 'static,
+        host: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> Result<Self, u16> {
+        let mut request = format!("ws://{host}{path}").into_client_request().expect("a request");
         for (name, value) in headers {
             let name: tokio_tungstenite::tungstenite::http::HeaderName = name.parse().expect("a name");
             request.headers_mut().append(name, value.parse().expect("a value"));
         }
-        let stream = TcpStream::connect(address).await.map_err(|_| 0_u16)?;
-        match client_async(request, stream).await {
+        match client_async(request, Box::new(stream) as Box<dyn Io>).await {
             Ok((stream, _)) => Ok(Ws { stream, requests: 0, cursor: None, aside: Default::default() }),
             Err(Error::Http(response)) => Err(response.status().as_u16()),
             Err(_) => Err(0),

@@ -1,0 +1,67 @@
+use std::time::Duration;
+
+use actix_web::http::header::CACHE_CONTROL;
+use actix_web::{HttpRequest, HttpResponse, get};
+
+use super::Problem;
+use super::problem::ProblemBody;
+use super::query::Query;
+use super::services::services;
+use super::streams::{admit, listen, worker};
+use crate::domain::{Cursor, EntityId, Refusal, Selector};
+use crate::sessions::{LongPoll, PollAnswer, SessionRequest};
+use crate::wire::Framing;
+
+/// Listen to topics without a stream: one answer with what has come since the cursor.
+///
+/// The first call, without cursor, is answered at once; later ones at once when there is something, or
+/// after the wait. What is asked next is always the `cursor` of the last answer.
+#[utoipa::path(
+    tag = "realtime",
+    params(
+        ("topics" = String, Query, description = "topics separated by commas, at most 128"),
+        ("cursor" = Option<String>, Query, description = "the last answer's cursor"),
+        ("wait" = Option<u64>, Query, description = "wait so long for a first event, 0-60 seconds (25)"),
+        ("session" = Option<String>, Query, description = "1-64 characters chosen by the client, the same in all its calls: reserved for presence"),
+        ("ticket" = Option<String>, Query, description = "for clients that cannot send headers"),
+    ),
+    responses(
+        (status = 200, body = PollAnswer), (status = 400, body = ProblemBody), (status = 401, body = ProblemBody),
+        (status = 403, body = ProblemBody), (status = 429, body = ProblemBody), (status = 503, body = ProblemBody),
+    )
+)]
+#[get("/v2/realtime/poll")]
+pub async fn poll(request: HttpRequest) -> Result<HttpResponse, Problem> {
+    let query = Query::of(&request)?;
+    let (session, wait) = admit(&request, &query, asked(&query), "poll").await?;
+    let cursor = query.get("cursor").map(Cursor::read);
+    let session = SessionRequest { cursor, ..session };
+    let id = session.id;
+    let poll = LongPoll {
+        session: listen(&request, session, Framing::POLL),
+        id,
+        rooms: worker(&request).sessions.rooms.clone(),
+        cursor: match cursor {
+            Some(Cursor::At(position)) => Some(position),
+            _ => None,
+        },
+        wait,
+        patience: Duration::from_millis(services(&request).settings.sessions.ready_timeout_ms),
+    };
+    Ok(HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(poll.answer().await))
+}
+
+/// The topics and the wait.
+fn asked(query: &Query) -> Result<(Vec<Selector>, Duration), Refusal> {
+    let topics = query.topics()?;
+    let wait = Duration::from_secs(query.number("wait", 0..=60)?.unwrap_or(25));
+    if let Some(session) = query.get("session") {
+        EntityId::parse(session).map_err(|error| Refusal::malformed("session", error))?;
+    }
+    Ok((topics, wait))
+}
+
+/// The routes of this file.
+pub fn routes(config: &mut utoipa_actix_web::service_config::ServiceConfig<'_>) {
+    config.service(poll);
+}
