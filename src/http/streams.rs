@@ -156,6 +156,8 @@ pub(super) async fn admit<T>(
     }
     let opening = Opening::of(transport, query);
     gate::open(request, opening)?;
+    let limit = services.settings.sessions.max_topics;
+    let asked = asked.and_then(|(selectors, asked)| Ok((within_limit(selectors, limit)?, asked)));
     // whoever cannot be identified learns nothing about the parameters
     let principal = match query.get("ticket") {
         Some(ticket) => {
@@ -171,7 +173,6 @@ pub(super) async fn admit<T>(
         None => authenticate(request).await?,
     };
     let (selectors, asked) = asked?;
-    let selectors = within_limit(selectors, services.settings.sessions.max_topics)?;
     let tenant = principal.tenant()?.clone();
     let grants = count_failure(request, grants(services, &principal, selectors))?;
     let admission = gate::admit(request, &principal, opening)?;

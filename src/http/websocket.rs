@@ -146,7 +146,9 @@ impl Door {
         let principal = match ticket {
             Some(ticket) => {
                 let wanted = wishes.as_ref().map_or(&[][..], |wishes| &wishes.selectors);
-                let redeemed = self.services.tickets.redeem(ticket, PATH, wanted, |_| Ok(())).await;
+                // a request that is wrong does not use it up
+                let may = |_: &Principal| wishes.as_ref().map(drop).map_err(Refusal::clone);
+                let redeemed = self.services.tickets.redeem(ticket, PATH, wanted, may).await;
                 auth::counted(&self.services, redeemed)?
             }
             None => auth::identify(&self.services, &presented).await?,

@@ -379,6 +379,28 @@ async fn a_ticket_is_good_for_its_path_and_topics_only() {
 }
 
 #[tokio::test]
+async fn a_request_that_is_wrong_does_not_use_a_ticket_up() {
+    let server = Server::start();
+    let api = server.api();
+    let anonymous = api.anonymous();
+    let many: String = (0..129).map(|n| format!("topic:{n},")).collect();
+    for (topics, code) in [
+        ("truck:1", "invalid_parameter"),
+        ("", "invalid_parameter"),
+        (many.trim_end_matches(','), "too_many_topics"),
+        ("admin", "forbidden_topics"),
+    ] {
+        let own = ticket(&api, json!({})).await;
+        let answer = anonymous.get(&with_ticket(topics, &own)).await;
+        let status = if code == "forbidden_topics" { 403 } else { 400 };
+        assert_eq!(answer.problem(status), code);
+        anonymous.stream(&with_ticket("topic:a", &own), None).await.ready().await;
+    }
+    // whoever has no ticket learns nothing about the topics
+    assert_eq!(anonymous.get(&with_ticket("truck:1", "bt_wrong")).await.problem(401), "invalid_ticket");
+}
+
+#[tokio::test]
 async fn a_newer_connection_of_a_ticket_replaces_the_older_one() {
     let server = Server::start();
     let api = server.api();
