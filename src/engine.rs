@@ -5,6 +5,7 @@
 //! down in the opposite order, at a pace that clients can follow.
 
 mod blocks;
+mod client_io;
 mod first_key;
 mod reload;
 mod run;

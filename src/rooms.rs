@@ -15,5 +15,5 @@ pub use attach::{
     Standing, Widened,
 };
 pub use registry::Registry;
-pub use room_registry_actor::{CountSessions, ListConnections, Order, RoomRegistryActor, Rooms, WorkerMail};
+pub use room_registry_actor::{ListConnections, Order, RoomRegistryActor, Rooms, WorkerMail};
 pub use workers::{Workers, pace};

@@ -1,24 +1,26 @@
+use std::future::ready;
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_codec::{AsyncRead, AsyncWrite, Framed};
+use actix_codec::Framed;
 use actix_http::body::BoxBody;
-use actix_http::{HttpService, KeepAlive, Request, Response, TlsAcceptorConfig, h1};
+use actix_http::{HttpService, KeepAlive, Protocol, Request, Response, h1};
 use actix_rt::net::TcpStream;
 use actix_server::{Server, ServerHandle};
 use actix_service::{IntoServiceFactory, Service, ServiceFactory, ServiceFactoryExt, fn_service, map_config};
-use actix_tls::accept::rustls_0_23::TlsStream;
+use actix_tls::accept::rustls_0_23::{Acceptor, TlsStream};
 use actix_tls::accept::{TlsError, max_concurrent_tls_connect};
 use actix_web::dev::AppConfig;
 use actix_web::middleware::from_fn;
 use actix_web::{App, web};
 use futures_util::future::LocalBoxFuture;
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, SockRef, Socket, Type};
 use utoipa_actix_web::AppExt;
 
 use super::StartError;
+use super::client_io::{ClientIo, StallGuard};
 use super::tls::Certificate;
 use crate::http::{self, Services};
 use crate::log::PageLimit;
@@ -62,23 +64,31 @@ pub(super) fn start(
         address: address.to_string(),
         problem: error.to_string(),
     };
+    // the sweep comes first: it says why
+    let sweep = Duration::from_millis(services.settings.sessions.sweep_ms);
+    let stall = Duration::from_millis(options.stall_timeout_ms) + sweep.mul_f64(1.5);
     let builder = Server::build()
         .workers(workers)
         .max_concurrent_connections(options.max_connections_per_worker)
         .disable_signals()
         .shutdown_timeout(2);
     let server = match certificate {
-        None => builder.listen("bongsu", listener, move || http_service(&own, address).tcp()),
+        None => builder.listen("bongsu", listener, move || {
+            fn_service(move |io: TcpStream| ready(Ok(guarded(io, stall))))
+                .and_then(http_service(&own, address))
+        }),
         Some(certificate) => {
             // stalled handshakes must not keep others from beginning theirs
             max_concurrent_tls_connect(options.max_connections_per_worker);
-            let patience = Duration::from_millis(options.tls_handshake_timeout_ms);
-            let config = certificate.config()?;
+            let mut acceptor = Acceptor::new(certificate.config()?);
+            acceptor.set_handshake_timeout(Duration::from_millis(options.tls_handshake_timeout_ms));
             builder.listen("bongsu", listener, move || {
-                let handshake = TlsAcceptorConfig::default().handshake_timeout(patience);
                 let metrics = own.metrics.clone();
-                http_service(&own, address)
-                    .rustls_0_23_with_config(config.clone(), handshake)
+                acceptor
+                    .clone()
+                    .map_err(TlsError::into_service_error)
+                    .map(move |io: TlsStream<TcpStream>| guarded(io, stall))
+                    .and_then(http_service(&own, address).map_err(TlsError::Service))
                     .map_err(move |error| count_failure(&metrics, error))
             })
         }
@@ -88,6 +98,12 @@ pub(super) fn start(
     actix_rt::spawn(server);
     let metrics_address = metrics(services, &mut handles)?;
     Ok(Serving { address, metrics_address, handles })
+}
+
+/// A connection as the HTTP service takes it.
+fn guarded<Io: ClientIo>(io: Io, stall: Duration) -> (StallGuard<Io>, Protocol, Option<SocketAddr>) {
+    let peer = io.tcp().peer_addr().ok();
+    (StallGuard::new(io, stall), Protocol::Http1, peer)
 }
 
 /// Counts handshakes that came to nothing.
@@ -104,7 +120,7 @@ fn listen(bind: &str, backlog: u32) -> Result<TcpListener, StartError> {
     let failed = |problem: String| StartError::Listen { address: bind.to_owned(), problem };
     let address: SocketAddr = bind.parse().map_err(|_| failed("not an address".into()))?;
     let open = || -> std::io::Result<TcpListener> {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(socket2::Protocol::TCP))?;
         socket.set_reuse_address(true)?;
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
@@ -124,7 +140,7 @@ fn http_service<Io: ClientIo>(
     services: &Services,
     address: SocketAddr,
 ) -> HttpService<
-    Io,
+    StallGuard<Io>,
     impl ServiceFactory<
         Request,
         Config = (),
@@ -137,7 +153,7 @@ fn http_service<Io: ClientIo>(
     BoxBody,
     h1::ExpectHandler,
     impl ServiceFactory<
-        (Request, Framed<Io, h1::Codec>),
+        (Request, Framed<StallGuard<Io>, h1::Codec>),
         Config = (),
         Response = (),
         Error: std::fmt::Display + Into<Response<BoxBody>>,
@@ -160,27 +176,9 @@ fn http_service<Io: ClientIo>(
         .h1_allow_half_closed(false)
         .h1_write_buffer_size(WRITE_BUFFER)
         .local_addr(address)
-        .on_connect_ext(move |io: &Io, _| prepare(io.tcp(), stall))
+        .on_connect_ext(move |io: &StallGuard<Io>, _| prepare(io.tcp(), stall))
         .upgrade(fn_service(move |request| upgrade(services.clone(), worker.clone(), request)))
         .finish(map_config(app, |()| AppConfig::default()))
-}
-
-/// A client's connection, plain or within TLS.
-trait ClientIo: AsyncRead + AsyncWrite + Unpin + 'static {
-    /// What the kernel sees of it.
-    fn tcp(&self) -> &TcpStream;
-}
-
-impl ClientIo for TcpStream {
-    fn tcp(&self) -> &TcpStream {
-        self
-    }
-}
-
-impl ClientIo for TlsStream<TcpStream> {
-    fn tcp(&self) -> &TcpStream {
-        self.get_ref().0
-    }
 }
 
 /// What the kernel is told of each accepted connection: a peer that acknowledges nothing is gone.
@@ -258,7 +256,7 @@ fn worker(services: &Services) -> Rc<http::WorkerContext> {
 fn upgrade<Io: ClientIo>(
     services: Services,
     worker: Rc<http::WorkerContext>,
-    (request, framed): (Request, Framed<Io, h1::Codec>),
+    (request, framed): (Request, Framed<StallGuard<Io>, h1::Codec>),
 ) -> LocalBoxFuture<'static, Result<(), actix_http::Error>> {
     Box::pin(async move {
         if let Some(connection) = http::websocket(services, worker, request, framed).await {

@@ -20,9 +20,9 @@ pub(super) async fn shutdown(services: &Services, serving: Serving) {
     services.draining.store(true, Ordering::Relaxed);
     sleep(Duration::from_millis(options.announce_ms).min(window.mul_f64(TELLING))).await;
     let told_by = window.mul_f64(TELLING).saturating_sub(started.elapsed());
-    services.workers.drain(rooms::pace(services.workers.sessions().await, told_by));
+    services.workers.drain(rooms::pace(services.workers.sessions(), told_by));
     let patience = started + window.mul_f64(0.75);
-    while services.workers.sessions().await > 0 && Instant::now() < patience {
+    while services.workers.sessions() > 0 && Instant::now() < patience {
         sleep(POLL).await;
     }
     let rest = window.saturating_sub(started.elapsed());

@@ -37,7 +37,7 @@ impl Certificate {
         Ok(())
     }
 
-    /// TLS 1.2 and 1.3, no client certificates; HTTP/1.1 is offered by the service that this is given to.
+    /// TLS 1.2 and 1.3 for HTTP/1.1, no client certificates.
     pub fn config(self: &Arc<Self>) -> Result<ServerConfig, StartError> {
         let failed = |error: rustls::Error| StartError::Runtime(error.to_string());
         let mut config = ServerConfig::builder_with_provider(self.provider.clone())
@@ -45,6 +45,7 @@ impl Certificate {
             .map_err(failed)?
             .with_no_client_auth()
             .with_cert_resolver(self.clone());
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
         // clients that come back all at once are spared the larger half of the handshake
         config.ticketer = aws_lc_rs::Ticketer::new().map_err(failed)?;
         Ok(config)

@@ -113,7 +113,7 @@ pub async fn drain(request: HttpRequest) -> Result<HttpResponse, Problem> {
 
 async fn begin_drain(services: Services) -> usize {
     let is_new = !services.draining.swap(true, Ordering::Relaxed);
-    let connections = services.workers.sessions().await;
+    let connections = services.workers.sessions();
     if is_new {
         let within = Duration::from_secs(services.settings.drain.window_s);
         tracing::info!(connections, "draining, as an operator asked");

@@ -1,14 +1,16 @@
 use std::cell::RefCell;
 use std::collections::HashSet;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use actix::dev::ToEnvelope;
 use actix::{Actor, AsyncContext, Context, Handler, Message};
 
 use super::registry::DRAIN_STEP;
 use super::{Attach, Attached, Connection, ConnectionId, Joined, Registry, Standing, Widened};
-use crate::actor_kit::{Counted, Guarded, Port, Probe, SingleFlight};
+use crate::actor_kit::{Counted, Guarded, Port, PortError, Probe, SingleFlight};
 use crate::domain::{TenantId, Topic};
 use crate::identity::{Credentials, Revoked};
 use crate::limits::Blocks;
@@ -19,10 +21,15 @@ use crate::wire::{CloseCode, Event};
 
 /// Volatile events that may wait for one worker; beyond, they are dropped and counted.
 const MAILBOX: usize = 4096;
+/// Questions that may wait beside them, so that no flood of events makes a worker look dead.
+const QUESTIONS: usize = 256;
 
 /// A worker thread's registry, as its own sessions reach it.
 #[derive(Clone)]
-pub struct Rooms(Rc<RefCell<Guarded<Registry>>>);
+pub struct Rooms {
+    registry: Rc<RefCell<Guarded<Registry>>>,
+    sessions: Arc<AtomicUsize>,
+}
 
 impl Rooms {
     /// See [`Registry::attach`]; a registry that panicked over it ends the session.
@@ -61,7 +68,11 @@ impl Rooms {
     }
 
     fn run<R>(&self, work: impl FnOnce(&mut Registry) -> R) -> Option<R> {
-        self.0.borrow_mut().run(work)
+        self.registry.borrow_mut().run(|registry| {
+            let result = work(registry);
+            self.sessions.store(registry.len(), Ordering::Relaxed);
+            result
+        })
     }
 }
 
@@ -95,27 +106,45 @@ struct Waiting {
 /// What other threads put before a worker; woken at most once for any amount of it.
 #[derive(Debug)]
 pub struct WorkerMail {
-    port: Port<RoomRegistryActor>,
+    events: Port<RoomRegistryActor>,
+    questions: Port<RoomRegistryActor>,
+    sessions: Arc<AtomicUsize>,
     waiting: Mutex<Waiting>,
     flight: SingleFlight,
     metrics: Arc<Metrics>,
 }
 
 impl WorkerMail {
-    /// The port, for questions.
-    pub fn port(&self) -> &Port<RoomRegistryActor> {
-        &self.port
+    /// Asks the actor.
+    pub async fn ask<M>(&self, question: M) -> Result<M::Result, PortError>
+    where
+        M: Message<Result: Send> + Send + 'static,
+        RoomRegistryActor: Handler<Counted<M>>,
+        Context<RoomRegistryActor>: ToEnvelope<RoomRegistryActor, Counted<M>>,
+    {
+        self.questions.ask(question).await
     }
 
-    /// Carried out at once, or by the next sweep when the mailbox is full.
+    /// Sessions held.
+    pub fn sessions(&self) -> usize {
+        self.sessions.load(Ordering::Relaxed)
+    }
+
+    /// Messages waiting, and messages refused so far.
+    pub fn mailbox(&self) -> (usize, usize) {
+        let (events, questions) = (self.events.stats(), self.questions.stats());
+        (events.waiting() + questions.waiting(), events.refused() + questions.refused())
+    }
+
+    /// Carried out before the actor's next message, whatever waits.
     pub fn order(&self, order: Order) {
         self.put(|waiting| waiting.orders.push(order));
     }
 
     fn put(&self, put: impl FnOnce(&mut Waiting)) {
         put(&mut self.waiting.lock().expect("no panic while held"));
-        if self.flight.ask() && self.port.tell(Look).is_err() {
-            // nothing is under way after all; the sweep looks here too
+        if self.flight.ask() && self.questions.tell(Look).is_err() {
+            // nothing is under way after all; but what fills the mailbox is, and each message looks here
             while self.flight.finish() {}
         }
     }
@@ -133,7 +162,7 @@ impl LogObserver for WorkerMail {
     }
 
     fn volatile(&self, log: &Arc<TenantLog>, event: Arc<Event>) {
-        if self.port.tell(Volatile { tenant: log.tenant().clone(), event }).is_err() {
+        if self.events.tell(Volatile { tenant: log.tenant().clone(), event }).is_err() {
             self.metrics.dropped("worker_busy").inc();
         }
     }
@@ -166,16 +195,20 @@ impl RoomRegistryActor {
             }
             build()
         };
-        let rooms = Rooms(Rc::new(RefCell::new(Guarded::new(rebuild, give_up))));
+        let rooms = Rooms {
+            registry: Rc::new(RefCell::new(Guarded::new(rebuild, give_up))),
+            sessions: Arc::default(),
+        };
         let address = RoomRegistryActor { rooms: rooms.clone(), sweep, mail: None }.start();
-        let port = Port::new(address, MAILBOX);
         let mail = Arc::new(WorkerMail {
-            port,
+            events: Port::new(address.clone(), MAILBOX),
+            questions: Port::new(address, QUESTIONS),
+            sessions: rooms.sessions.clone(),
             waiting: Mutex::default(),
             flight: SingleFlight::default(),
             metrics,
         });
-        if mail.port.tell(Own(mail.clone())).is_err() {
+        if mail.questions.tell(Own(mail.clone())).is_err() {
             tracing::error!("the room registry did not start");
         }
         (rooms, mail)
@@ -243,11 +276,6 @@ pub struct ListConnections {
     pub limit: usize,
 }
 
-/// How many sessions are held?
-#[derive(Clone, Copy, Debug, Message)]
-#[rtype(result = "usize")]
-pub struct CountSessions;
-
 impl Handler<Counted<Own>> for RoomRegistryActor {
     type Result = ();
 
@@ -274,25 +302,18 @@ impl Handler<Counted<Look>> for RoomRegistryActor {
 impl Handler<Counted<Volatile>> for RoomRegistryActor {
     type Result = ();
 
-    fn handle(&mut self, message: Counted<Volatile>, _: &mut Self::Context) {
+    fn handle(&mut self, message: Counted<Volatile>, context: &mut Self::Context) {
         let Volatile { tenant, event } = message.open();
+        self.look(context);
         self.rooms.run(|registry| registry.volatile(&tenant, &event));
-    }
-}
-
-impl Handler<Counted<CountSessions>> for RoomRegistryActor {
-    type Result = usize;
-
-    fn handle(&mut self, message: Counted<CountSessions>, _: &mut Self::Context) -> usize {
-        message.open();
-        self.rooms.run(|registry| registry.len()).unwrap_or_default()
     }
 }
 
 impl Handler<Counted<ListConnections>> for RoomRegistryActor {
     type Result = Vec<Connection>;
 
-    fn handle(&mut self, message: Counted<ListConnections>, _: &mut Self::Context) -> Vec<Connection> {
+    fn handle(&mut self, message: Counted<ListConnections>, context: &mut Self::Context) -> Vec<Connection> {
+        self.look(context);
         let ListConnections { tenant, after, limit } = message.open();
         self.rooms.run(|registry| registry.connections(&tenant, after, limit)).unwrap_or_default()
     }
@@ -301,8 +322,9 @@ impl Handler<Counted<ListConnections>> for RoomRegistryActor {
 impl Handler<Counted<Probe>> for RoomRegistryActor {
     type Result = ();
 
-    fn handle(&mut self, message: Counted<Probe>, _: &mut Self::Context) {
+    fn handle(&mut self, message: Counted<Probe>, context: &mut Self::Context) {
         message.open();
+        self.look(context);
     }
 }
 
@@ -310,10 +332,10 @@ impl Handler<Counted<Probe>> for RoomRegistryActor {
 mod tests {
     use super::*;
     use crate::clock::Clock;
-    use crate::rooms::RegistryOptions;
+    use crate::rooms::{RegistryOptions, Workers};
 
-    #[test]
-    fn an_order_reaches_a_worker_whose_mailbox_is_full() {
+    /// Runs `test` with a worker whose sweep does not come and whose mailbox nothing fits into any more.
+    fn with_full_mailbox<T: Future<Output = ()>>(test: impl FnOnce(Rooms, Arc<WorkerMail>) -> T) {
         let second = Duration::from_secs(1);
         let options =
             RegistryOptions { heartbeat: second, stall: second, max_age: second, retry_spread: second };
@@ -321,16 +343,34 @@ mod tests {
             let metrics = Arc::new(Metrics::default());
             let own = metrics.clone();
             let build = move || Registry::new(options, Clock::system(), own.clone());
-            let (rooms, mail) = RoomRegistryActor::start_here(build, Duration::from_millis(10), metrics);
+            let (rooms, mail) = RoomRegistryActor::start_here(build, 3600 * second, metrics);
             // nothing is handled before this future yields
-            while mail.port().tell(CountSessions).is_ok() {}
-            mail.order(Order::Drain(second));
-            assert!(mail.port().stats().refused() >= 2, "the wake-up was refused as well");
-            while rooms.run(|registry| registry.is_draining()) == Some(false) {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
+            while mail.events.tell(Probe).is_ok() {}
+            test(rooms, mail).await;
+        });
+    }
+
+    #[test]
+    fn an_order_reaches_a_worker_whose_mailbox_is_full() {
+        with_full_mailbox(async |rooms, mail| {
+            while mail.questions.tell(Probe).is_ok() {}
+            mail.order(Order::Drain(Duration::from_secs(1)));
+            assert_eq!(mail.mailbox().1, 3, "the wake-up was refused as well");
+            tokio::task::yield_now().await;
+            assert_eq!(rooms.run(|registry| registry.is_draining()), Some(true));
             // and the next order wakes it by itself
             assert!(mail.flight.ask());
+        });
+    }
+
+    #[test]
+    fn a_flood_of_events_does_not_make_a_worker_look_dead_or_empty() {
+        with_full_mailbox(async |_, mail| {
+            mail.sessions.store(7, Ordering::Relaxed);
+            let workers = Workers::default();
+            workers.add(mail);
+            assert_eq!(workers.sessions(), 7);
+            assert!(workers.answer(Duration::from_secs(10)).await);
         });
     }
 }

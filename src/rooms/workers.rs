@@ -2,7 +2,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-use super::room_registry_actor::{CountSessions, ListConnections, Order, WorkerMail};
+use super::room_registry_actor::{ListConnections, Order, WorkerMail};
 use super::{Connection, ConnectionId};
 use crate::actor_kit::Probe;
 use crate::domain::{TenantId, Topic};
@@ -48,12 +48,8 @@ impl Workers {
     }
 
     /// Sessions of all workers.
-    pub async fn sessions(&self) -> usize {
-        let mut sum = 0;
-        for mail in self.all() {
-            sum += mail.port().ask(CountSessions).await.unwrap_or_default();
-        }
-        sum
+    pub fn sessions(&self) -> usize {
+        self.all().iter().map(|mail| mail.sessions()).sum()
     }
 
     /// The first `limit` sessions of a tenant after a connection's number, by number.
@@ -61,7 +57,7 @@ impl Workers {
         let mut all = Vec::new();
         for mail in self.all() {
             let list = ListConnections { tenant: tenant.clone(), after, limit };
-            all.extend(mail.port().ask(list).await.unwrap_or_default());
+            all.extend(mail.ask(list).await.unwrap_or_default());
         }
         all.sort_unstable_by_key(|connection| connection.id);
         all.truncate(limit);
@@ -71,7 +67,7 @@ impl Workers {
     /// Whether every worker's event loop turns: answers within `patience`.
     pub async fn answer(&self, patience: Duration) -> bool {
         for mail in self.all() {
-            if !matches!(tokio::time::timeout(patience, mail.port().ask(Probe)).await, Ok(Ok(()))) {
+            if !matches!(tokio::time::timeout(patience, mail.ask(Probe)).await, Ok(Ok(()))) {
                 return false;
             }
         }
@@ -80,9 +76,8 @@ impl Workers {
 
     /// Tells the metrics how the mailboxes stand.
     pub fn report(&self, metrics: &Metrics) {
-        let stats = self.all().into_iter().map(|mail| mail.port().stats());
-        let (waiting, refused) =
-            stats.fold((0, 0), |sum, own| (sum.0 + own.waiting(), sum.1 + own.refused()));
+        let stats = self.all().into_iter().map(|mail| mail.mailbox());
+        let (waiting, refused) = stats.fold((0, 0), |sum, own| (sum.0 + own.0, sum.1 + own.1));
         metrics.mailbox("room_registry", waiting, refused);
     }
 

@@ -32,5 +32,5 @@ pub use poll::Poller;
 pub use raw::Raw;
 pub use server::{Server, ServerOptions, binary, run_cli, run_cli_with};
 pub use sse::{Sse, SseEvent};
-pub use wait::{PATIENCE, eventually, pause};
+pub use wait::{PATIENCE, eventually, eventually_counts, pause};
 pub use ws::{Closed, Ws};

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde_json::json;
 use tokio::task::JoinHandle;
 
-use super::{Answer, Api, SseEvent, eventually};
+use super::{Answer, Api, SseEvent, eventually_counts};
 
 /// Several publishers at once; each publishes 0, 1, 2 … to one topic until it is not answered any more.
 pub struct Burst {
@@ -38,10 +38,7 @@ impl Burst {
 
     /// Waits until that many publishes have been answered.
     pub async fn reaches(&self, count: u64) {
-        eventually("answers to the burst", async || {
-            (self.answered.load(Ordering::Relaxed) >= count).then_some(())
-        })
-        .await;
+        eventually_counts("answers to the burst", count, || self.answered.load(Ordering::Relaxed)).await;
     }
 
     /// How many publishes of each publisher were answered; returns when none of them goes on.

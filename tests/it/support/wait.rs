@@ -17,6 +17,14 @@ pub async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) 
     }
 }
 
+/// Waits until a count that only grows has grown this far; as long as it does grow, however slowly.
+pub async fn eventually_counts(what: &str, goal: u64, count: impl Fn() -> u64) {
+    let mut reached = count();
+    while reached < goal {
+        reached = eventually(what, async || Some(count()).filter(|count| *count > reached)).await;
+    }
+}
+
 /// Lets time pass: how slow a client is, or when a fault strikes; never a way to wait for something.
 pub async fn pause(time: Duration) {
     tokio::time::sleep(time).await;
