@@ -12,6 +12,7 @@ mod appender;
 mod batch;
 mod event_log;
 mod head_file;
+mod load;
 #[cfg(test)]
 mod model_test;
 mod page;

@@ -84,6 +84,7 @@ section!(Log {
     max_event_bytes: usize,
     max_message_bytes: usize,
     append_queue: usize,
+    append_queue_bytes: usize,
     relay_batch: usize,
 });
 section!(Sessions {

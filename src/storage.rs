@@ -14,6 +14,7 @@ pub mod postgres;
 mod records;
 mod runtime;
 mod schema;
+mod shared_text;
 pub mod sqlite;
 
 pub use database::{Database, DatabaseOptions, ServeLock, check_writable};
@@ -24,6 +25,7 @@ pub use records::{
     ReadingRow, TicketRow, TopicMemberRow,
 };
 pub use runtime::StorageRuntime;
+pub use shared_text::SharedText;
 
 #[doc(hidden)]
 pub mod backends {

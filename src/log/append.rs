@@ -1,7 +1,8 @@
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::domain::{Class, EventName, Position, Refusal, RefusalKind, TenantId, Timestamp, Topic};
-use crate::storage::LogRow;
+use crate::storage::{LogRow, SharedText};
 use crate::wire::{Content, Event, EventParts};
 
 /// An event that somebody wants delivered.
@@ -22,12 +23,17 @@ pub struct NewEvent {
     /// Names the event, so that a second publish delivers nothing.
     pub dedup: Option<Dedup>,
     /// Compact JSON.
-    pub data: String,
+    pub data: Arc<str>,
     /// What viewers without full rights see, where that differs; compact JSON.
-    pub public: Option<String>,
+    pub public: Option<Arc<str>>,
 }
 
 impl NewEvent {
+    /// What it takes in the log, bytes; the data as if it shared it with nobody.
+    pub(super) fn bytes(&self) -> usize {
+        self.data.len() + self.public.as_ref().map_or(0, |public| public.len()) + 128
+    }
+
     /// Whether it is live only.
     pub fn is_volatile(&self) -> bool {
         self.class == Class::Volatile
@@ -65,6 +71,21 @@ pub struct AppendRequest {
     pub groups: Vec<Vec<NewEvent>>,
     /// Set when the request carries an `Idempotency-Key`.
     pub idempotency: Option<Idempotency>,
+}
+
+impl AppendRequest {
+    /// What it takes in the log, bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.groups.iter().flatten().map(NewEvent::bytes).sum()
+    }
+
+    /// What it takes in memory, bytes: the entries of a group share their data.
+    pub(super) fn held_bytes(&self) -> usize {
+        let of_group = |group: &Vec<NewEvent>| {
+            group.first().map_or(0, NewEvent::bytes) + group.len() * std::mem::size_of::<NewEvent>()
+        };
+        self.groups.iter().map(of_group).sum()
+    }
 }
 
 /// What became of one group.
@@ -113,9 +134,9 @@ pub(super) fn to_row(tenant: &TenantId, seq: u64, now: Timestamp, event: &NewEve
         version: event.version,
         at_us: now.micros(),
         expires_us: event.ttl.map(|ttl| now.plus(ttl).micros()),
-        bytes: (event.data.len() + event.public.as_ref().map_or(0, String::len) + 128) as i64,
-        data: event.data.clone(),
-        public: event.public.clone(),
+        bytes: event.bytes() as i64,
+        data: SharedText(event.data.clone()),
+        public: event.public.clone().map(SharedText),
     }
 }
 
@@ -130,8 +151,8 @@ pub(super) fn to_event(epoch: crate::domain::Epoch, row: LogRow) -> Option<Event
         version: row.version,
         at: Timestamp::from_micros(row.at_us),
         expires_at: row.expires_us.map(Timestamp::from_micros),
-        full: Content::new(row.data),
-        public: row.public.map(Content::new),
+        full: Content::new(row.data.0),
+        public: row.public.map(|public| Content::new(public.0)),
     }))
 }
 

@@ -16,6 +16,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::batch::{Batch, Committed, new_tenant};
 use super::head_file::{Head, HeadFile};
+use super::load::Load;
 use super::recovery::Floors;
 use super::retention::Retention;
 use super::shared::Shared;
@@ -26,6 +27,8 @@ use crate::telemetry::crash_point;
 
 /// Requests and outbox rows gathered into one transaction at most.
 const BATCH: usize = 1024;
+/// Bytes gathered into one transaction, unless a single request has more.
+const BATCH_BYTES: usize = 16 << 20;
 /// A commit wakes the relay at most once in this time.
 const RELAY_SPACING: Duration = Duration::from_millis(5);
 /// The outbox is looked at without being woken, for rows that another process committed.
@@ -36,9 +39,19 @@ const TRIM_BATCH: i64 = 2000;
 const TRIM_ROUNDS: usize = 100;
 
 pub(super) enum Job {
-    Append { request: AppendRequest, reply: oneshot::Sender<Result<Vec<Appended>, LogError>> },
+    Append { request: AppendRequest, load: Load, reply: oneshot::Sender<Result<Vec<Appended>, LogError>> },
     Open { tenant: TenantId, reply: oneshot::Sender<Result<Arc<TenantLog>, LogError>> },
     Stop { reply: oneshot::Sender<()> },
+}
+
+impl Job {
+    /// What it takes in the log.
+    fn bytes(&self) -> usize {
+        match self {
+            Job::Append { request, .. } => request.bytes(),
+            Job::Open { .. } | Job::Stop { .. } => 0,
+        }
+    }
 }
 
 pub(super) struct Appender {
@@ -106,9 +119,12 @@ impl Appender {
                 }
             }
             relay |= relay_at.is_some_and(|at| at <= tokio::time::Instant::now());
+            let mut bytes: usize = jobs.iter().map(Job::bytes).sum();
             while jobs.len() < BATCH
+                && bytes < BATCH_BYTES
                 && let Ok(job) = self.jobs.try_recv()
             {
+                bytes += job.bytes();
                 jobs.push(job);
             }
             let stops = self.serve(jobs, &mut relay).await;
@@ -132,9 +148,9 @@ impl Appender {
         let (mut requests, mut replies, mut stops) = (Vec::new(), Vec::new(), Vec::new());
         for job in jobs {
             match job {
-                Job::Append { request, reply } => {
+                Job::Append { request, load, reply } => {
                     requests.push(request);
-                    replies.push(reply);
+                    replies.push((reply, load));
                 }
                 Job::Open { tenant, reply } => {
                     // an answer nobody waits for any more is no loss
@@ -148,14 +164,18 @@ impl Appender {
         }
         match self.commit(requests, *relay).await {
             Ok((answers, relay_again)) => {
-                replies.into_iter().zip(answers).for_each(|(reply, answer)| drop(reply.send(answer)));
+                for ((reply, load), answer) in replies.into_iter().zip(answers) {
+                    // whoever publishes again when answered finds the room
+                    drop(load);
+                    drop(reply.send(answer));
+                }
                 if relay_again {
                     self.shared.relay_wake.notify_one();
                 }
             }
             Err(error) => {
                 let error = LogError::Unavailable(error.to_string());
-                replies.into_iter().for_each(|reply| drop(reply.send(Err(error.clone()))));
+                replies.into_iter().for_each(|(reply, _)| drop(reply.send(Err(error.clone()))));
             }
         }
         stops

@@ -116,8 +116,8 @@ impl Batch {
             version: row.version.filter(|_| fits),
             ttl: None,
             dedup: None,
-            data: if fits { row.data.clone() } else { "{\"reason\":\"event_too_large\"}".to_owned() },
-            public: row.public.clone().filter(|_| fits),
+            data: if fits { row.data.as_str() } else { "{\"reason\":\"event_too_large\"}" }.into(),
+            public: row.public.as_deref().filter(|_| fits).map(Arc::from),
         };
         self.append_group(tx, &tenant, &[event])?;
         Ok(if fits { Ok(()) } else { Err("larger than log.max_message_bytes") })

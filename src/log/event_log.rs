@@ -8,6 +8,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use super::append::to_event;
 use super::appender::{Appender, Job};
 use super::head_file::{Head, HeadFile, is_restored};
+use super::load::Loads;
 use super::recovery::Floors;
 use super::shared::{LogObserver, LogOptions, Shared};
 use super::tenant_log::WindowRead;
@@ -30,6 +31,7 @@ pub struct EventLog {
     shared: Arc<Shared>,
     jobs: mpsc::Sender<Job>,
     in_flight: InFlightKeys,
+    loads: Loads,
 }
 
 impl EventLog {
@@ -71,7 +73,8 @@ impl EventLog {
         let tenants = loaded.tenants.into_iter().map(|(row, _)| row).collect();
         let appender = Appender::new(shared.clone(), receiver, head_file, loaded.head.instance, tenants);
         Handle::current().spawn(appender.run());
-        let log = EventLog { shared, jobs, in_flight: InFlightKeys::default() };
+        let loads = Loads::new(options.append_queue_bytes);
+        let log = EventLog { shared, jobs, in_flight: InFlightKeys::default(), loads };
         log.report_windows();
         Ok(log)
     }
@@ -113,7 +116,8 @@ impl EventLog {
             }
             None => None,
         };
-        self.ask(|reply| Job::Append { request, reply }).await?
+        let load = self.loads.enter(request.held_bytes()).ok_or_else(|| self.overloaded())?;
+        self.ask(|reply| Job::Append { request, load, reply }).await?
     }
 
     /// Delivers to the sessions of this moment; waits, and may fail, only where the tenant's log has to be
@@ -259,13 +263,15 @@ impl EventLog {
         events
     }
 
+    fn overloaded(&self) -> LogError {
+        self.shared.metrics.log_refused("overloaded");
+        LogError::Overloaded
+    }
+
     async fn ask<T>(&self, job: impl FnOnce(oneshot::Sender<T>) -> Job) -> Result<T, LogError> {
         let (reply, answer) = oneshot::channel();
         self.jobs.try_send(job(reply)).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => {
-                self.shared.metrics.log_refused("overloaded");
-                LogError::Overloaded
-            }
+            mpsc::error::TrySendError::Full(_) => self.overloaded(),
             mpsc::error::TrySendError::Closed(_) => LogError::Unavailable("the log has stopped".into()),
         })?;
         answer.await.map_err(|_| LogError::Unavailable("the log has stopped".into()))

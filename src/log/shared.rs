@@ -31,6 +31,7 @@ pub struct LogOptions {
     pub(super) window_total_bytes: usize,
     pub(super) max_message_bytes: usize,
     pub(super) append_queue: usize,
+    pub(super) append_queue_bytes: usize,
     pub(super) relay_batch: usize,
 }
 
@@ -48,6 +49,7 @@ impl From<&Settings> for LogOptions {
             window_total_bytes: log.window_total_bytes,
             max_message_bytes: log.max_message_bytes,
             append_queue: log.append_queue,
+            append_queue_bytes: log.append_queue_bytes,
             relay_batch: log.relay_batch,
         }
     }

@@ -118,7 +118,7 @@ pub fn prepare(
     if publish.ttl_s.is_some_and(|ttl| !(1..=31_536_000).contains(&ttl)) {
         return Err(Refusal::invalid("ttl_s", "must be within 1-31536000"));
     }
-    let data = wire::compact(&publish.data).into_string();
+    let data = wire::compact(&publish.data);
     let encoded = data.len() + name.as_str().len() + publish.key.as_ref().map_or(0, String::len);
     if encoded > limits.event_bytes {
         let detail =

@@ -3,6 +3,7 @@
 use diesel::prelude::*;
 
 use super::schema;
+use super::shared_text::SharedText;
 
 /// Something whose changes every node has to hear of; its row in `security_state`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,6 +173,6 @@ pub struct LogRow {
     pub at_us: i64,
     pub expires_us: Option<i64>,
     pub bytes: i64,
-    pub data: String,
-    pub public: Option<String>,
+    pub data: SharedText,
+    pub public: Option<SharedText>,
 }

@@ -1,4 +1,4 @@
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -33,14 +33,14 @@ pub enum Audience {
 /// One variant of an event's data with its frames, each encoded at most once and then shared.
 #[derive(Debug)]
 pub struct Content {
-    data: Box<str>,
+    data: Arc<str>,
     with_id: [OnceLock<Bytes>; FORMATS],
     without_id: [OnceLock<Bytes>; FORMATS],
 }
 
 impl Content {
     /// `data` is compact JSON: one line.
-    pub fn new(data: impl Into<Box<str>>) -> Self {
+    pub fn new(data: impl Into<Arc<str>>) -> Self {
         let data = data.into();
         debug_assert!(!data.contains(['\r', '\n']));
         Content { data, with_id: Default::default(), without_id: Default::default() }

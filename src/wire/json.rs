@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
@@ -7,7 +9,7 @@ use crate::domain::{Refusal, RefusalKind};
 ///
 /// Afterwards it holds no CR or LF: inside JSON strings they are illegal (RFC 8259 §7), outside they
 /// are white space. So it fits on one `data:` line.
-pub fn compact(raw: &RawValue) -> Box<str> {
+pub fn compact(raw: &RawValue) -> Arc<str> {
     let text = raw.get();
     let mut out = String::with_capacity(text.len());
     let mut in_string = false;
@@ -23,7 +25,7 @@ pub fn compact(raw: &RawValue) -> Box<str> {
         }
         out.push(character);
     }
-    out.into_boxed_str()
+    out.into()
 }
 
 /// Reads JSON; what cannot be read is malformed, what has a wrong field is invalid and names it.
@@ -85,7 +87,7 @@ mod tests {
     use proptest::prelude::*;
     use serde::Deserialize;
 
-    fn compacted(text: &str) -> Box<str> {
+    fn compacted(text: &str) -> Arc<str> {
         compact(&RawValue::from_string(text.to_owned()).unwrap())
     }
 

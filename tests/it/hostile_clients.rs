@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::support::raw::{RawAnswer, stream_request};
-use crate::support::{Raw, Server, ServerOptions, Sse, eventually, resident_bytes};
+use crate::support::{Raw, Server, ServerOptions, Sse, eventually, peak_resident_bytes, resident_bytes};
 
 const MIB: u64 = 1024 * 1024;
 
@@ -409,4 +409,50 @@ async fn secrets_never_reach_the_log() {
         let line = log.lines().find(|line| line.contains(secret));
         assert!(line.is_none(), "{line:?}");
     }
+}
+
+#[tokio::test]
+async fn a_batch_of_large_events_on_many_topics_costs_its_bytes_once_in_memory() {
+    let mut scene = Scene::set(ServerOptions::default().set("log.window_bytes", MIB)).await;
+    let api = scene.server.api();
+    let fill = "x".repeat(65_000);
+    let batch = |class: &str, part: usize| {
+        let topics: Vec<_> = (0..128).map(|n| format!("topic:{class}-{part}-{n}")).collect();
+        let event = json!({"topics": topics, "type": "large", "class": class, "data": fill});
+        json!({"events": vec![event; 8]})
+    };
+    for class in ["durable", "volatile"] {
+        let batches = [batch(class, 0), batch(class, 1), batch(class, 2)];
+        let sent = batches.iter().map(|batch| api.post("/v2/events/batch", batch));
+        for answer in futures_util::future::join_all(sent).await {
+            let results = answer.expect(202)["results"].clone();
+            assert!(results.as_array().expect("results").iter().all(|result| result["status"] == 202));
+        }
+    }
+    let grown = peak_resident_bytes(scene.server.pid()) - scene.resident;
+    // 1.6 MiB came in, 200 MB went to the disk, twice
+    assert!(grown < 64 * MIB, "{} MiB", grown / MIB);
+    scene.is_unharmed().await;
+}
+
+#[tokio::test]
+async fn publishes_beyond_what_may_wait_for_the_log_are_refused_and_the_others_are_in_it() {
+    let mut scene = Scene::set(ServerOptions::default().set("log.append_queue_bytes", 65_536)).await;
+    let api = scene.server.api();
+    let large = json!({"topic": "topic:a", "type": "large", "data": "x".repeat(30_000)});
+    let sent = (0..60).map(|_| api.post("/v2/events", &large));
+    let answers = futures_util::future::join_all(sent).await;
+    let taken = answers.iter().filter(|answer| answer.status == 202).count();
+    assert!((2..60).contains(&taken), "{taken}");
+    for answer in answers.into_iter().filter(|answer| answer.status != 202) {
+        assert_eq!(answer.problem(503), "overloaded");
+    }
+    let operator = scene.server.operator();
+    let durable = r#"bongsu_events_published_total{class="durable"}"#;
+    assert_eq!(operator.metric(durable).await, taken as f64);
+    assert_eq!(
+        operator.metric(r#"bongsu_log_refused_total{reason="overloaded"}"#).await,
+        (60 - taken) as f64
+    );
+    scene.is_unharmed().await;
 }

@@ -410,7 +410,7 @@ fn readers_that_hold_every_connection_do_not_keep_the_log_from_appending() {
                     version: None,
                     ttl: None,
                     dedup: None,
-                    data: n.to_string(),
+                    data: n.to_string().into(),
                     public: None,
                 };
                 let tenant = TenantId::default_tenant();

@@ -26,7 +26,7 @@ pub use client::{Client, Event, Frame, Transport};
 pub use database::Outsider;
 pub use dice::Dice;
 pub use issuer::{Issuer, KeyServer, from_now};
-pub use memory::resident_bytes;
+pub use memory::{peak_resident_bytes, resident_bytes};
 pub use obstacles::{Frozen, SmallDisk};
 pub use poll::Poller;
 pub use raw::Raw;
