@@ -7,6 +7,7 @@
 mod blocks;
 mod client_io;
 mod first_key;
+mod front;
 mod reload;
 mod run;
 mod server;

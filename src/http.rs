@@ -36,5 +36,5 @@ pub use openapi::{document, routes};
 pub use problem::Problem;
 pub use query::Query;
 pub use services::Services;
-pub use streams::WorkerContext;
+pub use streams::{STREAMS, WorkerContext};
 pub use websocket::{NativeConnection, websocket};

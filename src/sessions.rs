@@ -17,6 +17,7 @@ mod poll;
 mod poll_answer;
 mod requests;
 mod requests_actor;
+mod scratch;
 mod send_queue;
 #[cfg(test)]
 mod send_queue_test;
@@ -24,6 +25,7 @@ mod session;
 mod session_actor;
 mod session_inbox;
 mod sse;
+mod stream_connection;
 mod waiting;
 mod ws;
 
@@ -41,4 +43,5 @@ pub use session::{Grant, Session, Step, audience_of, is_shown};
 pub use session_actor::{SessionActor, SessionContext, SessionRequest};
 pub use session_inbox::{Doorkeeper, SessionInbox, Slot};
 pub use sse::SseBody;
+pub use stream_connection::StreamConnection;
 pub use ws::{Inbox, WsConnection, WsLimits};

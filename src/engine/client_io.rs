@@ -6,6 +6,7 @@ use std::time::Duration;
 use actix_codec::{AsyncRead, AsyncWrite, ReadBuf};
 use actix_rt::net::TcpStream;
 use actix_tls::accept::rustls_0_23::TlsStream;
+use bytes::Bytes;
 use socket2::SockRef;
 use tokio::time::{Sleep, sleep};
 
@@ -34,6 +35,8 @@ impl ClientIo for TlsStream<TcpStream> {
 pub(super) struct StallGuard<Io> {
     io: Io,
     stall: Duration,
+    /// Read already, for whoever reads next.
+    ahead: Bytes,
     /// Runs while a write waits.
     timer: Option<Pin<Box<Sleep>>>,
 }
@@ -41,7 +44,12 @@ pub(super) struct StallGuard<Io> {
 impl<Io: ClientIo> StallGuard<Io> {
     /// Lets a write wait for at most `stall`.
     pub fn new(io: Io, stall: Duration) -> Self {
-        StallGuard { io, stall, timer: None }
+        StallGuard { io, stall, ahead: Bytes::new(), timer: None }
+    }
+
+    /// Lets what was read be read once more.
+    pub fn put_back(&mut self, bytes: Bytes) {
+        self.ahead = bytes;
     }
 
     /// What the kernel sees of it.
@@ -68,7 +76,16 @@ impl<Io: ClientIo> AsyncRead for StallGuard<Io> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_read(context, buffer)
+        if self.ahead.is_empty() {
+            return Pin::new(&mut self.io).poll_read(context, buffer);
+        }
+        let taken = self.ahead.len().min(buffer.remaining());
+        buffer.put_slice(&self.ahead.split_to(taken));
+        if self.ahead.is_empty() {
+            // an empty view keeps the whole buffer alive
+            self.ahead = Bytes::new();
+        }
+        Poll::Ready(Ok(()))
     }
 }
 

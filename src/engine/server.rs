@@ -1,4 +1,3 @@
-use std::future::ready;
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -6,10 +5,13 @@ use std::time::Duration;
 
 use actix_codec::Framed;
 use actix_http::body::BoxBody;
-use actix_http::{HttpService, KeepAlive, Protocol, Request, Response, h1};
+use actix_http::error::DispatchError;
+use actix_http::{HttpService, KeepAlive, Request, Response, ServiceConfig, h1};
 use actix_rt::net::TcpStream;
 use actix_server::{Server, ServerHandle};
-use actix_service::{IntoServiceFactory, Service, ServiceFactory, ServiceFactoryExt, fn_service, map_config};
+use actix_service::{
+    IntoServiceFactory, Service, ServiceFactory, ServiceFactoryExt, fn_factory, fn_service, map_config,
+};
 use actix_tls::accept::rustls_0_23::{Acceptor, TlsStream};
 use actix_tls::accept::{TlsError, max_concurrent_tls_connect};
 use actix_web::dev::AppConfig;
@@ -21,6 +23,7 @@ use utoipa_actix_web::AppExt;
 
 use super::StartError;
 use super::client_io::{ClientIo, StallGuard};
+use super::front::Front;
 use super::tls::Certificate;
 use crate::http::{self, Services};
 use crate::log::PageLimit;
@@ -64,19 +67,13 @@ pub(super) fn start(
         address: address.to_string(),
         problem: error.to_string(),
     };
-    // the sweep comes first: it says why
-    let sweep = Duration::from_millis(services.settings.sessions.sweep_ms);
-    let stall = Duration::from_millis(options.stall_timeout_ms) + sweep.mul_f64(1.5);
     let builder = Server::build()
         .workers(workers)
         .max_concurrent_connections(options.max_connections_per_worker)
         .disable_signals()
         .shutdown_timeout(2);
     let server = match certificate {
-        None => builder.listen("bongsu", listener, move || {
-            fn_service(move |io: TcpStream| ready(Ok(guarded(io, stall))))
-                .and_then(http_service(&own, address))
-        }),
+        None => builder.listen("bongsu", listener, move || connections(&own, address)),
         Some(certificate) => {
             // stalled handshakes must not keep others from beginning theirs
             max_concurrent_tls_connect(options.max_connections_per_worker);
@@ -87,8 +84,7 @@ pub(super) fn start(
                 acceptor
                     .clone()
                     .map_err(TlsError::into_service_error)
-                    .map(move |io: TlsStream<TcpStream>| guarded(io, stall))
-                    .and_then(http_service(&own, address).map_err(TlsError::Service))
+                    .and_then(connections::<TlsStream<TcpStream>>(&own, address).map_err(TlsError::Service))
                     .map_err(move |error| count_failure(&metrics, error))
             })
         }
@@ -98,12 +94,6 @@ pub(super) fn start(
     actix_rt::spawn(server);
     let metrics_address = metrics(services, &mut handles)?;
     Ok(Serving { address, metrics_address, handles })
-}
-
-/// A connection as the HTTP service takes it.
-fn guarded<Io: ClientIo>(io: Io, stall: Duration) -> (StallGuard<Io>, Protocol, Option<SocketAddr>) {
-    let peer = io.tcp().peer_addr().ok();
-    (StallGuard::new(io, stall), Protocol::Http1, peer)
 }
 
 /// Counts handshakes that came to nothing.
@@ -134,10 +124,45 @@ fn local(listener: &TcpListener) -> Result<SocketAddr, StartError> {
     listener.local_addr().map_err(|error| StartError::Runtime(error.to_string()))
 }
 
-/// One worker thread's way of serving: its room registry, its routes, and the two ways a connection can go.
+/// What serves the connections of one worker thread, with a room registry of its own.
+fn connections<Io: ClientIo>(
+    services: &Services,
+    address: SocketAddr,
+) -> impl ServiceFactory<
+    Io,
+    Config = (),
+    Response = (),
+    Error = DispatchError,
+    InitError = (),
+    Service: Service<Io, Future: 'static>,
+> + use<Io> {
+    let worker = worker(services);
+    let app = app(services.clone(), worker.clone()).into_factory();
+    let app = Rc::new(map_config(app, |()| AppConfig::default()));
+    let http = Rc::new(http_service(services, worker, address));
+    let (server, sessions) = (&services.settings.server, &services.settings.sessions);
+    let stall = Duration::from_millis(server.stall_timeout_ms);
+    let patience = Duration::from_millis(server.request_head_timeout_ms);
+    // the sweep comes first: it says why
+    let guard = stall + Duration::from_millis(sessions.sweep_ms).mul_f64(1.5);
+    let config = ServiceConfig::default();
+    fn_factory(move || {
+        let (http, app, config) = (http.new_service(()), app.new_service(()), config.clone());
+        async move {
+            let front = Rc::new(Front { http: http.await?, app: app.await?, config, patience });
+            Ok(fn_service(move |io: Io| {
+                prepare(io.tcp(), stall);
+                front.clone().serve(StallGuard::new(io, guard))
+            }))
+        }
+    })
+}
+
+/// HTTP as actix does it: many requests on a connection, and the way out to WebSocket.
 #[expect(clippy::type_complexity, reason = "the one place that spells out what actix-http asks of its parts")]
 fn http_service<Io: ClientIo>(
     services: &Services,
+    worker: Rc<http::WorkerContext>,
     address: SocketAddr,
 ) -> HttpService<
     StallGuard<Io>,
@@ -162,8 +187,7 @@ fn http_service<Io: ClientIo>(
     > + use<Io>,
 > {
     let options = &services.settings.server;
-    let stall = Duration::from_millis(options.stall_timeout_ms);
-    let (services, worker) = (services.clone(), worker(services));
+    let services = services.clone();
     let app = app(services.clone(), worker.clone())
         .into_factory()
         .map_err(|error: actix_web::Error| error.error_response());
@@ -176,7 +200,6 @@ fn http_service<Io: ClientIo>(
         .h1_allow_half_closed(false)
         .h1_write_buffer_size(WRITE_BUFFER)
         .local_addr(address)
-        .on_connect_ext(move |io: &StallGuard<Io>, _| prepare(io.tcp(), stall))
         .upgrade(fn_service(move |request| upgrade(services.clone(), worker.clone(), request)))
         .finish(map_config(app, |()| AppConfig::default()))
 }

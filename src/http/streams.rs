@@ -20,6 +20,15 @@ use crate::sessions::{
 };
 use crate::wire::{self, CloseCode, Dialect, Framing};
 
+/// Paths whose answer is an event stream.
+pub const STREAMS: &[&str] = &[
+    "/v2/realtime/stream",
+    "/v2/realtime/ei-updates",
+    "/v2/realtime/bid-updates",
+    "/v2/realtime/proposal-ranking-updates",
+    "/v2/realtime/order-updates",
+];
+
 /// What the worker thread of a stream gives to its sessions.
 pub struct WorkerContext {
     /// For session actors.
@@ -292,4 +301,23 @@ pub fn routes(config: &mut utoipa_actix_web::service_config::ServiceConfig<'_>) 
         .service(bid_updates)
         .service(ranking_updates)
         .service(order_updates);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_route_that_answers_with_an_event_stream_is_listed() {
+        let document = serde_json::to_value(crate::http::document()).unwrap();
+        let paths = document["paths"].as_object().unwrap().iter();
+        let is_stream = |path: &serde_json::Value| {
+            path["get"]["responses"]["200"]["content"].get("text/event-stream").is_some()
+        };
+        let streams: Vec<&str> =
+            paths.filter(|(_, path)| is_stream(path)).map(|(name, _)| name.as_str()).collect();
+        let mut listed = STREAMS.to_vec();
+        listed.sort_unstable();
+        assert_eq!(streams, listed);
+    }
 }

@@ -4,7 +4,6 @@
 //! message at a time and hands it to an [`Inbox`]; the next one is read when that has been dealt with and most
 //! of the queue has been sent, so that a client that asks and does not read is held up by its own socket.
 
-use std::cell::RefCell;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -18,20 +17,11 @@ use tokio::time::Sleep;
 
 use super::Frames;
 use super::assembly::{Assembly, Bad, Message, text};
+use super::scratch::{LARGE, READ, SCRATCH, WRITE};
 use crate::wire::{CloseCode, websocket};
 
 /// How long the other side may take to answer a Close, or to take the last frames.
 const GOODBYE: Duration = Duration::from_millis(2500);
-/// Bytes read, and small frames written, at once.
-const SCRATCH: usize = 16 * 1024;
-/// Frames larger than this are written by themselves, without a copy.
-const LARGE: usize = 4 * 1024;
-
-thread_local! {
-    /// What all connections of a thread read into and write from.
-    static READ: RefCell<Vec<u8>> = RefCell::new(vec![0; SCRATCH]);
-    static WRITE: RefCell<Vec<u8>> = RefCell::new(Vec::with_capacity(SCRATCH + LARGE));
-}
 
 /// Who takes the messages of a connection.
 pub trait Inbox {

@@ -27,6 +27,7 @@ mod recovery;
 mod retryable_refusals;
 mod slow_clients;
 mod storage;
+mod stream_connections;
 mod tls;
 mod topics;
 mod websocket;

@@ -222,7 +222,9 @@ impl Raw {
     /// The whole events that have been read.
     pub fn events(&self) -> Vec<RawEvent> {
         let text = self.text();
-        let body = joined(text.split_once("\r\n\r\n").map_or("", |(_, body)| body));
+        let (head, body) = text.split_once("\r\n\r\n").unwrap_or_default();
+        let is_chunked = head.to_lowercase().contains("transfer-encoding: chunked");
+        let body = if is_chunked { joined(body) } else { body.to_owned() };
         let whole = body.rsplit_once("\n\n").map_or("", |(whole, _)| whole);
         whole.split("\n\n").filter_map(RawEvent::read).collect()
     }

@@ -1,0 +1,127 @@
+use std::future::Future;
+use std::io;
+use std::io::Write as _;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use actix_codec::{AsyncRead, AsyncWrite, ReadBuf};
+use actix_http::body::{BoxBody, MessageBody};
+use bytes::{Buf, Bytes};
+
+use super::scratch::{LARGE, READ, SCRATCH, WRITE};
+
+/// A response that lasts as long as its connection: one small future that owns the socket.
+///
+/// It drains the body, several frames with one write, and keeps what the kernel does not take; meanwhile it
+/// asks the body for nothing more. What the client still sends is read and thrown away, so that its leaving
+/// is noticed at once.
+pub struct StreamConnection<Io> {
+    io: Io,
+    body: BoxBody,
+    /// With chunked transfer coding (RFC 9112 §7.1), or as it is.
+    is_chunked: bool,
+    unsent: Bytes,
+    has_begun: bool,
+    is_over: bool,
+}
+
+impl<Io: AsyncRead + AsyncWrite + Unpin> StreamConnection<Io> {
+    /// Sends `head`, which is the encoded head of a response, then its body.
+    pub fn new(io: Io, head: Bytes, body: BoxBody, is_chunked: bool) -> Self {
+        StreamConnection { io, body, is_chunked, unsent: head, has_begun: false, is_over: false }
+    }
+
+    /// Ready when the client is gone.
+    fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        READ.with_borrow_mut(|scratch| {
+            loop {
+                let mut buffer = ReadBuf::new(scratch);
+                match ready!(Pin::new(&mut self.io).poll_read(context, &mut buffer)) {
+                    Ok(()) if !buffer.filled().is_empty() => {}
+                    _ => return Poll::Ready(()),
+                }
+            }
+        })
+    }
+
+    /// Ready when everything has been sent, or the socket is broken.
+    fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            if self.has_begun && !self.unsent.is_empty() {
+                let sent = ready!(Pin::new(&mut self.io).poll_write(context, &self.unsent))?;
+                if sent == 0 {
+                    return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+                }
+                self.unsent.advance(sent);
+            } else if self.is_over {
+                return Pin::new(&mut self.io).poll_shutdown(context);
+            } else {
+                // an empty view would keep the last frame alive
+                let head = std::mem::take(&mut self.unsent);
+                ready!(WRITE.with_borrow_mut(|scratch| self.fill(&head, scratch, context)))?;
+            }
+        }
+    }
+
+    /// Takes frames from the body and writes them; ready when there is more to do at once.
+    fn fill(
+        &mut self,
+        head: &[u8],
+        scratch: &mut Vec<u8>,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        scratch.clear();
+        scratch.extend_from_slice(head);
+        self.has_begun = true;
+        let mut is_empty = false;
+        while scratch.len() < SCRATCH && !self.is_over && !is_empty {
+            match Pin::new(&mut self.body).poll_next(context) {
+                Poll::Ready(Some(frame)) => {
+                    self.append(scratch, &frame.map_err(|error| io::Error::other(error.to_string()))?)?
+                }
+                Poll::Ready(None) => {
+                    self.is_over = true;
+                    scratch.extend_from_slice(if self.is_chunked { b"0\r\n\r\n" } else { b"" });
+                }
+                Poll::Pending => is_empty = true,
+            }
+        }
+        let sent = match scratch.is_empty() {
+            true => 0,
+            false => match Pin::new(&mut self.io).poll_write(context, scratch) {
+                Poll::Ready(sent) => sent?,
+                Poll::Pending => 0,
+            },
+        };
+        let is_sent = sent == scratch.len();
+        self.unsent = Bytes::copy_from_slice(&scratch[sent..]);
+        scratch.shrink_to(SCRATCH + LARGE);
+        if is_empty && is_sent { Poll::Pending } else { Poll::Ready(Ok(())) }
+    }
+
+    fn append(&self, scratch: &mut Vec<u8>, frame: &[u8]) -> io::Result<()> {
+        match self.is_chunked {
+            // an empty chunk would be the last one
+            true if frame.is_empty() => {}
+            true => {
+                write!(scratch, "{:x}\r\n", frame.len())?;
+                scratch.extend_from_slice(frame);
+                scratch.extend_from_slice(b"\r\n");
+            }
+            false => scratch.extend_from_slice(frame),
+        }
+        Ok(())
+    }
+}
+
+impl<Io: AsyncRead + AsyncWrite + Unpin> Future for StreamConnection<Io> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        if this.poll_gone(context).is_ready() {
+            return Poll::Ready(());
+        }
+        this.poll_send(context).map(drop)
+    }
+}
