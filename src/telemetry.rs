@@ -2,10 +2,12 @@
 
 mod limit_metrics;
 mod logging;
+mod mailbox_metrics;
 mod metrics;
 
 pub use limit_metrics::LimitMetrics;
 pub use logging::{Logging, LoggingError, init_logging};
+pub use mailbox_metrics::MailboxMetrics;
 pub use metrics::{Metrics, Reading};
 
 /// Ends the process on the spot, as a power cut would, when `BONGSU_CRASH_AT` names this point.

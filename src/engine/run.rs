@@ -156,8 +156,6 @@ async fn assemble(
         workers.clone(),
     )
     .await?;
-    let reported = workers.clone();
-    metrics.add_reading(Box::new(move |metrics| reported.report(metrics)));
     let tickets = Tickets::new(
         database.clone(),
         revocations.clone(),

@@ -21,6 +21,7 @@ use super::recovery::Floors;
 use super::retention::Retention;
 use super::shared::Shared;
 use super::{AppendRequest, Appended, LogError, TenantLog};
+use crate::actor_kit::{Counted, Mailbox};
 use crate::domain::{Epoch, TenantId, Timestamp};
 use crate::storage::{LogRow, LogTx, StoreError, TenantRow};
 use crate::telemetry::crash_point;
@@ -56,7 +57,8 @@ impl Job {
 
 pub(super) struct Appender {
     shared: Arc<Shared>,
-    jobs: mpsc::Receiver<Job>,
+    jobs: mpsc::Receiver<Counted<Job>>,
+    mailbox: Arc<Mailbox>,
     head_file: HeadFile,
     instance: String,
     /// The logs as last committed.
@@ -71,7 +73,7 @@ pub(super) struct Appender {
 impl Appender {
     pub fn new(
         shared: Arc<Shared>,
-        jobs: mpsc::Receiver<Job>,
+        (jobs, mailbox): (mpsc::Receiver<Counted<Job>>, Arc<Mailbox>),
         head_file: HeadFile,
         instance: String,
         tenants: Vec<TenantRow>,
@@ -83,6 +85,7 @@ impl Appender {
         Appender {
             shared,
             jobs,
+            mailbox,
             head_file,
             instance,
             tenants,
@@ -105,7 +108,7 @@ impl Appender {
             let mut relay = false;
             tokio::select! {
                 job = self.jobs.recv() => match job {
-                    Some(job) => jobs.push(job),
+                    Some(job) => jobs.push(job.open()),
                     None => return,
                 },
                 () = self.shared.relay_wake.notified() => {
@@ -124,10 +127,13 @@ impl Appender {
                 && bytes < BATCH_BYTES
                 && let Ok(job) = self.jobs.try_recv()
             {
+                let job = job.open();
                 bytes += job.bytes();
                 jobs.push(job);
             }
+            let started = Instant::now();
             let stops = self.serve(jobs, &mut relay).await;
+            self.mailbox.handled(started);
             if relay {
                 last_relay = tokio::time::Instant::now();
                 relay_at = None;

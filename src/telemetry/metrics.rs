@@ -1,7 +1,7 @@
 //! Every metric of an engine, in one place; `docs/metrics.md` says what each means when it moves.
 
-use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -12,6 +12,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
 use super::limit_metrics::LimitMetrics;
+use super::mailbox_metrics::{MailboxFamilies, MailboxMetrics};
 
 /// A function that brings gauges up to date when they are read.
 pub type Reading = Box<dyn Fn(&Metrics) + Send>;
@@ -62,8 +63,7 @@ pub struct Metrics {
     outbox_lag_seconds: GaugeF64,
     outbox_published: Counter,
     outbox_dead: Counter,
-    mailbox_waiting: Family<Actor, Gauge>,
-    mailbox_refused: Family<Actor, Counter>,
+    mailboxes: MailboxFamilies,
     actor_panics: Counter,
     http_seconds: Family<Route, Histogram, fn() -> Histogram>,
     auth_failures: Family<Reason, Counter>,
@@ -85,7 +85,7 @@ impl std::fmt::Debug for ReadingSlot {
     }
 }
 
-fn latency() -> Histogram {
+pub(super) fn latency() -> Histogram {
     Histogram::new(exponential_buckets(0.000_1, 2.5, 14))
 }
 
@@ -158,12 +158,7 @@ impl Default for Metrics {
                 "Outbox rows that the log refused for good",
                 Counter::default()
             ),
-            mailbox_waiting: register!("mailbox_waiting", "Messages waiting for actors", Family::default()),
-            mailbox_refused: register!(
-                "mailbox_refused",
-                "Messages refused by full mailboxes",
-                Family::default()
-            ),
+            mailboxes: MailboxFamilies::new(&mut registry),
             actor_panics: register!("actor_panics", "Panics caught in actors", Counter::default()),
             http_seconds: register!(
                 "http_request_seconds",
@@ -233,7 +228,7 @@ impl Metrics {
         for reason in ["unavailable", "overloaded"] {
             self.log_refused.get_or_create_owned(&Reason { reason });
         }
-        for transport in ["sse", "poll"] {
+        for transport in ["sse", "poll", "websocket"] {
             self.connects.get_or_create_owned(&Transport { transport });
         }
     }
@@ -375,11 +370,9 @@ impl Metrics {
         self.outbox_dead.inc();
     }
 
-    /// How the mailboxes of one kind of actor stand.
-    pub fn mailbox(&self, actor: &'static str, waiting: usize, refused: usize) {
-        self.mailbox_waiting.get_or_create(&Actor { actor }).set(waiting as i64);
-        let counted = self.mailbox_refused.get_or_create_owned(&Actor { actor });
-        counted.inc_by((refused as u64).saturating_sub(counted.get()));
+    /// Those of one kind of actor.
+    pub fn mailboxes(&self, actor: &'static str) -> Arc<MailboxMetrics> {
+        self.mailboxes.of(actor)
     }
 
     /// An actor panicked and was rebuilt.
