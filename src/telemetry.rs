@@ -4,11 +4,13 @@ mod limit_metrics;
 mod logging;
 mod mailbox_metrics;
 mod metrics;
+mod pool_metrics;
 
 pub use limit_metrics::LimitMetrics;
 pub use logging::{Logging, LoggingError, init_logging};
 pub use mailbox_metrics::MailboxMetrics;
 pub use metrics::{Metrics, Reading};
+pub use pool_metrics::PoolMetrics;
 
 /// Ends the process on the spot, as a power cut would, when `BONGSU_CRASH_AT` names this point.
 ///

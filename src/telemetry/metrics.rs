@@ -13,6 +13,7 @@ use prometheus_client::registry::Registry;
 
 use super::limit_metrics::LimitMetrics;
 use super::mailbox_metrics::{MailboxFamilies, MailboxMetrics};
+use super::pool_metrics::{PoolFamilies, PoolMetrics};
 
 /// A function that brings gauges up to date when they are read.
 pub type Reading = Box<dyn Fn(&Metrics) + Send>;
@@ -34,6 +35,7 @@ labels!(Close { transport: &'static str, code: u16, reason: &'static str });
 labels!(Connections { transport: &'static str, tenant: String });
 labels!(Tenant { tenant: String });
 labels!(Actor { actor: &'static str });
+labels!(Pool { pool: &'static str });
 labels!(Route { route: String, method: String, status: u16 });
 
 /// The metrics of one engine; engines in one process do not share them.
@@ -64,6 +66,7 @@ pub struct Metrics {
     outbox_published: Counter,
     outbox_dead: Counter,
     mailboxes: MailboxFamilies,
+    pools: PoolFamilies,
     actor_panics: Counter,
     http_seconds: Family<Route, Histogram, fn() -> Histogram>,
     auth_failures: Family<Reason, Counter>,
@@ -159,6 +162,7 @@ impl Default for Metrics {
                 Counter::default()
             ),
             mailboxes: MailboxFamilies::new(&mut registry),
+            pools: PoolFamilies::new(&mut registry),
             actor_panics: register!("actor_panics", "Panics caught in actors", Counter::default()),
             http_seconds: register!(
                 "http_request_seconds",
@@ -373,6 +377,11 @@ impl Metrics {
     /// Those of one kind of actor.
     pub fn mailboxes(&self, actor: &'static str) -> Arc<MailboxMetrics> {
         self.mailboxes.of(actor)
+    }
+
+    /// Those of one pool of the database.
+    pub fn pool(&self, pool: &'static str) -> PoolMetrics {
+        self.pools.of(pool)
     }
 
     /// An actor panicked and was rebuilt.

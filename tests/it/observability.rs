@@ -46,3 +46,25 @@ async fn every_kind_of_actor_tells_its_handling_time_and_its_mailbox() {
         assert!(sum > 0.0 && sum < most, "{actor}: {sum} s");
     }
 }
+
+#[tokio::test]
+async fn the_database_pools_tell_their_size_their_use_and_the_waits_for_them() {
+    let (server, metrics) = measured();
+    let of = async |series: &str, pool: &str| {
+        metrics.metric(&format!("bongsu_database_{series}{{pool=\"{pool}\"}}")).await
+    };
+    assert_eq!(of("connections_max", "write").await, 1.0, "SQLite has one writer");
+    assert!(of("connections_max", "read").await >= 1.0);
+    let before = (of("wait_seconds_count", "write").await, of("wait_seconds_count", "read").await);
+    for number in 0..10 {
+        server.api().publish("topic:news", "note", json!({"number": number})).await;
+        assert_eq!(server.api().get("/v2/fleets").await.status, 200);
+    }
+    assert!(of("wait_seconds_count", "write").await >= before.0 + 10.0);
+    assert!(of("wait_seconds_count", "read").await >= before.1 + 10.0);
+    for pool in ["read", "write"] {
+        let (most, used) = (of("connections_max", pool).await, of("connections_in_use", pool).await);
+        assert!((0.0..=most).contains(&used), "{pool}: {used} of {most}");
+        assert_eq!((of("waiting", pool).await, of("wait_timeouts_total", pool).await), (0.0, 0.0), "{pool}");
+    }
+}
