@@ -3,6 +3,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use actix::{Actor, Message, MessageResult};
+use tracing::Span;
 
 use super::port::PortError;
 use crate::telemetry::MailboxMetrics;
@@ -39,7 +40,8 @@ impl Mailbox {
             return Err(PortError::Full);
         }
         self.metrics.enters();
-        Ok(Counted { message, ticket: Ticket(Some(self.clone())) })
+        let span = tracing::debug_span!("message", actor = self.metrics.actor());
+        Ok(Counted { message, ticket: Ticket(Some(self.clone())), span })
     }
 
     /// Messages sent whose handling has not begun.
@@ -57,6 +59,8 @@ impl Mailbox {
 pub struct Counted<M> {
     message: M,
     ticket: Ticket,
+    /// Within that of whoever sent it.
+    span: Span,
 }
 
 struct Ticket(Option<Arc<Mailbox>>);
@@ -84,9 +88,10 @@ impl<M> Counted<M> {
 }
 
 impl<M: Message> Counted<M> {
-    /// Has an actor handle the message, and times it.
+    /// Has an actor handle the message, within its span, and times it.
     pub fn carry_out<A: Handles<M>>(self, actor: &mut A, context: &mut A::Context) -> MessageResult<Self> {
-        let Counted { message, mut ticket } = self;
+        let Counted { message, mut ticket, span } = self;
+        let _within = span.enter();
         let (mailbox, started) = (ticket.leave(), Instant::now());
         let result = actor.handle(message, context);
         if let Some(mailbox) = mailbox {

@@ -17,7 +17,7 @@ use crate::actor_kit::{Counted, InFlightKeys, Mailbox};
 use crate::clock::{Clock, random_u64};
 use crate::domain::{Selector, TenantId, Topic};
 use crate::storage::{Database, LogRow, LogTx, StoreError, TenantRow};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, current_origin};
 use crate::wire::Event;
 
 /// Entries of the database that one page of a replay looks at, at most.
@@ -125,14 +125,15 @@ impl EventLog {
             None => None,
         };
         let load = self.loads.enter(request.held_bytes()).ok_or_else(|| self.overloaded())?;
-        self.ask(|reply| Job::Append { request, load, reply }).await?
+        let origin = current_origin();
+        self.ask(|reply| Job::Append { request, origin, load, reply }).await?
     }
 
     /// Delivers to the sessions of this moment; waits, and may fail, only where the tenant's log has to be
     /// made first.
     pub async fn publish_volatile(&self, tenant: &TenantId, event: NewEvent) -> Result<(), LogError> {
         let log = self.open(tenant).await?;
-        self.shared.send_volatile(&log, event);
+        self.shared.send_volatile(&log, event, current_origin());
         Ok(())
     }
 

@@ -70,6 +70,7 @@ impl SessionActor {
         done: oneshot::Sender<()>,
         context: &mut Context<Self>,
     ) {
+        let work = self.about.within(id, work);
         context.spawn(work.into_actor(self).map(move |outcome, actor, _| {
             actor.reply(id, outcome.as_deref());
             drop(done);
@@ -83,7 +84,7 @@ impl SessionActor {
                 Refusal::invalid("topics", "and cursor belong to the first auth: subscribe instead");
             return self.reply(id, Err(&refusal));
         }
-        let renewed = self.context.capabilities.authenticate(auth.token);
+        let renewed = self.about.within(id, self.context.capabilities.authenticate(auth.token));
         context.spawn(renewed.into_actor(self).map(move |renewed, actor, _| {
             let outcome = renewed.and_then(|who| actor.adopt(who));
             actor.reply(id, outcome.as_ref().map(|()| "{}"));

@@ -8,13 +8,15 @@ use actix::{
     Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message, MessageResult, WrapFuture,
 };
 
+use tracing::Span;
+
 use super::about::About;
 use super::late::Late;
 use super::requests::Refused;
 use super::session::{Session, Step};
 use super::{Capabilities, Grant, SendQueue};
 use crate::actor_kit::{Counted, Handles, Port};
-use crate::domain::{Cursor, Selector, TenantId};
+use crate::domain::{Cursor, Origin, Selector, TenantId};
 use crate::identity::{Principal, Revocations};
 use crate::limits::{Admission, Blocks};
 use crate::log::{EventLog, LogError, Page, PageLimit, TenantLog};
@@ -74,6 +76,8 @@ pub struct SessionRequest {
     pub peer: IpAddr,
     /// The client's own name, for the log.
     pub user_agent: String,
+    /// The request that opened it, where the session has requests of its own.
+    pub origin: Option<Arc<Origin>>,
     /// Its place among the connections that may be open.
     pub admission: Admission,
 }
@@ -109,7 +113,9 @@ impl SessionActor {
     ) -> Port<SessionActor> {
         context.metrics.connected(request.transport, request.tenant.as_str());
         let about = Rc::new(About::new(&request));
+        Span::current().record("connection_id", &*about.connection_id);
         about.log_connected(request.grants.len());
+        queue.tell_of(about.clone());
         let mailboxes = context.mailboxes.clone();
         let actor = SessionActor {
             session: Session::new(request.grants.clone()),

@@ -23,6 +23,7 @@ pub(super) struct MailboxFamilies {
 /// What is counted and timed of the mailboxes of one kind of actor, which share it.
 #[derive(Debug)]
 pub struct MailboxMetrics {
+    actor: &'static str,
     waiting: Gauge,
     refused: Counter,
     seconds: Histogram,
@@ -47,16 +48,22 @@ impl MailboxFamilies {
     }
 
     pub fn of(&self, actor: &'static str) -> Arc<MailboxMetrics> {
-        let actor = Actor { actor };
+        let label = Actor { actor };
         Arc::new(MailboxMetrics {
-            waiting: self.waiting.get_or_create_owned(&actor),
-            refused: self.refused.get_or_create_owned(&actor),
-            seconds: self.seconds.get_or_create_owned(&actor),
+            actor,
+            waiting: self.waiting.get_or_create_owned(&label),
+            refused: self.refused.get_or_create_owned(&label),
+            seconds: self.seconds.get_or_create_owned(&label),
         })
     }
 }
 
 impl MailboxMetrics {
+    /// The kind.
+    pub fn actor(&self) -> &'static str {
+        self.actor
+    }
+
     /// A message waits.
     pub fn enters(&self) {
         self.waiting.inc();

@@ -270,6 +270,7 @@ fn outbox(created_us: i64) -> OutboxRow {
         version: Some(1),
         data: "{\"ü\":1}".into(),
         public: None,
+        origin: None,
         created_us,
     }
 }
