@@ -48,9 +48,6 @@ pub async fn record(
     let route = response.request().match_pattern().unwrap_or_else(|| "none".to_owned());
     let (status, seconds) = (response.status().as_u16(), started.elapsed().as_secs_f64());
     metrics.http_answered(&route, method, status, seconds);
-    if response.status() == 503 {
-        metrics.answered_unavailable();
-    }
     let (request_id, trace_id) = (&*caller.origin.request_id, caller.origin.trace.trace_id());
     tracing::debug!(request_id, %trace_id, ip = %caller.address, method, path, status, seconds, "answered");
     Ok(response)

@@ -12,6 +12,7 @@ use diesel_async::{AsyncConnection, AsyncMigrationHarness, AsyncPgConnection, Si
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 use futures_util::FutureExt;
 use tokio::runtime::Handle;
+use tracing::Instrument;
 
 use super::StoreError;
 use super::connections::Connections;
@@ -146,14 +147,14 @@ impl Database {
         &self.backend
     }
 
-    /// Runs `work` on the storage runtime and waits for it; a caller that goes away leaves it running.
+    /// Runs `work` on the storage runtime, within the caller's span, and waits for it; a caller that goes away leaves it running.
     pub async fn run<T, W, F>(&self, work: W) -> Result<T, StoreError>
     where
         T: Send + 'static,
         W: FnOnce(Database) -> F,
         F: Future<Output = Result<T, StoreError>> + Send + 'static,
     {
-        let task = self.runtime.spawn(work(self.clone()));
+        let task = self.runtime.spawn(work(self.clone()).in_current_span());
         task.await.unwrap_or_else(|error| Err(StoreError::Unexpected(error.to_string())))
     }
 

@@ -393,6 +393,9 @@ impl Metrics {
     pub fn http_answered(&self, route: &str, method: &str, status: u16, seconds: f64) {
         let labels = Route { route: route.to_owned(), method: method.to_owned(), status };
         self.http_seconds.get_or_create(&labels).observe(seconds);
+        if status == 503 {
+            self.unavailable_answers.inc();
+        }
     }
 
     /// A request was refused for its credentials.
@@ -403,11 +406,6 @@ impl Metrics {
     /// The key set of tokens was fetched (`ok`), or could not be (`failed`).
     pub fn jwks_fetched(&self, outcome: &'static str) {
         self.jwks_fetches.get_or_create(&Outcome { outcome }).inc();
-    }
-
-    /// A request was answered 503.
-    pub fn answered_unavailable(&self) {
-        self.unavailable_answers.inc();
     }
 }
 

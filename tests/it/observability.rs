@@ -174,7 +174,7 @@ async fn a_command_over_websocket_is_followed_as_a_request_of_its_connection() {
         (Some("u-7"), &ready["connection_id"])
     );
     let event = json!({"topic": "topic:news", "type": "note", "data": {}, "class": "durable"});
-    let id = client.request("publish", event).await;
+    client.done("publish", event).await;
     let event_id = client.event().await["id"].as_str().expect("a position").to_owned();
     let published = logged.line("combined.log", says("published")).await;
     let command = span(&published, "command");
@@ -182,7 +182,7 @@ async fn a_command_over_websocket_is_followed_as_a_request_of_its_connection() {
         (&command["connection_id"], command["user_id"].as_str()),
         (&ready["connection_id"], Some("u-7"))
     );
-    let delivery = delivered(&logged, &format!("open-1/{id}"), &event_id, &ready).await;
+    let delivery = delivered(&logged, "open-1/1", &event_id, &ready).await;
     assert_eq!(
         (delivery["user_id"].as_str(), &delivery["request_id"]),
         (Some("u-7"), &command["request_id"])
@@ -303,4 +303,17 @@ async fn no_span_and_no_line_of_any_level_holds_a_secret() {
             assert!(!text.contains(secret), "{place} holds {secret}");
         }
     }
+}
+
+#[tokio::test]
+async fn whatever_is_answered_503_is_counted_upgrades_too() {
+    let (server, metrics) = measured();
+    let drain = server.operator().request("POST", "/v2/admin/drain");
+    assert_eq!(Api::send(drain).await.expect("an answer").status, 202);
+    let before = metrics.metric("bongsu_unavailable_answers_total").await;
+    let headers = [("x-api-key", server.key())];
+    let refused = Ws::try_open(server.address(), "/v2/realtime/ws?topics=topic:news", &headers).await;
+    assert_eq!(refused.err(), Some(503));
+    assert_eq!(server.api().get("/v2/realtime/stream?topics=topic:news").await.status, 503);
+    assert_eq!(metrics.metric("bongsu_unavailable_answers_total").await, before + 2.0);
 }
