@@ -1,4 +1,4 @@
-//! What every actor here is built from: a bounded, counted way to send ([`Port`]), a restart that
+//! What every actor here is built from: a bounded, counted and timed way to send ([`Port`], [`Handles`]), a restart that
 //! cannot be forgotten ([`Guarded`]), a liveness question ([`Probe`]), and work that runs once at a
 //! time ([`SingleFlight`], by key [`InFlightKeys`]).
 //!
@@ -6,12 +6,14 @@
 
 mod guarded;
 mod in_flight;
+mod mailbox;
 mod port;
 mod probe;
 mod single_flight;
 
 pub use guarded::{Guarded, PanicBudget};
 pub use in_flight::{InFlight, InFlightKeys};
-pub use port::{Counted, Port, PortError, PortStats};
+pub use mailbox::{Counted, Handles, Mailbox};
+pub use port::{Port, PortError};
 pub use probe::Probe;
 pub use single_flight::SingleFlight;

@@ -18,6 +18,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::engine::database_options;
 use crate::settings::{Overrides, Settings, Warning, load};
 use crate::storage::{Database, StorageRuntime, StoreError};
+use crate::telemetry::Metrics;
 
 /// Actor-model realtime engine: events over SSE from one binary.
 #[derive(Debug, Parser)]
@@ -109,7 +110,8 @@ where
     let handle = runtime.handle();
     runtime.block_on(async {
         let opened = handle.spawn(async move {
-            let database = Database::open(&options, tokio::runtime::Handle::current()).await?;
+            let runtime = tokio::runtime::Handle::current();
+            let database = Database::open(&options, runtime, &Metrics::default()).await?;
             let ran = database.migrate().await?;
             Ok::<_, StoreError>((database, ran))
         });

@@ -5,6 +5,7 @@
 mod class;
 mod decimal;
 mod ids;
+mod origin;
 mod position;
 mod refusal;
 mod timestamp;
@@ -13,6 +14,7 @@ mod topic;
 pub use class::Class;
 pub use decimal::{Decimal, DecimalError};
 pub use ids::{EntityId, EventName, EventNameError, IdError, TenantId, UserSub};
+pub use origin::{Origin, Trace};
 pub use position::{Cursor, Epoch, Position, PositionError};
 pub use refusal::{Refusal, RefusalKind};
 pub use timestamp::Timestamp;

@@ -7,6 +7,7 @@
 //!
 //! Query functions take a connection, never the pool; they return [`Rows`](StoreError) of plain values.
 
+mod connections;
 mod database;
 mod error;
 mod log_store;
@@ -17,7 +18,7 @@ mod schema;
 mod shared_text;
 pub mod sqlite;
 
-pub use database::{Database, DatabaseOptions, ServeLock, check_writable};
+pub use database::{Backend, Database, DatabaseOptions, ServeLock, check_writable};
 pub use error::StoreError;
 pub use log_store::{LogTx, OldestRow, TenantRow};
 pub use records::{

@@ -1,12 +1,18 @@
-//! What the process tells about itself: metrics and log lines.
+//! What the process tells about itself: metrics, log lines, and the spans they lie in.
 
 mod limit_metrics;
 mod logging;
+mod mailbox_metrics;
 mod metrics;
+mod pool_metrics;
+mod spans;
 
 pub use limit_metrics::LimitMetrics;
 pub use logging::{Logging, LoggingError, init_logging};
+pub use mailbox_metrics::MailboxMetrics;
 pub use metrics::{Metrics, Reading};
+pub use pool_metrics::PoolMetrics;
+pub use spans::{current_origin, within};
 
 /// Ends the process on the spot, as a power cut would, when `BONGSU_CRASH_AT` names this point.
 ///

@@ -1,9 +1,11 @@
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use actix::dev::ToEnvelope;
 use actix::{Actor, Addr, Handler, Message};
+
+use super::{Counted, Mailbox};
+use crate::telemetry::MailboxMetrics;
 
 /// Why a message was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -16,82 +18,36 @@ pub enum PortError {
     Closed,
 }
 
-/// How a port stands: messages waiting, and messages refused so far.
-#[derive(Debug, Default)]
-pub struct PortStats {
-    waiting: AtomicUsize,
-    refused: AtomicUsize,
-}
-
-impl PortStats {
-    /// Messages sent and not yet handled.
-    pub fn waiting(&self) -> usize {
-        self.waiting.load(Ordering::Relaxed)
-    }
-
-    /// Messages refused because the port was full.
-    pub fn refused(&self) -> usize {
-        self.refused.load(Ordering::Relaxed)
-    }
-}
-
-/// A message on its way; counted until it is handled or dropped with its actor.
-pub struct Counted<M> {
-    message: M,
-    stats: Ticket,
-}
-
-struct Ticket(Arc<PortStats>);
-
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl<M> Counted<M> {
-    /// The message; from here on it counts as handled.
-    pub fn open(self) -> M {
-        drop(self.stats);
-        self.message
-    }
-}
-
-impl<M: Message> Message for Counted<M> {
-    type Result = M::Result;
-}
-
 /// The only way to send to an actor: bounded and counted.
 ///
 /// actix's own capacity is no bound (`do_send` and `send` ignore it, and clones of an address have a
 /// slot of their own), so the port counts what waits itself.
 pub struct Port<A: Actor> {
     address: Addr<A>,
-    stats: Arc<PortStats>,
-    limit: usize,
+    mailbox: Arc<Mailbox>,
 }
 
 impl<A: Actor> Clone for Port<A> {
     fn clone(&self) -> Self {
-        Port { address: self.address.clone(), stats: self.stats.clone(), limit: self.limit }
+        Port { address: self.address.clone(), mailbox: self.mailbox.clone() }
     }
 }
 
 impl<A: Actor> fmt::Debug for Port<A> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_struct("Port").field("stats", &self.stats).field("limit", &self.limit).finish()
+        out.debug_struct("Port").field("mailbox", &self.mailbox).finish()
     }
 }
 
 impl<A: Actor> Port<A> {
-    /// A port that lets at most `limit` messages wait.
-    pub fn new(address: Addr<A>, limit: usize) -> Self {
-        Port { address, stats: Arc::default(), limit }
+    /// A port that lets at most `limit` messages wait; `metrics` are those of the actor's kind.
+    pub fn new(address: Addr<A>, limit: usize, metrics: Arc<MailboxMetrics>) -> Self {
+        Port { address, mailbox: Mailbox::new(limit, metrics) }
     }
 
-    /// How the port stands.
-    pub fn stats(&self) -> Arc<PortStats> {
-        self.stats.clone()
+    /// Messages sent whose handling has not begun.
+    pub fn waiting(&self) -> usize {
+        self.mailbox.waiting()
     }
 
     /// Whether the actor still takes messages.
@@ -129,20 +85,16 @@ impl<A: Actor> Port<A> {
         if !self.address.connected() {
             return Err(PortError::Closed);
         }
-        let before = self.stats.waiting.fetch_add(1, Ordering::Relaxed);
-        let stats = Ticket(self.stats.clone());
-        if before >= self.limit {
-            self.stats.refused.fetch_add(1, Ordering::Relaxed);
-            return Err(PortError::Full);
-        }
-        Ok(Counted { message, stats })
+        self.mailbox.admit(message)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use actix::Context;
+    use crate::actor_kit::Handles;
+    use crate::telemetry::Metrics;
+    use actix::{Context, MessageResult};
 
     struct Sum(u64);
     struct Add(u64);
@@ -152,22 +104,49 @@ mod tests {
     impl Actor for Sum {
         type Context = Context<Self>;
     }
-    impl Handler<Counted<Add>> for Sum {
-        type Result = u64;
-        fn handle(&mut self, message: Counted<Add>, _: &mut Self::Context) -> u64 {
-            self.0 += message.open().0;
+    impl Handles<Add> for Sum {
+        fn handle(&mut self, Add(number): Add, _: &mut Self::Context) -> u64 {
+            self.0 += number;
             self.0
+        }
+    }
+    impl<M: Message> Handler<Counted<M>> for Sum
+    where
+        Sum: Handles<M>,
+    {
+        type Result = MessageResult<Counted<M>>;
+        fn handle(&mut self, message: Counted<M>, context: &mut Self::Context) -> Self::Result {
+            message.carry_out(self, context)
         }
     }
 
     #[actix_rt::test]
-    async fn every_clone_of_a_port_shares_one_bound() {
-        let port = Port::new(Sum(0).start(), 3);
+    async fn every_clone_of_a_port_shares_one_bound_and_is_counted_and_timed() {
+        let metrics = Metrics::default();
+        let shown = |series: &str, value: &str| {
+            let line = format!("bongsu_{series}{{actor=\"session\"}} {value}\n");
+            assert!(metrics.render().contains(&line), "{line}");
+        };
+        let port = Port::new(Sum(0).start(), 3, metrics.mailboxes("session"));
         let clones: Vec<_> = (0..10).map(|_| port.clone()).collect();
         let taken = clones.iter().filter(|clone| clone.tell(Add(1)).is_ok()).count();
-        assert_eq!((taken, port.stats().waiting(), port.stats().refused()), (3, 3, 7));
+        assert_eq!((taken, port.waiting()), (3, 3));
+        shown("mailbox_waiting", "3");
+        shown("mailbox_refused_total", "7");
         tokio::task::yield_now().await;
         assert_eq!(port.ask(Add(1)).await, Ok(4));
-        assert_eq!(port.stats().waiting(), 0);
+        assert_eq!(port.waiting(), 0);
+        shown("mailbox_waiting", "0");
+        shown("actor_handling_seconds_count", "4");
+    }
+
+    #[actix_rt::test]
+    async fn what_waits_for_an_actor_that_ends_waits_no_longer() {
+        let metrics = Metrics::default();
+        let mailbox = Mailbox::new(2, metrics.mailboxes("session"));
+        let (first, second) = (mailbox.admit(Add(1)), mailbox.admit(Add(2)));
+        assert!(mailbox.admit(Add(3)).is_err() && mailbox.waiting() == 2);
+        drop((first, second));
+        assert_eq!(mailbox.waiting(), 0);
     }
 }

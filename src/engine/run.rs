@@ -116,7 +116,9 @@ async fn lay(settings: Settings, options: StartOptions) -> Result<Foundation, St
         .map_err(|error| StoreError::Unavailable(format!("{}: {error}", data_dir.display())))?;
     let lock = ServeLock::take(&data_dir)?;
     check_writable(&data_dir)?;
-    let database = Database::open(&database_options(&settings), tokio::runtime::Handle::current()).await?;
+    let metrics = Arc::new(Metrics::default());
+    let runtime = tokio::runtime::Handle::current();
+    let database = Database::open(&database_options(&settings), runtime, &metrics).await?;
     database.migrate().await?;
     let keys = KeyRing::load(database.clone()).await?;
     let address: SocketAddr = settings.server.bind.parse().map_err(|_| StartError::Listen {
@@ -132,7 +134,7 @@ async fn lay(settings: Settings, options: StartOptions) -> Result<Foundation, St
         own_first_key = Some(first_key::create(&database, clock).await?);
         keys.refresh().await?;
     }
-    let services = assemble(settings, options, (database, data_dir), clock, keys).await?;
+    let services = assemble(settings, options, (database, data_dir), (clock, metrics), keys).await?;
     Ok(Foundation { services, first_key: own_first_key, lock, certificate })
 }
 
@@ -140,10 +142,10 @@ async fn assemble(
     settings: Settings,
     options: StartOptions,
     (database, data_dir): (Database, PathBuf),
-    clock: Clock,
+    (clock, metrics): (Clock, Arc<Metrics>),
     keys: KeyRing,
 ) -> Result<Services, StartError> {
-    let (metrics, workers) = (Arc::new(Metrics::default()), Arc::new(Workers::default()));
+    let workers = Arc::new(Workers::default());
     let revocations = Arc::new(Revocations::load(database.clone(), Arc::new(keys), clock).await?);
     let tokens = tokens(&settings, &database, clock, &metrics).await?;
     let authenticator =
@@ -156,8 +158,6 @@ async fn assemble(
         workers.clone(),
     )
     .await?;
-    let reported = workers.clone();
-    metrics.add_reading(Box::new(move |metrics| reported.report(metrics)));
     let tickets = Tickets::new(
         database.clone(),
         revocations.clone(),

@@ -260,6 +260,7 @@ fn worker(services: &Services) -> Rc<http::WorkerContext> {
         blocks: services.blocks.clone(),
         rooms,
         metrics: services.metrics.clone(),
+        mailboxes: services.metrics.mailboxes("session"),
         page: PageLimit { events: PAGE_EVENTS, bytes: settings.sessions.queue_bytes },
         ready_timeout: Duration::from_millis(settings.sessions.ready_timeout_ms),
         stall: Duration::from_millis(settings.server.stall_timeout_ms),

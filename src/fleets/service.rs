@@ -8,7 +8,7 @@ use crate::clock::Clock;
 use crate::domain::{Class, Decimal, EntityId, Refusal, RefusalKind, TenantId, Timestamp, Topic, TopicKind};
 use crate::log::EventLog;
 use crate::storage::{Database, FleetRow, IdempotencyRow, OutboxRow, ReadingRow, StoreError};
-use crate::telemetry::crash_point;
+use crate::telemetry::{crash_point, current_origin};
 
 /// Readings reported at once, at most.
 pub const MAX_BATCH: usize = 1000;
@@ -127,6 +127,7 @@ impl Fleets {
         key: Option<CommandKey>,
     ) -> Result<Result<Vec<EiUpdate>, Refusal>, StoreError> {
         let (own, tenant, readings) = (self.clone(), tenant.as_str().to_owned(), readings.to_vec());
+        let origin = current_origin().map(|origin| origin.to_string());
         self.database
             .run(move |db| async move {
                 // answers are kept on the steady clock: a jump of the machine's forgets none of them
@@ -149,7 +150,7 @@ impl Fleets {
                                 updates.push(EiUpdate::Stale { stored_at: stored_at.to_string() });
                             }
                             accepted => {
-                                let rows = Rows::new(&tenant, reading, accepted, now);
+                                let rows = Rows::new(&tenant, reading, accepted, now, origin.clone());
                                 match stored {
                                     Some(_) => q::fleets::update(conn, &rows.fleet).await?,
                                     None => q::fleets::insert(conn, &rows.fleet).await?,
@@ -278,7 +279,13 @@ struct Rows {
 }
 
 impl Rows {
-    fn new(tenant: &str, new: &NewReading, decision: Decision, now: Timestamp) -> Self {
+    fn new(
+        tenant: &str,
+        new: &NewReading,
+        decision: Decision,
+        now: Timestamp,
+        origin: Option<String>,
+    ) -> Self {
         let Decision::Accept { old_ei, grade, measured_at, version } = decision else {
             unreachable!("stale readings write nothing");
         };
@@ -319,6 +326,7 @@ impl Rows {
             data: serde_json::to_string(&updated).expect("an update is plain data"),
             public: None,
             created_us: now.micros(),
+            origin,
         };
         Rows { fleet, reading, outbox, updated }
     }

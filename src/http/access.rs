@@ -12,8 +12,9 @@ use super::services::services;
 use crate::domain::{Refusal, RefusalKind};
 use crate::identity::rights;
 use crate::limits::Attempt;
+use crate::telemetry::within;
 
-/// Around every request: the gate, an id, a metric, a log line without the query (it may hold secrets), and
+/// Around every request: the gate, an id, a span, a metric, a log line without the query (it may hold secrets), and
 /// a problem in place of answers that the framework made without one.
 pub async fn record(
     request: ServiceRequest,
@@ -29,7 +30,9 @@ pub async fn record(
     let mut response = match gate.enter(request.head(), &caller) {
         Err(refusal) => request.into_response(Problem(refusal).error_response()),
         Ok(()) => {
-            let response = named(next.call(request).await?.map_into_boxed_body());
+            let answered = async move { next.call(request).await };
+            let answered = within(caller.origin.clone(), caller.span(), answered);
+            let response = named(answered.await?.map_into_boxed_body());
             let refusal = response.response().error().and_then(|error| error.as_error::<Problem>());
             if refusal.is_some_and(|Problem(refusal)| refusal.code == rights::FORBIDDEN) {
                 metrics.auth_failed(rights::FORBIDDEN);
@@ -45,11 +48,8 @@ pub async fn record(
     let route = response.request().match_pattern().unwrap_or_else(|| "none".to_owned());
     let (status, seconds) = (response.status().as_u16(), started.elapsed().as_secs_f64());
     metrics.http_answered(&route, method, status, seconds);
-    if response.status() == 503 {
-        metrics.answered_unavailable();
-    }
-    let request_id = caller.request_id.to_str().unwrap_or_default();
-    tracing::debug!(request_id, ip = %caller.address, method, path, status, seconds, "answered");
+    let (request_id, trace_id) = (&*caller.origin.request_id, caller.origin.trace.trace_id());
+    tracing::debug!(request_id, %trace_id, ip = %caller.address, method, path, status, seconds, "answered");
     Ok(response)
 }
 

@@ -2,6 +2,7 @@ use std::net::IpAddr;
 
 use actix_web::HttpRequest;
 use actix_web::http::header::{AUTHORIZATION, HeaderMap};
+use tracing::Span;
 
 use super::Services;
 use super::services::services;
@@ -16,7 +17,15 @@ pub async fn authenticate(request: &HttpRequest) -> Result<Principal, Refusal> {
 
 /// The same for any request head, such as that of an upgrade; failures are counted.
 pub async fn identify(services: &Services, presented: &Presented<'_>) -> Result<Principal, Refusal> {
-    counted(services, services.authenticator.authenticate(presented).await)
+    counted(services, services.authenticator.authenticate(presented).await).map(known)
+}
+
+/// Tells the request's log lines who sends it.
+pub fn known(principal: Principal) -> Principal {
+    let tenant = principal.tenant().ok().map(tracing::field::display);
+    let user_id = principal.user.as_ref().map(|user| user.sub.as_str());
+    tracing::record_all!(Span::current(), tenant = tenant, user_id = user_id);
+    principal
 }
 
 /// Whose key or token this is, shown after a connection was opened; failures are counted.

@@ -6,10 +6,13 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use actix_web::{HttpMessage, HttpRequest};
 use ipnet::IpNet;
+use tracing::Span;
+use tracing::field::Empty;
 
 use super::query::Query;
 use super::services::services;
-use crate::domain::{Cursor, Refusal, RefusalKind};
+use crate::clock::random_u64;
+use crate::domain::{Cursor, Origin, Refusal, RefusalKind, Trace};
 use crate::identity::Principal;
 use crate::limits::{Admission, Attempt, Blocks, ForwardedBy, Limiter, client_address, parse_network};
 use crate::settings::Settings;
@@ -17,6 +20,9 @@ use crate::telemetry::Metrics;
 
 /// The header that names a request in answers and logs.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The header that names a request's place in a trace (W3C Trace Context): in requests the caller's, in
+/// answers this node's.
+pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// What every request has to pass before anything looks at it, and what every answer carries.
 ///
@@ -41,8 +47,22 @@ pub struct Gate {
 pub struct Caller {
     /// The client's address, behind trusted proxies.
     pub address: IpAddr,
-    /// The request's name: the caller's own when it is a plain one, else a new one.
-    pub request_id: HeaderValue,
+    /// The request's name and its place in a trace: the caller's own where they can be read, else new ones.
+    pub origin: Arc<Origin>,
+}
+
+impl Caller {
+    /// What the log lines of the request lie in; who sends it is added once that is known.
+    pub fn span(&self) -> Span {
+        tracing::info_span!(
+            "request",
+            request_id = &*self.origin.request_id,
+            trace_id = %self.origin.trace.trace_id(),
+            tenant = Empty,
+            user_id = Empty,
+            connection_id = Empty,
+        )
+    }
 }
 
 impl Gate {
@@ -74,7 +94,8 @@ impl Gate {
             head.headers.get_all(self.forwarded_by.header()).map(|value| value.to_str().unwrap_or("?"));
         let said: Vec<&str> = said.collect();
         let address = client_address(peer, said.into_iter(), self.forwarded_by, &self.trusted);
-        Caller { address, request_id: request_id(&head.headers) }
+        let origin = Origin { request_id: request_id(&head.headers), trace: trace(&head.headers) };
+        Caller { address, origin: Arc::new(origin) }
     }
 
     /// Refuses a caller who is blocked, and a request whose head is larger than allowed.
@@ -141,9 +162,11 @@ impl Gate {
         Ok(())
     }
 
-    /// Adds what every answer carries: its request's name, and what browsers may not do with it.
+    /// Adds what every answer carries: its request's name and place in its trace, and what browsers may not do with it.
     pub fn finish(&self, headers: &mut HeaderMap, caller: &Caller) {
-        headers.insert(REQUEST_ID, caller.request_id.clone());
+        let plain = |text: &str| HeaderValue::from_str(text).expect("plain characters");
+        headers.insert(REQUEST_ID, plain(&caller.origin.request_id));
+        headers.insert(TRACEPARENT, plain(&caller.origin.trace.to_string()));
         for (name, value) in HARDENING {
             if !headers.contains_key(name) {
                 headers.insert(name.clone(), HeaderValue::from_static(value));
@@ -164,14 +187,24 @@ const HARDENING: &[(HeaderName, &str)] = &[
     (header::CACHE_CONTROL, "no-store"),
 ];
 
-fn request_id(headers: &HeaderMap) -> HeaderValue {
-    let plain = |value: &&HeaderValue| {
-        let bytes = value.as_bytes();
-        (1..=64).contains(&bytes.len())
-            && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte))
+fn request_id(headers: &HeaderMap) -> Box<str> {
+    let is_plain = |text: &&str| {
+        (1..=64).contains(&text.len())
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
     };
-    let own = headers.get(REQUEST_ID).filter(plain).cloned();
-    own.unwrap_or_else(|| HeaderValue::from_str(&uuid::Uuid::now_v7().to_string()).expect("a uuid is plain"))
+    let own = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok()).filter(is_plain);
+    own.map_or_else(|| uuid::Uuid::now_v7().to_string().into(), Into::into)
+}
+
+/// This request's place in the trace that its caller names, or in a new one.
+fn trace(headers: &HeaderMap) -> Trace {
+    let mut own = headers.get_all(TRACEPARENT);
+    // several are as good as none
+    let (first, second) = (own.next().and_then(|value| value.to_str().ok()), own.next());
+    match first.filter(|_| second.is_none()).and_then(Trace::parse) {
+        Some(callers) => callers.child(random_u64()),
+        None => Trace::new(u128::from(random_u64()) << 64 | u128::from(random_u64()), random_u64()),
+    }
 }
 
 /// Whether an origin (RFC 6454) is the host of a `Host` header, default ports aside.

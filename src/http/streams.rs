@@ -5,7 +5,7 @@ use std::time::Duration;
 use actix_web::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, USER_AGENT};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, ResponseError, get};
 
-use super::auth::{authenticate, count_failure};
+use super::auth::{authenticate, count_failure, known};
 use super::gate::{self, Opening};
 use super::problem::ProblemBody;
 use super::query::Query;
@@ -177,7 +177,7 @@ pub(super) async fn admit<T>(
                 grants(services, principal, selectors.clone()).map(drop)
             };
             let redeemed = services.tickets.redeem(ticket, request.path(), &wanted, may).await;
-            count_failure(request, redeemed)?
+            known(count_failure(request, redeemed)?)
         }
         None => authenticate(request).await?,
     };
@@ -200,6 +200,7 @@ pub(super) async fn admit<T>(
         transport,
         peer: gate::caller(request).address,
         user_agent: header(request, USER_AGENT.as_str()).unwrap_or_default().to_owned(),
+        origin: None,
         admission,
     };
     Ok((session, asked))

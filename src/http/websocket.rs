@@ -25,6 +25,7 @@ use crate::sessions::{
     Auth, Batching, Doorkeeper, Frames, Refused, SendQueue, SessionActor, SessionInbox, SessionRequest, Slot,
     WsConnection, WsLimits,
 };
+use crate::telemetry::within;
 use crate::wire::{CloseCode, Framing};
 
 /// Where the native WebSocket protocol is spoken.
@@ -48,11 +49,12 @@ pub async fn websocket<Io: AsyncRead + AsyncWrite + Unpin>(
         let path = if request.path() == PATH { PATH } else { "none" };
         let (status, seconds) = (status.as_u16(), started.elapsed().as_secs_f64());
         services.metrics.http_answered(path, "GET", status, seconds);
-        let request_id = caller.request_id.to_str().unwrap_or_default();
-        tracing::debug!(request_id, ip = %caller.address, path = request.path(), status, seconds, "answered");
+        let (request_id, trace_id) = (&*caller.origin.request_id, caller.origin.trace.trace_id());
+        tracing::debug!(request_id, %trace_id, ip = %caller.address, path = request.path(), status, seconds, "answered");
     };
     let mut door = Door::new(services.clone(), worker, &request, caller.clone());
-    let visitor = match door.open(&request).await {
+    let span = caller.span();
+    let visitor = match within(caller.origin.clone(), span.clone(), door.open(&request)).await {
         Ok(visitor) => visitor,
         Err(refusal) => {
             answered(status(refusal.kind));
@@ -66,7 +68,7 @@ pub async fn websocket<Io: AsyncRead + AsyncWrite + Unpin>(
     framed.send(h1::Message::Item((response, BodySize::None))).await.ok()?;
     answered(StatusCode::SWITCHING_PROTOCOLS);
     let parts = framed.into_parts();
-    Some(door.connect(visitor, parts.io, parts.read_buf))
+    Some(span.in_scope(|| door.connect(visitor, parts.io, parts.read_buf)))
 }
 
 /// Who stands before the door.
@@ -149,7 +151,7 @@ impl Door {
                 // a request that is wrong does not use it up
                 let may = |_: &Principal| wishes.as_ref().map(drop).map_err(Refusal::clone);
                 let redeemed = self.services.tickets.redeem(ticket, PATH, wanted, may).await;
-                auth::counted(&self.services, redeemed)?
+                auth::known(auth::counted(&self.services, redeemed)?)
             }
             None => auth::identify(&self.services, &presented).await?,
         };
@@ -208,6 +210,7 @@ impl Door {
             transport: "websocket",
             peer: self.caller.address,
             user_agent: self.user_agent.clone(),
+            origin: Some(self.caller.origin.clone()),
             admission,
         })
     }

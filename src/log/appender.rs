@@ -19,10 +19,11 @@ use super::head_file::{Head, HeadFile};
 use super::load::Load;
 use super::recovery::Floors;
 use super::retention::Retention;
-use super::shared::Shared;
+use super::shared::{Shared, TracedRow};
 use super::{AppendRequest, Appended, LogError, TenantLog};
-use crate::domain::{Epoch, TenantId, Timestamp};
-use crate::storage::{LogRow, LogTx, StoreError, TenantRow};
+use crate::actor_kit::{Counted, Mailbox};
+use crate::domain::{Epoch, Origin, TenantId, Timestamp};
+use crate::storage::{LogTx, StoreError, TenantRow};
 use crate::telemetry::crash_point;
 
 /// Requests and outbox rows gathered into one transaction at most.
@@ -39,9 +40,19 @@ const TRIM_BATCH: i64 = 2000;
 const TRIM_ROUNDS: usize = 100;
 
 pub(super) enum Job {
-    Append { request: AppendRequest, load: Load, reply: oneshot::Sender<Result<Vec<Appended>, LogError>> },
-    Open { tenant: TenantId, reply: oneshot::Sender<Result<Arc<TenantLog>, LogError>> },
-    Stop { reply: oneshot::Sender<()> },
+    Append {
+        request: AppendRequest,
+        origin: Option<Arc<Origin>>,
+        load: Load,
+        reply: oneshot::Sender<Result<Vec<Appended>, LogError>>,
+    },
+    Open {
+        tenant: TenantId,
+        reply: oneshot::Sender<Result<Arc<TenantLog>, LogError>>,
+    },
+    Stop {
+        reply: oneshot::Sender<()>,
+    },
 }
 
 impl Job {
@@ -56,7 +67,8 @@ impl Job {
 
 pub(super) struct Appender {
     shared: Arc<Shared>,
-    jobs: mpsc::Receiver<Job>,
+    jobs: mpsc::Receiver<Counted<Job>>,
+    mailbox: Arc<Mailbox>,
     head_file: HeadFile,
     instance: String,
     /// The logs as last committed.
@@ -71,7 +83,7 @@ pub(super) struct Appender {
 impl Appender {
     pub fn new(
         shared: Arc<Shared>,
-        jobs: mpsc::Receiver<Job>,
+        (jobs, mailbox): (mpsc::Receiver<Counted<Job>>, Arc<Mailbox>),
         head_file: HeadFile,
         instance: String,
         tenants: Vec<TenantRow>,
@@ -83,6 +95,7 @@ impl Appender {
         Appender {
             shared,
             jobs,
+            mailbox,
             head_file,
             instance,
             tenants,
@@ -105,7 +118,7 @@ impl Appender {
             let mut relay = false;
             tokio::select! {
                 job = self.jobs.recv() => match job {
-                    Some(job) => jobs.push(job),
+                    Some(job) => jobs.push(job.open()),
                     None => return,
                 },
                 () = self.shared.relay_wake.notified() => {
@@ -124,10 +137,13 @@ impl Appender {
                 && bytes < BATCH_BYTES
                 && let Ok(job) = self.jobs.try_recv()
             {
+                let job = job.open();
                 bytes += job.bytes();
                 jobs.push(job);
             }
+            let started = Instant::now();
             let stops = self.serve(jobs, &mut relay).await;
+            self.mailbox.handled(started);
             if relay {
                 last_relay = tokio::time::Instant::now();
                 relay_at = None;
@@ -148,8 +164,8 @@ impl Appender {
         let (mut requests, mut replies, mut stops) = (Vec::new(), Vec::new(), Vec::new());
         for job in jobs {
             match job {
-                Job::Append { request, load, reply } => {
-                    requests.push(request);
+                Job::Append { request, origin, load, reply } => {
+                    requests.push((request, origin));
                     replies.push((reply, load));
                 }
                 Job::Open { tenant, reply } => {
@@ -205,7 +221,7 @@ impl Appender {
     /// One transaction with everything that waits, then its effects; answers in the order of requests.
     async fn commit(
         &mut self,
-        requests: Vec<AppendRequest>,
+        requests: Vec<(AppendRequest, Option<Arc<Origin>>)>,
         relay: bool,
     ) -> Result<(Vec<Result<Vec<Appended>, LogError>>, bool), StoreError> {
         if self.in_doubt {
@@ -219,7 +235,9 @@ impl Appender {
             stored: self.tenants.clone(),
             changed: HashMap::new(),
             rows: Vec::new(),
+            origins: Vec::new(),
             volatile: Vec::new(),
+            origin: None,
             now: self.shared.clock.steady(),
             max_message_bytes: self.shared.options.max_message_bytes,
         };
@@ -247,9 +265,10 @@ impl Appender {
         if let Err(error) = self.head_file.write(&committed.head) {
             tracing::warn!(%error, "log.head could not be written; a restored backup may go unnoticed");
         }
-        let mut by_tenant: HashMap<String, Vec<LogRow>> = HashMap::new();
-        for row in committed.rows {
-            by_tenant.entry(row.tenant.clone()).or_default().push(row);
+        let mut by_tenant: HashMap<String, Vec<TracedRow>> = HashMap::new();
+        let origins = committed.origins.into_iter().chain(std::iter::repeat(None));
+        for (row, origin) in committed.rows.into_iter().zip(origins) {
+            by_tenant.entry(row.tenant.clone()).or_default().push((row, origin));
         }
         for (tenant, row) in committed.tenants {
             if self.shared.tenant(&tenant).is_none() {
@@ -257,7 +276,7 @@ impl Appender {
                 let first = by_tenant
                     .get(tenant.as_str())
                     .and_then(|rows| rows.first())
-                    .map_or(row.head, |first| first.seq - 1);
+                    .map_or(row.head, |(first, _)| first.seq - 1);
                 self.adopt(&tenant, TenantRow { head: first, ..row.clone() });
             }
             Arc::make_mut(&mut self.tenants).insert(tenant.clone(), row);
@@ -266,9 +285,9 @@ impl Appender {
                 self.shared.show(&log, rows);
             }
         }
-        for (tenant, event) in committed.volatile {
+        for (tenant, event, origin) in committed.volatile {
             if let Some(log) = self.shared.tenant(&tenant) {
-                self.shared.send_volatile(&log, event);
+                self.shared.send_volatile(&log, event, origin);
             }
         }
         self.shared.metrics.outbox_published(committed.relayed);
@@ -303,8 +322,9 @@ impl Appender {
             tenants.into_iter().filter_map(|row| Some((TenantId::parse(&row.tenant).ok()?, row))).collect();
         let head = Head { instance: self.instance.clone(), number };
         // what was volatile is not known any more, and was not answered
-        let (answers, volatile, relay_again, relayed, dead) = (Vec::new(), Vec::new(), false, 0, 0);
-        self.show(Committed { answers, rows, volatile, tenants, head, relayed, relay_again, dead });
+        let (answers, origins, volatile, relay_again) = (Vec::new(), Vec::new(), Vec::new(), false);
+        let (relayed, dead) = (0, 0);
+        self.show(Committed { answers, rows, origins, volatile, tenants, head, relayed, relay_again, dead });
         self.in_doubt = false;
         Ok(())
     }

@@ -7,15 +7,17 @@ use super::append::to_row;
 use super::head_file::Head;
 use super::{AppendRequest, Appended, LogError, NewEvent};
 use crate::clock::random_u64;
-use crate::domain::{Class, Epoch, EventName, TenantId, Timestamp, Topic};
+use crate::domain::{Class, Epoch, EventName, Origin, TenantId, Timestamp, Topic};
 use crate::storage::{LogRow, LogTx, OutboxRow, StoreError, TenantRow};
 
 /// What one transaction did.
 pub(super) struct Committed {
     pub answers: Vec<Result<Vec<Appended>, LogError>>,
     pub rows: Vec<LogRow>,
+    /// The requests that the rows come from, in their order, as far as that is known.
+    pub origins: Vec<Option<Arc<Origin>>>,
     /// Volatile events that are sent now that it is known that nobody sent them before.
-    pub volatile: Vec<(TenantId, NewEvent)>,
+    pub volatile: Vec<(TenantId, NewEvent, Option<Arc<Origin>>)>,
     pub tenants: HashMap<TenantId, TenantRow>,
     pub head: Head,
     pub relayed: u64,
@@ -42,7 +44,10 @@ pub(super) struct Batch {
     /// Those this transaction appends to.
     pub changed: HashMap<TenantId, TenantRow>,
     pub rows: Vec<LogRow>,
-    pub volatile: Vec<(TenantId, NewEvent)>,
+    pub origins: Vec<Option<Arc<Origin>>>,
+    pub volatile: Vec<(TenantId, NewEvent, Option<Arc<Origin>>)>,
+    /// The request that is being carried out.
+    pub origin: Option<Arc<Origin>>,
     pub now: Timestamp,
     pub max_message_bytes: usize,
 }
@@ -51,12 +56,13 @@ impl Batch {
     pub fn carry_out(
         &mut self,
         tx: &mut LogTx<'_>,
-        requests: &[AppendRequest],
+        requests: &[(AppendRequest, Option<Arc<Origin>>)],
         relay: i64,
     ) -> Result<Committed, StoreError> {
         let (relayed, dead, relay_again) = self.relay(tx, relay)?;
         let mut answers = Vec::with_capacity(requests.len());
-        for request in requests {
+        for (request, origin) in requests {
+            self.origin.clone_from(origin);
             answers.push(self.answer(tx, request)?);
         }
         tx.insert_entries(&self.rows)?;
@@ -66,8 +72,8 @@ impl Batch {
         let (instance, number) = tx.advance_commit()?;
         let head = Head { instance, number };
         let (rows, tenants) = (std::mem::take(&mut self.rows), std::mem::take(&mut self.changed));
-        let volatile = std::mem::take(&mut self.volatile);
-        Ok(Committed { answers, rows, volatile, tenants, head, relayed, relay_again, dead })
+        let (origins, volatile) = (std::mem::take(&mut self.origins), std::mem::take(&mut self.volatile));
+        Ok(Committed { answers, rows, origins, volatile, tenants, head, relayed, relay_again, dead })
     }
 
     /// Appends waiting outbox rows and marks them, in the order of their commits.
@@ -119,6 +125,7 @@ impl Batch {
             data: if fits { row.data.as_str() } else { "{\"reason\":\"event_too_large\"}" }.into(),
             public: row.public.as_deref().filter(|_| fits).map(Arc::from),
         };
+        self.origin = row.origin.as_deref().and_then(Origin::parse).map(Arc::new);
         self.append_group(tx, &tenant, &[event])?;
         Ok(if fits { Ok(()) } else { Err("larger than log.max_message_bytes") })
     }
@@ -209,13 +216,14 @@ impl Batch {
             tx.save_dedup(&row, &dedup.key, until)?;
         }
         if event.is_volatile() {
-            self.volatile.push((tenant.clone(), event.clone()));
+            self.volatile.push((tenant.clone(), event.clone(), self.origin.clone()));
             return Ok(());
         }
         let own = self.log_of(tenant);
         own.head = row.seq;
         own.bytes += row.bytes;
         self.rows.push(row);
+        self.origins.push(self.origin.clone());
         Ok(())
     }
 }

@@ -13,11 +13,11 @@ use super::recovery::Floors;
 use super::shared::{LogObserver, LogOptions, Shared};
 use super::tenant_log::WindowRead;
 use super::{AppendRequest, Appended, LogError, NewEvent, Page, PageLimit, TenantLog};
-use crate::actor_kit::InFlightKeys;
+use crate::actor_kit::{Counted, InFlightKeys, Mailbox};
 use crate::clock::{Clock, random_u64};
 use crate::domain::{Selector, TenantId, Topic};
 use crate::storage::{Database, LogRow, LogTx, StoreError, TenantRow};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, current_origin};
 use crate::wire::Event;
 
 /// Entries of the database that one page of a replay looks at, at most.
@@ -29,7 +29,8 @@ const WARM_PAGE: PageLimit = PageLimit { events: 100, bytes: 1 << 20 };
 #[derive(Clone)]
 pub struct EventLog {
     shared: Arc<Shared>,
-    jobs: mpsc::Sender<Job>,
+    jobs: mpsc::Sender<Counted<Job>>,
+    mailbox: Arc<Mailbox>,
     in_flight: InFlightKeys,
     loads: Loads,
 }
@@ -70,11 +71,18 @@ impl EventLog {
             shared.insert(TenantLog::new(tenant, epoch, row.head as u64, floors));
         }
         let (jobs, receiver) = mpsc::channel(options.append_queue);
+        let mailbox = Mailbox::new(options.append_queue, shared.metrics.mailboxes("appender"));
         let tenants = loaded.tenants.into_iter().map(|(row, _)| row).collect();
-        let appender = Appender::new(shared.clone(), receiver, head_file, loaded.head.instance, tenants);
+        let appender = Appender::new(
+            shared.clone(),
+            (receiver, mailbox.clone()),
+            head_file,
+            loaded.head.instance,
+            tenants,
+        );
         Handle::current().spawn(appender.run());
         let loads = Loads::new(options.append_queue_bytes);
-        let log = EventLog { shared, jobs, in_flight: InFlightKeys::default(), loads };
+        let log = EventLog { shared, jobs, mailbox, in_flight: InFlightKeys::default(), loads };
         log.report_windows();
         Ok(log)
     }
@@ -117,14 +125,15 @@ impl EventLog {
             None => None,
         };
         let load = self.loads.enter(request.held_bytes()).ok_or_else(|| self.overloaded())?;
-        self.ask(|reply| Job::Append { request, load, reply }).await?
+        let origin = current_origin();
+        self.ask(|reply| Job::Append { request, origin, load, reply }).await?
     }
 
     /// Delivers to the sessions of this moment; waits, and may fail, only where the tenant's log has to be
     /// made first.
     pub async fn publish_volatile(&self, tenant: &TenantId, event: NewEvent) -> Result<(), LogError> {
         let log = self.open(tenant).await?;
-        self.shared.send_volatile(&log, event);
+        self.shared.send_volatile(&log, event, current_origin());
         Ok(())
     }
 
@@ -270,10 +279,9 @@ impl EventLog {
 
     async fn ask<T>(&self, job: impl FnOnce(oneshot::Sender<T>) -> Job) -> Result<T, LogError> {
         let (reply, answer) = oneshot::channel();
-        self.jobs.try_send(job(reply)).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => self.overloaded(),
-            mpsc::error::TrySendError::Closed(_) => LogError::Unavailable("the log has stopped".into()),
-        })?;
+        let job = self.mailbox.admit(job(reply)).map_err(|_| self.overloaded())?;
+        // what is admitted has room
+        self.jobs.try_send(job).map_err(|_| LogError::Unavailable("the log has stopped".into()))?;
         answer.await.map_err(|_| LogError::Unavailable("the log has stopped".into()))
     }
 }

@@ -276,6 +276,7 @@ impl World {
                 transport: "sse",
                 peer: std::net::Ipv4Addr::LOCALHOST.into(),
                 user_agent: "".into(),
+                origin: None,
                 opened: self.now,
             }),
             handle: Box::new(Handle(notices.clone())),

@@ -8,7 +8,7 @@ use super::append::{to_event, to_volatile};
 use super::retention::Retention;
 use super::{NewEvent, TenantLog, WindowBudget};
 use crate::clock::Clock;
-use crate::domain::{Class, TenantId, Timestamp};
+use crate::domain::{Class, Origin, TenantId, Timestamp};
 use crate::settings::Settings;
 use crate::storage::{Database, LogRow};
 use crate::telemetry::Metrics;
@@ -55,6 +55,9 @@ impl From<&Settings> for LogOptions {
     }
 }
 
+/// A row with the request that it comes from, where somebody follows it.
+pub(super) type TracedRow = (LogRow, Option<Arc<Origin>>);
+
 /// What the handle, the readers and the appender have in common.
 pub(super) struct Shared {
     pub database: Database,
@@ -82,13 +85,25 @@ impl Shared {
     }
 
     /// Makes committed rows visible to this process.
-    pub fn show(&self, log: &Arc<TenantLog>, rows: Vec<LogRow>) {
+    pub fn show(&self, log: &Arc<TenantLog>, rows: Vec<TracedRow>) {
         for class in [Class::Durable, Class::Latest] {
-            let count = rows.iter().filter(|row| row.class == class.as_str()).count();
+            let count = rows.iter().filter(|(row, _)| row.class == class.as_str()).count();
             self.metrics.published(class.as_str(), count as u64);
         }
         let epoch = log.head().epoch;
-        let events: Vec<Event> = rows.into_iter().filter_map(|row| to_event(epoch, row)).collect();
+        let event = |(row, origin)| Some(to_event(epoch, row)?.of(origin));
+        let events: Vec<Event> = rows.into_iter().filter_map(event).collect();
+        for event in &events {
+            let (origin, tenant) = (event.origin(), log.tenant());
+            tracing::debug!(
+                %tenant,
+                event_id = event.position().map(tracing::field::display),
+                topic = %event.topic(),
+                request_id = origin.map(|origin| &*origin.request_id),
+                trace_id = origin.map(|origin| tracing::field::display(origin.trace.trace_id())),
+                "appended"
+            );
+        }
         log.push(events, &self.options.window, self.clock.steady());
         self.metrics.log_head(log.tenant().as_str(), log.head().seq);
         self.keep_total();
@@ -96,9 +111,9 @@ impl Shared {
     }
 
     /// Sends an event to those who listen at this moment.
-    pub fn send_volatile(&self, log: &Arc<TenantLog>, event: NewEvent) {
+    pub fn send_volatile(&self, log: &Arc<TenantLog>, event: NewEvent, origin: Option<Arc<Origin>>) {
         self.metrics.published(Class::Volatile.as_str(), 1);
-        self.observer.volatile(log, Arc::new(to_volatile(event, self.clock.steady())));
+        self.observer.volatile(log, Arc::new(to_volatile(event, self.clock.steady()).of(origin)));
     }
 
     pub fn shrink_windows(&self, now: Timestamp) {

@@ -112,7 +112,11 @@ impl Publisher {
                 None => Err(lost()),
             },
         };
-        Ok(kinds.into_iter().map(outcome).collect())
+        let outcomes: Vec<_> = kinds.into_iter().map(outcome).collect();
+        for Published { id, duplicate, .. } in outcomes.iter().flatten() {
+            tracing::debug!(event_id = id.map(tracing::field::display), duplicate, "published");
+        }
+        Ok(outcomes)
     }
 }
 

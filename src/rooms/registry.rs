@@ -46,6 +46,24 @@ struct Tenant {
     sessions: usize,
 }
 
+impl Tenant {
+    fn fan_out(&self, event: &Arc<Event>, overflowed: &mut Vec<ConnectionId>) {
+        let origin = event.origin();
+        let span = tracing::debug_span!(
+            "fan_out",
+            tenant = %self.log.tenant(),
+            event_id = event.position().map(tracing::field::display),
+            request_id = origin.map(|origin| &*origin.request_id),
+            trace_id = origin.map(|origin| tracing::field::display(origin.trace.trace_id())),
+        );
+        let _within = span.enter();
+        let sessions = self.topics.deliver(event, overflowed);
+        if sessions > 0 {
+            tracing::debug!(sessions, "fanned out");
+        }
+    }
+}
+
 /// The sessions and rooms of one worker thread.
 pub struct Registry {
     options: RegistryOptions,
@@ -205,7 +223,7 @@ impl Registry {
                 break;
             };
             for event in &events {
-                own.topics.deliver(event, &mut overflowed);
+                own.fan_out(event, &mut overflowed);
                 own.delivered = event.seq();
             }
             if events.len() < ADVANCE_BATCH {
@@ -221,7 +239,7 @@ impl Registry {
             return;
         };
         let mut overflowed = Vec::new();
-        own.topics.deliver(event, &mut overflowed);
+        own.fan_out(event, &mut overflowed);
         self.cut_slow(overflowed);
     }
 

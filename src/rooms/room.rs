@@ -55,18 +55,23 @@ impl Rooms {
         }
     }
 
-    /// Offers an event to everybody who hears its topic; collects those it no longer fits.
-    pub fn deliver(&self, event: &Arc<Event>, overflowed: &mut Vec<ConnectionId>) {
+    /// Offers an event to everybody who hears its topic; collects those it no longer fits. Returns how many
+    /// have taken it.
+    pub fn deliver(&self, event: &Arc<Event>, overflowed: &mut Vec<ConnectionId>) -> usize {
         if event.is_internal() {
-            return;
+            return 0;
         }
+        let mut taken = 0;
         let exact = self.by_topic.get(event.topic()).into_iter();
         let prefixed = self.by_prefix.iter().filter(|(selector, _)| selector.matches(event.topic()));
         for (id, member) in exact.chain(prefixed.map(|(_, room)| room)).flatten() {
-            if member.queue.push_event(event, member.audience) == Pushed::Overflow {
-                overflowed.push(*id);
+            match member.queue.push_event(event, member.audience) {
+                Pushed::Taken => taken += 1,
+                Pushed::Overflow => overflowed.push(*id),
+                Pushed::Dropped | Pushed::Ignored => {}
             }
         }
+        taken
     }
 
     fn prefix_room(&mut self, selector: &Selector) -> &mut Room {

@@ -5,12 +5,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use actix::dev::ToEnvelope;
-use actix::{Actor, AsyncContext, Context, Handler, Message};
+use actix::{Actor, AsyncContext, Context, Handler, Message, MessageResult};
 
 use super::registry::DRAIN_STEP;
 use super::{Attach, Attached, Connection, ConnectionId, Joined, Registry, Standing, Widened};
-use crate::actor_kit::{Counted, Guarded, Port, PortError, Probe, SingleFlight};
+use crate::actor_kit::{Counted, Guarded, Handles, Port, PortError, Probe, SingleFlight};
 use crate::domain::{TenantId, Topic};
 use crate::identity::{Credentials, Revoked};
 use crate::limits::Blocks;
@@ -119,8 +118,7 @@ impl WorkerMail {
     pub async fn ask<M>(&self, question: M) -> Result<M::Result, PortError>
     where
         M: Message<Result: Send> + Send + 'static,
-        RoomRegistryActor: Handler<Counted<M>>,
-        Context<RoomRegistryActor>: ToEnvelope<RoomRegistryActor, Counted<M>>,
+        RoomRegistryActor: Handles<M>,
     {
         self.questions.ask(question).await
     }
@@ -128,12 +126,6 @@ impl WorkerMail {
     /// Sessions held.
     pub fn sessions(&self) -> usize {
         self.sessions.load(Ordering::Relaxed)
-    }
-
-    /// Messages waiting, and messages refused so far.
-    pub fn mailbox(&self) -> (usize, usize) {
-        let (events, questions) = (self.events.stats(), self.questions.stats());
-        (events.waiting() + questions.waiting(), events.refused() + questions.refused())
     }
 
     /// Carried out before the actor's next message, whatever waits.
@@ -200,9 +192,10 @@ impl RoomRegistryActor {
             sessions: Arc::default(),
         };
         let address = RoomRegistryActor { rooms: rooms.clone(), sweep, mail: None }.start();
+        let mailboxes = metrics.mailboxes("room_registry");
         let mail = Arc::new(WorkerMail {
-            events: Port::new(address.clone(), MAILBOX),
-            questions: Port::new(address, QUESTIONS),
+            events: Port::new(address.clone(), MAILBOX, mailboxes.clone()),
+            questions: Port::new(address, QUESTIONS, mailboxes),
             sessions: rooms.sessions.clone(),
             waiting: Mutex::default(),
             flight: SingleFlight::default(),
@@ -276,20 +269,26 @@ pub struct ListConnections {
     pub limit: usize,
 }
 
-impl Handler<Counted<Own>> for RoomRegistryActor {
-    type Result = ();
+impl<M: Message> Handler<Counted<M>> for RoomRegistryActor
+where
+    RoomRegistryActor: Handles<M>,
+{
+    type Result = MessageResult<Counted<M>>;
 
-    fn handle(&mut self, message: Counted<Own>, context: &mut Self::Context) {
-        self.mail = Some(message.open().0);
+    fn handle(&mut self, message: Counted<M>, context: &mut Self::Context) -> Self::Result {
+        message.carry_out(self, context)
+    }
+}
+
+impl Handles<Own> for RoomRegistryActor {
+    fn handle(&mut self, Own(mail): Own, context: &mut Self::Context) {
+        self.mail = Some(mail);
         self.look(context);
     }
 }
 
-impl Handler<Counted<Look>> for RoomRegistryActor {
-    type Result = ();
-
-    fn handle(&mut self, message: Counted<Look>, context: &mut Self::Context) {
-        message.open();
+impl Handles<Look> for RoomRegistryActor {
+    fn handle(&mut self, _: Look, context: &mut Self::Context) {
         loop {
             self.look(context);
             if !self.mail.as_ref().is_some_and(|mail| mail.flight.finish()) {
@@ -299,31 +298,23 @@ impl Handler<Counted<Look>> for RoomRegistryActor {
     }
 }
 
-impl Handler<Counted<Volatile>> for RoomRegistryActor {
-    type Result = ();
-
-    fn handle(&mut self, message: Counted<Volatile>, context: &mut Self::Context) {
-        let Volatile { tenant, event } = message.open();
+impl Handles<Volatile> for RoomRegistryActor {
+    fn handle(&mut self, Volatile { tenant, event }: Volatile, context: &mut Self::Context) {
         self.look(context);
         self.rooms.run(|registry| registry.volatile(&tenant, &event));
     }
 }
 
-impl Handler<Counted<ListConnections>> for RoomRegistryActor {
-    type Result = Vec<Connection>;
-
-    fn handle(&mut self, message: Counted<ListConnections>, context: &mut Self::Context) -> Vec<Connection> {
+impl Handles<ListConnections> for RoomRegistryActor {
+    fn handle(&mut self, list: ListConnections, context: &mut Self::Context) -> Vec<Connection> {
         self.look(context);
-        let ListConnections { tenant, after, limit } = message.open();
+        let ListConnections { tenant, after, limit } = list;
         self.rooms.run(|registry| registry.connections(&tenant, after, limit)).unwrap_or_default()
     }
 }
 
-impl Handler<Counted<Probe>> for RoomRegistryActor {
-    type Result = ();
-
-    fn handle(&mut self, message: Counted<Probe>, context: &mut Self::Context) {
-        message.open();
+impl Handles<Probe> for RoomRegistryActor {
+    fn handle(&mut self, _: Probe, context: &mut Self::Context) {
         self.look(context);
     }
 }
@@ -355,7 +346,8 @@ mod tests {
         with_full_mailbox(async |rooms, mail| {
             while mail.questions.tell(Probe).is_ok() {}
             mail.order(Order::Drain(Duration::from_secs(1)));
-            assert_eq!(mail.mailbox().1, 3, "the wake-up was refused as well");
+            let refused = "bongsu_mailbox_refused_total{actor=\"room_registry\"} 3\n";
+            assert!(mail.metrics.render().contains(refused), "the wake-up was refused as well");
             tokio::task::yield_now().await;
             assert_eq!(rooms.run(|registry| registry.is_draining()), Some(true));
             // and the next order wakes it by itself

@@ -9,7 +9,6 @@ use crate::domain::{TenantId, Topic};
 use crate::identity::Revoked;
 use crate::limits::Blocks;
 use crate::log::{LogObserver, TenantLog};
-use crate::telemetry::Metrics;
 use crate::wire::Event;
 
 /// Every worker thread of an engine, as the rest of it reaches them.
@@ -72,13 +71,6 @@ impl Workers {
             }
         }
         true
-    }
-
-    /// Tells the metrics how the mailboxes stand.
-    pub fn report(&self, metrics: &Metrics) {
-        let stats = self.all().into_iter().map(|mail| mail.mailbox());
-        let (waiting, refused) = stats.fold((0, 0), |sum, own| (sum.0 + own.0, sum.1 + own.1));
-        metrics.mailbox("room_registry", waiting, refused);
     }
 
     fn all(&self) -> Vec<Arc<WorkerMail>> {

@@ -1,9 +1,15 @@
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
+use futures_util::future::LocalBoxFuture;
+
 use super::SessionRequest;
-use crate::domain::TenantId;
+use crate::clock::random_u64;
+use crate::domain::{Origin, TenantId};
 use crate::rooms::ConnectionId;
+use crate::telemetry;
+use crate::wire::Event;
 
 /// A client's own name is kept and logged up to this length; browsers' take 80 to 140 bytes.
 const USER_AGENT_BYTES: usize = 160;
@@ -28,6 +34,8 @@ pub struct About {
     pub user_agent: Box<str>,
     /// When it was accepted.
     pub opened: Instant,
+    /// The request that opened it, where it has requests of its own.
+    pub origin: Option<Arc<Origin>>,
 }
 
 /// A line for each connection; polls come and go too often for anybody to read.
@@ -52,7 +60,29 @@ impl About {
             peer: request.peer,
             user_agent: request.user_agent[..shown].into(),
             opened: Instant::now(),
+            origin: request.origin.clone(),
         }
+    }
+
+    /// Works for the client's request of this number: as a request of its own, in the trace of the one that
+    /// opened the connection.
+    pub(super) fn within<T: 'static>(
+        &self,
+        id: u64,
+        work: LocalBoxFuture<'static, T>,
+    ) -> LocalBoxFuture<'static, T> {
+        let Some(opened) = &self.origin else { return work };
+        let trace = opened.trace.child(random_u64());
+        let origin = Origin { request_id: format!("{}/{id}", opened.request_id).into(), trace };
+        let span = tracing::info_span!(
+            "command",
+            connection_id = &*self.connection_id,
+            tenant = %self.tenant,
+            user_id = self.user_id.as_deref(),
+            request_id = &*origin.request_id,
+            trace_id = %trace.trace_id(),
+        );
+        Box::pin(telemetry::within(Arc::new(origin), span, work))
     }
 
     pub(super) fn log_connected(&self, topics: usize) {
@@ -67,6 +97,22 @@ impl About {
             topics,
             "connected"
         );
+    }
+
+    /// A frame of this event was handed to the socket.
+    #[cold]
+    pub(super) fn log_delivered(&self, event: &Event) {
+        let origin = event.origin();
+        let span = tracing::trace_span!(
+            "delivery",
+            connection_id = &*self.connection_id,
+            tenant = %self.tenant,
+            user_id = self.user_id.as_deref(),
+            event_id = event.position().map(tracing::field::display),
+            request_id = origin.map(|origin| &*origin.request_id),
+            trace_id = origin.map(|origin| tracing::field::display(origin.trace.trace_id())),
+        );
+        span.in_scope(|| tracing::trace!("delivered"));
     }
 
     pub(super) fn log_disconnected(&self, close: Option<(u16, &'static str)>, bytes: u64) {

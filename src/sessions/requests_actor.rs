@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use actix::{ActorFutureExt, AsyncContext, Context, Handler, Message, WrapFuture};
+use actix::{ActorFutureExt, AsyncContext, Context, Message, WrapFuture};
 use futures_util::future::LocalBoxFuture;
 use tokio::sync::oneshot;
 
@@ -14,7 +14,7 @@ use super::requests::{
 };
 use super::session::Step;
 use super::session_actor::SessionActor;
-use crate::actor_kit::Counted;
+use crate::actor_kit::Handles;
 use crate::domain::{Cursor, Position, Refusal, RefusalKind, Selector};
 use crate::log::Recovery;
 use crate::rooms::Widened;
@@ -30,11 +30,8 @@ pub(super) struct Perform {
     pub done: oneshot::Sender<()>,
 }
 
-impl Handler<Counted<Perform>> for SessionActor {
-    type Result = ();
-
-    fn handle(&mut self, message: Counted<Perform>, context: &mut Context<Self>) {
-        let Perform { text, done } = message.open();
+impl Handles<Perform> for SessionActor {
+    fn handle(&mut self, Perform { text, done }: Perform, context: &mut Context<Self>) {
         match Request::parse(&text) {
             Ok(request) => self.perform(request, done, context),
             Err(BadRequest::Refused(id, refusal)) => self.reply(id, Err(&refusal)),
@@ -73,6 +70,7 @@ impl SessionActor {
         done: oneshot::Sender<()>,
         context: &mut Context<Self>,
     ) {
+        let work = self.about.within(id, work);
         context.spawn(work.into_actor(self).map(move |outcome, actor, _| {
             actor.reply(id, outcome.as_deref());
             drop(done);
@@ -86,7 +84,7 @@ impl SessionActor {
                 Refusal::invalid("topics", "and cursor belong to the first auth: subscribe instead");
             return self.reply(id, Err(&refusal));
         }
-        let renewed = self.context.capabilities.authenticate(auth.token);
+        let renewed = self.about.within(id, self.context.capabilities.authenticate(auth.token));
         context.spawn(renewed.into_actor(self).map(move |renewed, actor, _| {
             let outcome = renewed.and_then(|who| actor.adopt(who));
             actor.reply(id, outcome.as_ref().map(|()| "{}"));

@@ -1,4 +1,4 @@
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::histogram::Histogram;
+use tracing::Level;
 
+use super::About;
 use super::waiting::{Item, Waiting};
 use crate::clock::Clock;
 use crate::domain::Position;
@@ -112,6 +114,8 @@ pub struct SendQueue {
     writers: Cell<Vec<Waker>>,
     /// Bytes given to the socket's owner that the kernel has not taken.
     unsent: Cell<usize>,
+    /// Whose it is, for the log.
+    about: OnceCell<Rc<About>>,
 }
 
 impl std::fmt::Debug for SendQueue {
@@ -137,7 +141,14 @@ impl SendQueue {
             reader: Cell::new(None),
             writers: Cell::default(),
             unsent: Cell::new(0),
+            about: OnceCell::new(),
         }
+    }
+
+    /// Says whose it is: the log lines of its deliveries tell.
+    pub(super) fn tell_of(&self, about: Rc<About>) {
+        // a connection is somebody's once and for all
+        let _ = self.about.set(about);
     }
 
     /// How control frames for this queue are written.
@@ -331,6 +342,11 @@ impl SendQueue {
                 }
                 self.metrics.delivered.inc();
                 self.metrics.seconds.observe(event.age().as_secs_f64());
+                if tracing::enabled!(Level::TRACE)
+                    && let Some(about) = self.about.get()
+                {
+                    about.log_delivered(&event);
+                }
                 let kind = Kind::Event(event.position().filter(|_| is_step));
                 Outgoing { frame, kind, lives_for }
             }

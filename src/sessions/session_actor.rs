@@ -4,20 +4,24 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message, WrapFuture};
+use actix::{
+    Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message, MessageResult, WrapFuture,
+};
+
+use tracing::Span;
 
 use super::about::About;
 use super::late::Late;
 use super::requests::Refused;
 use super::session::{Session, Step};
 use super::{Capabilities, Grant, SendQueue};
-use crate::actor_kit::{Counted, Port};
-use crate::domain::{Cursor, Selector, TenantId};
+use crate::actor_kit::{Counted, Handles, Port};
+use crate::domain::{Cursor, Origin, Selector, TenantId};
 use crate::identity::{Principal, Revocations};
 use crate::limits::{Admission, Blocks};
 use crate::log::{EventLog, LogError, Page, PageLimit, TenantLog};
 use crate::rooms::{Attach, Attached, ConnectionId, Hello, Joined, Notice, Rooms, SessionHandle};
-use crate::telemetry::Metrics;
+use crate::telemetry::{MailboxMetrics, Metrics};
 use crate::wire::CloseCode;
 
 /// Messages that may wait for one session.
@@ -38,6 +42,8 @@ pub struct SessionContext {
     pub rooms: Rooms,
     /// The engine's metrics.
     pub metrics: Arc<Metrics>,
+    /// Those of sessions.
+    pub mailboxes: Arc<MailboxMetrics>,
     /// What one read of a replay takes from the log.
     pub page: PageLimit,
     /// `ready` must be known within this time.
@@ -70,6 +76,8 @@ pub struct SessionRequest {
     pub peer: IpAddr,
     /// The client's own name, for the log.
     pub user_agent: String,
+    /// The request that opened it, where the session has requests of its own.
+    pub origin: Option<Arc<Origin>>,
     /// Its place among the connections that may be open.
     pub admission: Admission,
 }
@@ -105,7 +113,10 @@ impl SessionActor {
     ) -> Port<SessionActor> {
         context.metrics.connected(request.transport, request.tenant.as_str());
         let about = Rc::new(About::new(&request));
+        Span::current().record("connection_id", &*about.connection_id);
         about.log_connected(request.grants.len());
+        queue.tell_of(about.clone());
+        let mailboxes = context.mailboxes.clone();
         let actor = SessionActor {
             session: Session::new(request.grants.clone()),
             context,
@@ -121,7 +132,7 @@ impl SessionActor {
             closed: None,
         };
         let address = actor.start();
-        let port = Port::new(address, MAILBOX);
+        let port = Port::new(address, MAILBOX, mailboxes);
         // it attaches when it knows its own port; a new actor's mailbox has room
         let _ = port.tell(Begin(port.clone()));
         port
@@ -296,11 +307,20 @@ struct Notify(Notice);
 #[rtype(result = "()")]
 pub(super) struct Failed(pub CloseCode);
 
-impl Handler<Counted<Failed>> for SessionActor {
-    type Result = ();
+impl<M: Message> Handler<Counted<M>> for SessionActor
+where
+    SessionActor: Handles<M>,
+{
+    type Result = MessageResult<Counted<M>>;
 
-    fn handle(&mut self, message: Counted<Failed>, context: &mut Context<Self>) {
-        self.leave(message.open().0, context);
+    fn handle(&mut self, message: Counted<M>, context: &mut Context<Self>) -> Self::Result {
+        message.carry_out(self, context)
+    }
+}
+
+impl Handles<Failed> for SessionActor {
+    fn handle(&mut self, Failed(code): Failed, context: &mut Context<Self>) {
+        self.leave(code, context);
     }
 }
 
@@ -312,20 +332,16 @@ pub(super) struct Left {
     pub stalled: Duration,
 }
 
-impl Handler<Counted<Begin>> for SessionActor {
-    type Result = ();
-
-    fn handle(&mut self, message: Counted<Begin>, context: &mut Context<Self>) {
-        self.port = Some(message.open().0);
+impl Handles<Begin> for SessionActor {
+    fn handle(&mut self, Begin(port): Begin, context: &mut Context<Self>) {
+        self.port = Some(port);
         self.begin(context);
     }
 }
 
-impl Handler<Counted<Notify>> for SessionActor {
-    type Result = ();
-
-    fn handle(&mut self, message: Counted<Notify>, context: &mut Context<Self>) {
-        match message.open().0 {
+impl Handles<Notify> for SessionActor {
+    fn handle(&mut self, Notify(notice): Notify, context: &mut Context<Self>) {
+        match notice {
             Notice::FellBehind { after } => {
                 self.is_live = false;
                 let step = self.session.behind(after);
@@ -340,13 +356,11 @@ impl Handler<Counted<Notify>> for SessionActor {
     }
 }
 
-impl Handler<Counted<Left>> for SessionActor {
-    type Result = ();
-
-    fn handle(&mut self, message: Counted<Left>, context: &mut Context<Self>) {
+impl Handles<Left> for SessionActor {
+    fn handle(&mut self, Left { stalled }: Left, context: &mut Context<Self>) {
         // the kernel and the sweep notice a reader that stopped at about the same time: whichever is
         // first, it is counted as what it is
-        if message.open().stalled >= self.context.stall / 2 {
+        if stalled >= self.context.stall / 2 {
             self.closed.get_or_insert(CloseCode::SlowConsumer);
         }
         context.stop();

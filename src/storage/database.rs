@@ -6,15 +6,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use diesel::migration::{Migration, MigrationSource};
-use diesel_async::pooled_connection::deadpool::{Object, Pool};
+use diesel_async::pooled_connection::deadpool::Object;
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod};
 use diesel_async::{AsyncConnection, AsyncMigrationHarness, AsyncPgConnection, SimpleAsyncConnection};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 use futures_util::FutureExt;
 use tokio::runtime::Handle;
+use tracing::Instrument;
 
 use super::StoreError;
+use super::connections::Connections;
 use super::sqlite::Conn as SqliteConn;
+use crate::telemetry::Metrics;
 
 const SQLITE_MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
 const POSTGRES_MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/postgres");
@@ -55,13 +58,13 @@ pub enum Backend {
 
 /// SQLite: one writer, several readers.
 pub struct Sqlite {
-    write: Pool<SqliteConn>,
-    read: Pool<SqliteConn>,
+    write: Connections<AsyncDieselConnectionManager<SqliteConn>>,
+    read: Connections<AsyncDieselConnectionManager<SqliteConn>>,
 }
 
 /// PostgreSQL.
 pub struct Postgres {
-    pool: Pool<AsyncPgConnection>,
+    pool: Connections<AsyncDieselConnectionManager<AsyncPgConnection>>,
 }
 
 impl std::fmt::Debug for Sqlite {
@@ -79,23 +82,36 @@ impl std::fmt::Debug for Postgres {
 impl Sqlite {
     /// A connection that sees every committed write.
     pub async fn reader(&self) -> Result<Object<SqliteConn>, StoreError> {
-        self.read.get().await.map_err(unavailable)
+        self.read.get().await
     }
 
     /// The one connection that writes.
     pub async fn writer(&self) -> Result<Object<SqliteConn>, StoreError> {
-        self.write.get().await.map_err(unavailable)
+        self.write.get().await
     }
 }
 
 impl Postgres {
     /// Any connection.
     pub async fn connection(&self) -> Result<Object<AsyncPgConnection>, StoreError> {
-        self.pool.get().await.map_err(unavailable)
+        self.pool.get().await
     }
 }
 
-fn unavailable(error: impl std::fmt::Display) -> StoreError {
+impl Backend {
+    /// Tells the metrics how the pools stand.
+    fn report(&self) {
+        match self {
+            Backend::Sqlite(own) => {
+                own.read.report();
+                own.write.report();
+            }
+            Backend::Postgres(own) => own.pool.report(),
+        }
+    }
+}
+
+pub(super) fn unavailable(error: impl std::fmt::Display) -> StoreError {
     StoreError::Unavailable(error.to_string())
 }
 
@@ -108,12 +124,22 @@ pub struct Database {
 
 impl Database {
     /// Opens (and for SQLite creates) the database; must run on the storage runtime.
-    pub async fn open(options: &DatabaseOptions, runtime: Handle) -> Result<Self, StoreError> {
-        let backend = match options.url.is_empty() {
-            true => Backend::Sqlite(open_sqlite(options).await?),
-            false => Backend::Postgres(open_postgres(options)?),
-        };
-        Ok(Database { backend: Arc::new(backend), runtime })
+    pub async fn open(
+        options: &DatabaseOptions,
+        runtime: Handle,
+        metrics: &Metrics,
+    ) -> Result<Self, StoreError> {
+        let backend = Arc::new(match options.url.is_empty() {
+            true => Backend::Sqlite(open_sqlite(options, metrics).await?),
+            false => Backend::Postgres(open_postgres(options, metrics)?),
+        });
+        let reported = Arc::downgrade(&backend);
+        metrics.add_reading(Box::new(move |_| {
+            if let Some(backend) = reported.upgrade() {
+                backend.report();
+            }
+        }));
+        Ok(Database { backend, runtime })
     }
 
     /// The backend, for [`read!`](crate::read) and [`write_tx!`](crate::write_tx).
@@ -121,14 +147,14 @@ impl Database {
         &self.backend
     }
 
-    /// Runs `work` on the storage runtime and waits for it; a caller that goes away leaves it running.
+    /// Runs `work` on the storage runtime, within the caller's span, and waits for it; a caller that goes away leaves it running.
     pub async fn run<T, W, F>(&self, work: W) -> Result<T, StoreError>
     where
         T: Send + 'static,
         W: FnOnce(Database) -> F,
         F: Future<Output = Result<T, StoreError>> + Send + 'static,
     {
-        let task = self.runtime.spawn(work(self.clone()));
+        let task = self.runtime.spawn(work(self.clone()).in_current_span());
         task.await.unwrap_or_else(|error| Err(StoreError::Unexpected(error.to_string())))
     }
 
@@ -196,23 +222,17 @@ fn create_private(path: &Path) -> Result<(), StoreError> {
     }
 }
 
-async fn open_sqlite(options: &DatabaseOptions) -> Result<Sqlite, StoreError> {
+async fn open_sqlite(options: &DatabaseOptions, metrics: &Metrics) -> Result<Sqlite, StoreError> {
     std::fs::create_dir_all(&options.data_dir)
         .map_err(|error| unavailable(format!("{}: {error}", options.data_dir.display())))?;
     let path = options.data_dir.join("bongsu.db");
     create_private(&path)?;
-    let pool = |size: usize| {
+    let pool = |name: &'static str, size: usize| {
         let url = path.to_string_lossy().into_owned();
         let manager = AsyncDieselConnectionManager::new_with_config(url, sqlite_config(options));
-        Pool::builder(manager)
-            .max_size(size)
-            .wait_timeout(Some(options.wait))
-            .create_timeout(Some(options.wait))
-            .runtime(deadpool::Runtime::Tokio1)
-            .build()
-            .map_err(unavailable)
+        Connections::pool(manager, size, options.wait, metrics.pool(name))
     };
-    let own = Sqlite { write: pool(1)?, read: pool(options.connections)? };
+    let own = Sqlite { write: pool("write", 1)?, read: pool("read", options.connections)? };
     drop(own.writer().await?);
     Ok(own)
 }
@@ -241,17 +261,11 @@ fn sqlite_config(options: &DatabaseOptions) -> ManagerConfig<SqliteConn> {
     config
 }
 
-fn open_postgres(options: &DatabaseOptions) -> Result<Postgres, StoreError> {
+fn open_postgres(options: &DatabaseOptions, metrics: &Metrics) -> Result<Postgres, StoreError> {
     let mut config = ManagerConfig::default();
     config.recycling_method = RecyclingMethod::Fast;
     let manager = AsyncDieselConnectionManager::new_with_config(options.url.clone(), config);
-    let pool = Pool::builder(manager)
-        .max_size(options.connections.max(2))
-        .wait_timeout(Some(options.wait))
-        .create_timeout(Some(options.wait))
-        .runtime(deadpool::Runtime::Tokio1)
-        .build()
-        .map_err(unavailable)?;
+    let pool = Connections::pool(manager, options.connections.max(2), options.wait, metrics.pool("any"))?;
     Ok(Postgres { pool })
 }
 

@@ -116,6 +116,7 @@ pub struct OutboxRow {
     pub data: String,
     pub public: Option<String>,
     pub created_us: i64,
+    pub origin: Option<String>,
 }
 
 /// The stored answer to a command.

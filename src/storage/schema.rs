@@ -98,6 +98,7 @@ diesel::table! {
         public -> Nullable<Text>,
         created_us -> BigInt,
         dead_reason -> Nullable<Text>,
+        origin -> Nullable<Text>,
     }
 }
 

@@ -56,7 +56,12 @@ pub fn init_logging(settings: &settings::Logging) -> Result<Logging, LoggingErro
     let (filter, level) = reload::Layer::new(filter);
     let (mut layers, mut guards, mut dropped) = (Vec::new(), Vec::new(), Vec::new());
     layers.push(match settings.format.as_str() {
-        "json" => fmt::layer().json().flatten_event(true).with_writer(std::io::stderr).boxed(),
+        "json" => fmt::layer()
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .with_writer(std::io::stderr)
+            .boxed(),
         _ => fmt::layer().compact().with_writer(std::io::stderr).boxed(),
     });
     if !settings.dir.is_empty() {
@@ -82,7 +87,7 @@ fn lines<S>(writer: NonBlocking) -> impl Layer<S>
 where
     S: tracing::Subscriber + for<'a> LookupSpan<'a>,
 {
-    fmt::layer().json().flatten_event(true).with_ansi(false).with_writer(writer)
+    fmt::layer().json().flatten_event(true).with_current_span(false).with_ansi(false).with_writer(writer)
 }
 
 /// `{name}.{date}.log`, a new one each day (UTC), and the link `{name}.log` to the newest.

@@ -1,7 +1,7 @@
 //! Every metric of an engine, in one place; `docs/metrics.md` says what each means when it moves.
 
-use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -12,6 +12,8 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
 use super::limit_metrics::LimitMetrics;
+use super::mailbox_metrics::{MailboxFamilies, MailboxMetrics};
+use super::pool_metrics::{PoolFamilies, PoolMetrics};
 
 /// A function that brings gauges up to date when they are read.
 pub type Reading = Box<dyn Fn(&Metrics) + Send>;
@@ -33,6 +35,7 @@ labels!(Close { transport: &'static str, code: u16, reason: &'static str });
 labels!(Connections { transport: &'static str, tenant: String });
 labels!(Tenant { tenant: String });
 labels!(Actor { actor: &'static str });
+labels!(Pool { pool: &'static str });
 labels!(Route { route: String, method: String, status: u16 });
 
 /// The metrics of one engine; engines in one process do not share them.
@@ -62,8 +65,8 @@ pub struct Metrics {
     outbox_lag_seconds: GaugeF64,
     outbox_published: Counter,
     outbox_dead: Counter,
-    mailbox_waiting: Family<Actor, Gauge>,
-    mailbox_refused: Family<Actor, Counter>,
+    mailboxes: MailboxFamilies,
+    pools: PoolFamilies,
     actor_panics: Counter,
     http_seconds: Family<Route, Histogram, fn() -> Histogram>,
     auth_failures: Family<Reason, Counter>,
@@ -85,7 +88,7 @@ impl std::fmt::Debug for ReadingSlot {
     }
 }
 
-fn latency() -> Histogram {
+pub(super) fn latency() -> Histogram {
     Histogram::new(exponential_buckets(0.000_1, 2.5, 14))
 }
 
@@ -158,12 +161,8 @@ impl Default for Metrics {
                 "Outbox rows that the log refused for good",
                 Counter::default()
             ),
-            mailbox_waiting: register!("mailbox_waiting", "Messages waiting for actors", Family::default()),
-            mailbox_refused: register!(
-                "mailbox_refused",
-                "Messages refused by full mailboxes",
-                Family::default()
-            ),
+            mailboxes: MailboxFamilies::new(&mut registry),
+            pools: PoolFamilies::new(&mut registry),
             actor_panics: register!("actor_panics", "Panics caught in actors", Counter::default()),
             http_seconds: register!(
                 "http_request_seconds",
@@ -233,7 +232,7 @@ impl Metrics {
         for reason in ["unavailable", "overloaded"] {
             self.log_refused.get_or_create_owned(&Reason { reason });
         }
-        for transport in ["sse", "poll"] {
+        for transport in ["sse", "poll", "websocket"] {
             self.connects.get_or_create_owned(&Transport { transport });
         }
     }
@@ -375,11 +374,14 @@ impl Metrics {
         self.outbox_dead.inc();
     }
 
-    /// How the mailboxes of one kind of actor stand.
-    pub fn mailbox(&self, actor: &'static str, waiting: usize, refused: usize) {
-        self.mailbox_waiting.get_or_create(&Actor { actor }).set(waiting as i64);
-        let counted = self.mailbox_refused.get_or_create_owned(&Actor { actor });
-        counted.inc_by((refused as u64).saturating_sub(counted.get()));
+    /// Those of one kind of actor.
+    pub fn mailboxes(&self, actor: &'static str) -> Arc<MailboxMetrics> {
+        self.mailboxes.of(actor)
+    }
+
+    /// Those of one pool of the database.
+    pub fn pool(&self, pool: &'static str) -> PoolMetrics {
+        self.pools.of(pool)
     }
 
     /// An actor panicked and was rebuilt.
@@ -391,6 +393,9 @@ impl Metrics {
     pub fn http_answered(&self, route: &str, method: &str, status: u16, seconds: f64) {
         let labels = Route { route: route.to_owned(), method: method.to_owned(), status };
         self.http_seconds.get_or_create(&labels).observe(seconds);
+        if status == 503 {
+            self.unavailable_answers.inc();
+        }
     }
 
     /// A request was refused for its credentials.
@@ -401,11 +406,6 @@ impl Metrics {
     /// The key set of tokens was fetched (`ok`), or could not be (`failed`).
     pub fn jwks_fetched(&self, outcome: &'static str) {
         self.jwks_fetches.get_or_create(&Outcome { outcome }).inc();
-    }
-
-    /// A request was answered 503.
-    pub fn answered_unavailable(&self) {
-        self.unavailable_answers.inc();
     }
 }
 

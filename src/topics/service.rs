@@ -219,6 +219,7 @@ fn created(tenant: &TenantId, name: &EntityId, now_us: i64) -> OutboxRow {
         data: "{}".to_owned(),
         public: None,
         created_us: now_us,
+        origin: None,
     }
 }
 

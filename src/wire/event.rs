@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::{sse, websocket};
-use crate::domain::{Class, EventName, Position, Timestamp, Topic};
+use crate::domain::{Class, EventName, Origin, Position, Timestamp, Topic};
 
 /// The shape in which a transport writes an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -82,12 +82,23 @@ pub struct EventParts {
 pub struct Event {
     parts: EventParts,
     accepted: Instant,
+    origin: Option<Arc<Origin>>,
 }
 
 impl Event {
     /// An event accepted just now.
     pub fn new(parts: EventParts) -> Self {
-        Event { parts, accepted: Instant::now() }
+        Event { parts, accepted: Instant::now(), origin: None }
+    }
+
+    /// The same with the request that it comes from.
+    pub fn of(self, origin: Option<Arc<Origin>>) -> Self {
+        Event { origin, ..self }
+    }
+
+    /// The request that it comes from, where somebody follows it.
+    pub fn origin(&self) -> Option<&Origin> {
+        self.origin.as_deref()
     }
 
     /// What it is made of.

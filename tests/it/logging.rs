@@ -1,64 +1,10 @@
 //! Log lines: what they hold, where they go, and what must never be in them.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
-use crate::support::{Server, ServerOptions, eventually};
-
-/// A server that logs into files, and the configuration file that says at which level.
-struct Logged {
-    server: Server,
-    files: TempDir,
-    config: PathBuf,
-}
-
-impl Logged {
-    fn start(level: &str) -> Self {
-        Self::with(level, ServerOptions::default())
-    }
-
-    fn with(level: &str, mut options: ServerOptions) -> Self {
-        let files = tempfile::tempdir().expect("a temporary directory");
-        let config = files.path().join("bongsu.toml");
-        std::fs::write(&config, at_level(level)).expect("writable");
-        options.args.extend(["--config".to_owned(), config.to_string_lossy().into_owned()]);
-        let server = Server::with(options.set("logging.dir", files.path().join("logs").display()));
-        Logged { server, files, config }
-    }
-
-    fn reread(&self, config: &str) {
-        std::fs::write(&self.config, config).expect("writable");
-        self.server.signal("HUP");
-    }
-
-    fn text(&self, file: &str) -> String {
-        std::fs::read_to_string(self.files.path().join("logs").join(file)).expect("readable")
-    }
-
-    /// The complete lines of a file so far, each of which has to be JSON.
-    fn lines(&self, file: &str) -> Vec<Value> {
-        let text = self.text(file);
-        let complete = text.rfind('\n').map_or("", |end| &text[..end]);
-        complete
-            .lines()
-            .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
-            .collect()
-    }
-
-    async fn line(&self, file: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-        eventually("a log line", async || self.lines(file).into_iter().find(&wanted)).await
-    }
-}
-
-fn at_level(level: &str) -> String {
-    format!("[logging]\nlevel = \"{level}\"\n")
-}
-
-fn says(message: &'static str) -> impl Fn(&Value) -> bool {
-    move |line| line["message"] == message
-}
+use crate::support::{Logged, Server, ServerOptions, at_level, eventually, says};
 
 fn dated(directory: &Path, kind: &str) -> usize {
     let names = std::fs::read_dir(directory).expect("readable").map(|entry| {

@@ -20,6 +20,7 @@ mod identity_revocation;
 mod identity_tokens;
 mod limits;
 mod logging;
+mod observability;
 mod polling;
 mod property;
 mod publishing;

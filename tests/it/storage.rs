@@ -9,8 +9,8 @@ use bongsu::domain::{Class, EventName, TenantId, Topic};
 use bongsu::log::{AppendRequest, Appended, EventLog, LogObserver, LogOptions, NewEvent, TenantLog};
 use bongsu::settings::Settings;
 use bongsu::storage::{
-    ApiKeyRow, BlockRow, Database, DatabaseOptions, DeclaredTopicRow, Feed, FleetRow, IdempotencyRow,
-    OutboxRow, ReadingRow, StorageRuntime, StoreError, TicketRow, TopicMemberRow,
+    ApiKeyRow, Backend, BlockRow, Database, DatabaseOptions, DeclaredTopicRow, Feed, FleetRow,
+    IdempotencyRow, OutboxRow, ReadingRow, StorageRuntime, StoreError, TicketRow, TopicMemberRow,
 };
 
 use bongsu::telemetry::Metrics;
@@ -44,7 +44,8 @@ where
     let handle = runtime.handle();
     let own = options.clone();
     let opened = runtime.block_on(handle.spawn(async move {
-        let database = Database::open(&own, tokio::runtime::Handle::current()).await?;
+        let runtime = tokio::runtime::Handle::current();
+        let database = Database::open(&own, runtime, &Metrics::default()).await?;
         assert!(!database.migrate().await?.is_empty(), "the first run migrates");
         assert!(database.migrate().await?.is_empty(), "the second finds nothing to do");
         Ok::<_, StoreError>(database)
@@ -269,6 +270,7 @@ fn outbox(created_us: i64) -> OutboxRow {
         version: Some(1),
         data: "{\"ü\":1}".into(),
         public: None,
+        origin: None,
         created_us,
     }
 }
@@ -428,4 +430,35 @@ fn readers_that_hold_every_connection_do_not_keep_the_log_from_appending() {
             Ok(())
         }
     });
+}
+
+#[test]
+fn who_waits_for_a_connection_in_vain_is_counted() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let wait = Duration::from_millis(50);
+    let own = DatabaseOptions { connections: 1, wait, ..options(String::new(), dir.path()) };
+    let runtime = StorageRuntime::start().expect("a runtime");
+    let handle = runtime.handle();
+    let scenario = handle.spawn(async move {
+        let metrics = Metrics::default();
+        let database = Database::open(&own, tokio::runtime::Handle::current(), &metrics).await?;
+        let Backend::Sqlite(pools) = database.backend() else { panic!("it is SQLite") };
+        let shown = |series: &str, value: &str| {
+            let line = format!("bongsu_database_{series}{{pool=\"read\"}} {value}\n");
+            let text = metrics.render();
+            assert!(text.contains(&line), "{line}{text}");
+        };
+        let held = pools.reader().await?;
+        shown("connections_max", "1");
+        shown("connections_in_use", "1");
+        assert!(pools.reader().await.is_err(), "there is no second one");
+        shown("wait_timeouts_total", "1");
+        shown("wait_seconds_count", "2");
+        drop(held);
+        shown("connections_in_use", "0");
+        drop(pools.reader().await?);
+        shown("wait_timeouts_total", "1");
+        Ok::<_, StoreError>(())
+    });
+    runtime.block_on(scenario).expect("no panic").expect("the scenario");
 }
