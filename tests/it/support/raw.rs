@@ -249,6 +249,17 @@ impl Raw {
         })
     }
 
+    /// Bytes that have come and wait to be read.
+    pub fn unread(&self) -> u64 {
+        let own = self.stream.local_addr().map(|own| format!(":{:04X}", own.port()));
+        let info = std::fs::read_to_string("/proc/net/tcp").expect("Linux");
+        let line = info.lines().map(|line| line.split_whitespace().skip(1).collect::<Vec<_>>());
+        let queues = line.filter(|words| own.as_ref().is_ok_and(|own| words[0].ends_with(own)));
+        let queues =
+            queues.filter_map(|words| u64::from_str_radix(words.get(3)?.split_once(':')?.1, 16).ok());
+        queues.max().unwrap_or(0)
+    }
+
     /// The code of the WebSocket Close that comes; None when the connection ends without one.
     pub async fn close_code(&mut self) -> Option<u16> {
         loop {
