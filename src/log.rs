@@ -9,12 +9,15 @@
 
 mod append;
 mod appender;
+#[cfg(test)]
+mod appender_test;
 mod batch;
 mod event_log;
 mod head_file;
 mod load;
 #[cfg(test)]
 mod model_test;
+mod outbox_watch;
 mod page;
 mod recovery;
 mod retention;

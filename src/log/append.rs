@@ -106,7 +106,7 @@ pub enum Appended {
 }
 
 /// Why a request was not carried out at all.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LogError {
     /// The log cannot take anything now; nothing was appended.
     #[error("the event log is unavailable: {0}")]
@@ -114,6 +114,9 @@ pub enum LogError {
     /// As many publishes wait as may wait.
     #[error("too many publishes wait for the event log")]
     Overloaded,
+    /// What was answered to the same request before cannot be read any more.
+    #[error("the answer that is stored for this Idempotency-Key cannot be read")]
+    Unreadable,
     /// The same `Idempotency-Key` came with another body before.
     #[error("the Idempotency-Key was used with another request")]
     KeyReused,
@@ -182,6 +185,7 @@ impl From<LogError> for Refusal {
                 "the event log is unavailable, try again",
             ),
             LogError::Overloaded => Refusal::new(RefusalKind::Unavailable, "overloaded", detail),
+            LogError::Unreadable => Refusal::new(RefusalKind::Internal, "internal", detail),
             LogError::KeyReused => Refusal::new(RefusalKind::Invalid, "idempotency_key_reused", detail),
             LogError::InProgress => {
                 Refusal::new(RefusalKind::Conflict, "idempotency_key_in_progress", detail)

@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
-use tokio::time::MissedTickBehavior;
 
 use super::batch::{Batch, Committed, new_tenant};
 use super::head_file::{Head, HeadFile};
 use super::load::Load;
+use super::outbox_watch::watch_outbox;
 use super::recovery::Floors;
 use super::retention::Retention;
 use super::shared::{Shared, TracedRow};
@@ -32,8 +32,6 @@ const BATCH: usize = 1024;
 const BATCH_BYTES: usize = 16 << 20;
 /// A commit wakes the relay at most once in this time.
 const RELAY_SPACING: Duration = Duration::from_millis(5);
-/// The outbox is looked at without being woken, for rows that another process committed.
-const RELAY_POLL: Duration = Duration::from_millis(100);
 const TRIM_INTERVAL: Duration = Duration::from_secs(1);
 const TRIM_BATCH: i64 = 2000;
 /// Batches trimmed of one tenant in one interval, at most: more than any tenant appends in it.
@@ -77,7 +75,7 @@ pub(super) struct Appender {
     oldest_at: HashMap<TenantId, i64>,
     retention: Retention,
     /// Set when a commit's outcome is unknown: what is stored decides.
-    in_doubt: bool,
+    pub(super) in_doubt: bool,
 }
 
 impl Appender {
@@ -149,7 +147,7 @@ impl Appender {
                 relay_at = None;
             }
             if !stops.is_empty() {
-                while backlog(&self.shared).await > 0 && self.commit(Vec::new(), true).await.is_ok() {}
+                while matches!(self.commit(Vec::new(), true).await, Ok((_, true))) {}
                 for stop in stops {
                     // whoever asked has given up waiting
                     let _ = stop.send(());
@@ -159,7 +157,7 @@ impl Appender {
         }
     }
 
-    /// Carries out a batch; `relay` stays set when no outbox row is left waiting.
+    /// Carries out a batch, with outbox rows where `relay` says so; who asked to stop is for the caller.
     async fn serve(&mut self, jobs: Vec<Job>, relay: &mut bool) -> Vec<oneshot::Sender<()>> {
         let (mut requests, mut replies, mut stops) = (Vec::new(), Vec::new(), Vec::new());
         for job in jobs {
@@ -219,7 +217,7 @@ impl Appender {
     }
 
     /// One transaction with everything that waits, then its effects; answers in the order of requests.
-    async fn commit(
+    pub(super) async fn commit(
         &mut self,
         requests: Vec<(AppendRequest, Option<Arc<Origin>>)>,
         relay: bool,
@@ -231,16 +229,7 @@ impl Appender {
             crash_point("relay.before_append");
         }
         let started = Instant::now();
-        let mut batch = Batch {
-            stored: self.tenants.clone(),
-            changed: HashMap::new(),
-            rows: Vec::new(),
-            origins: Vec::new(),
-            volatile: Vec::new(),
-            origin: None,
-            now: self.shared.clock.steady(),
-            max_message_bytes: self.shared.options.max_message_bytes,
-        };
+        let mut batch = self.batch();
         let relay_limit = if relay { self.shared.options.relay_batch as i64 } else { 0 };
         let outcome =
             self.shared.database.log_transaction(move |tx| batch.carry_out(tx, &requests, relay_limit)).await;
@@ -258,6 +247,19 @@ impl Appender {
         let relay_again = committed.relay_again;
         let answers = self.show(committed);
         Ok((answers, relay_again))
+    }
+
+    pub(super) fn batch(&self) -> Batch {
+        Batch {
+            stored: self.tenants.clone(),
+            changed: HashMap::new(),
+            rows: Vec::new(),
+            origins: Vec::new(),
+            volatile: Vec::new(),
+            origin: None,
+            now: self.shared.clock.steady(),
+            max_message_bytes: self.shared.options.max_message_bytes,
+        }
     }
 
     /// Writes the head file, then shows committed events to windows and workers.
@@ -297,24 +299,25 @@ impl Appender {
         committed.answers
     }
 
-    /// After a commit of unknown outcome: shows what it stored after all.
+    /// After a transaction of unknown outcome: shows what it stored after all, and forgets what it did not trim.
     async fn settle(&mut self) -> Result<(), StoreError> {
         let known: Vec<(String, i64)> =
             self.tenants.values().map(|row| (row.tenant.clone(), row.head)).collect();
-        let (tenants, rows, commit) = self
+        let (tenants, rows, floors, commit) = self
             .shared
             .database
             .log_transaction(move |tx| {
                 let tenants = tx.tenants()?;
-                let mut rows = Vec::new();
+                let (mut rows, mut floors) = (Vec::new(), Vec::new());
                 for row in &tenants {
+                    floors.push((row.clone(), tx.floors(&row.tenant)?));
                     let head =
                         known.iter().find(|(tenant, _)| *tenant == row.tenant).map_or(0, |(_, head)| *head);
                     if row.head > head {
                         rows.extend(tx.entries_after(&row.tenant, head, i64::MAX)?);
                     }
                 }
-                Ok((tenants, rows, tx.commit()?))
+                Ok((tenants, rows, floors, tx.commit()?))
             })
             .await?;
         let number = commit.map_or(0, |(_, number)| number);
@@ -325,12 +328,27 @@ impl Appender {
         let (answers, origins, volatile, relay_again) = (Vec::new(), Vec::new(), Vec::new(), false);
         let (relayed, dead) = (0, 0);
         self.show(Committed { answers, rows, origins, volatile, tenants, head, relayed, relay_again, dead });
+        for (row, floors) in floors {
+            if let Some(log) =
+                TenantId::parse(&row.tenant).ok().and_then(|tenant| self.shared.tenant(&tenant))
+            {
+                log.set_floors(Floors::stored(row.global_floor, floors));
+                log.trimmed(row.trimmed as u64);
+            }
+        }
+        self.oldest_at.clear();
         self.in_doubt = false;
         Ok(())
     }
 
     /// Removes what retention no longer keeps, oldest first.
-    async fn trim(&mut self) {
+    pub(super) async fn trim(&mut self) {
+        if self.in_doubt
+            && let Err(error) = self.settle().await
+        {
+            tracing::debug!(%error, "nothing is trimmed before the last outcome is known");
+            return;
+        }
         let now = self.shared.clock.steady();
         let earliest = now.minus(self.retention.age).micros();
         let due = self.tenants.iter().filter(|(tenant, row)| {
@@ -347,7 +365,8 @@ impl Appender {
                     Ok(false) => break,
                     Err(error) => {
                         tracing::warn!(%error, %tenant, "the event log could not be trimmed");
-                        break;
+                        self.in_doubt = true;
+                        return;
                     }
                 }
             }
@@ -395,33 +414,6 @@ impl Appender {
         self.shared.metrics.log_trimmed(trim.count);
         Ok(trim.count == TRIM_BATCH as u64)
     }
-}
-
-/// Wakes the relay for rows that nobody woke it for: those of another process, or of the one before this
-/// one. Apart from the appender, so that readers that hold every connection do not keep it from appending.
-async fn watch_outbox(shared: Arc<Shared>) {
-    let mut poll = tokio::time::interval(RELAY_POLL);
-    poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        poll.tick().await;
-        if backlog(&shared).await > 0 {
-            shared.relay_wake.notify_one();
-        }
-    }
-}
-
-/// Outbox rows waiting; also tells the metrics.
-async fn backlog(shared: &Shared) -> i64 {
-    let database = &shared.database;
-    let backlog =
-        async { crate::read!(database, |conn, q| Ok::<_, StoreError>(q::outbox::backlog(conn).await?)) };
-    let Ok((waiting, oldest)) = backlog.await else {
-        return 0;
-    };
-    // rows are stamped by the wall clock of the node that wrote them
-    let lag = oldest.map_or(0, |oldest| (shared.clock.now().micros() - oldest).max(0));
-    shared.metrics.outbox(waiting, lag as f64 / 1e6);
-    waiting
 }
 
 async fn sleep_until(at: Option<tokio::time::Instant>) {

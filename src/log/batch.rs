@@ -139,9 +139,13 @@ impl Batch {
         if let Some(own) = &request.idempotency
             && let Some((hash, answer)) = tx.answer(tenant, &own.principal, &own.key, self.now.micros())?
         {
-            let stored =
-                serde_json::from_str(&answer).map_err(|error| StoreError::Unexpected(error.to_string()))?;
-            return Ok(if hash == own.request_hash { Ok(stored) } else { Err(LogError::KeyReused) });
+            if hash != own.request_hash {
+                return Ok(Err(LogError::KeyReused));
+            }
+            return Ok(serde_json::from_str(&answer).map_err(|error| {
+                tracing::error!(%error, tenant, key = own.key, "a stored answer cannot be read");
+                LogError::Unreadable
+            }));
         }
         let mut outcomes = Vec::with_capacity(request.groups.len());
         for group in &request.groups {
@@ -185,7 +189,7 @@ impl Batch {
             rows.push((row, event));
         }
         if let (true, Some(seq)) = (rows.is_empty(), named_before) {
-            return Ok(Appended::At { seq: seq as u64, duplicate: true });
+            return Ok(Appended::At { seq: if volatile { 0 } else { seq as u64 }, duplicate: true });
         }
         for (row, event) in rows {
             self.take(tx, tenant, row, event)?;

@@ -15,7 +15,7 @@ use super::tenant_log::WindowRead;
 use super::{AppendRequest, Appended, LogError, NewEvent, Page, PageLimit, TenantLog};
 use crate::actor_kit::{Counted, InFlightKeys, Mailbox};
 use crate::clock::{Clock, random_u64};
-use crate::domain::{Selector, TenantId, Topic};
+use crate::domain::{Selector, TenantId};
 use crate::storage::{Database, LogRow, LogTx, StoreError, TenantRow};
 use crate::telemetry::{Metrics, current_origin};
 use crate::wire::Event;
@@ -65,9 +65,7 @@ impl EventLog {
             let (Ok(tenant), Ok(epoch)) = (TenantId::parse(&row.tenant), row.epoch.parse()) else {
                 return Err(StoreError::Unexpected(format!("log of tenant {:?}", row.tenant)));
             };
-            let by_topic =
-                floors.iter().filter_map(|(topic, floor)| Some((Topic::parse(topic).ok()?, *floor as u64)));
-            let floors = Floors::new(row.global_floor as u64, by_topic.collect());
+            let floors = Floors::stored(row.global_floor, floors.clone());
             shared.insert(TenantLog::new(tenant, epoch, row.head as u64, floors));
         }
         let (jobs, receiver) = mpsc::channel(options.append_queue);

@@ -60,6 +60,12 @@ impl Floors {
         Floors { by_topic, global }
     }
 
+    /// As the database has them.
+    pub fn stored(global: i64, by_topic: impl IntoIterator<Item = (String, i64)>) -> Self {
+        let read = |(topic, floor): (String, i64)| Some((Topic::parse(&topic).ok()?, floor as u64));
+        Floors::new(global as u64, by_topic.into_iter().filter_map(read).collect())
+    }
+
     /// Number of the newest event of the selected topics that may have been trimmed.
     pub fn of(&self, selectors: &[Selector]) -> u64 {
         let own = selectors.iter().map(|selector| match selector {

@@ -133,6 +133,11 @@ impl TenantLog {
         state.floors.overflow(limit)
     }
 
+    /// Takes back what a trim raised that may have come to nothing.
+    pub(super) fn set_floors(&self, floors: Floors) {
+        self.state().floors = floors;
+    }
+
     pub(super) fn trimmed(&self, up_to: u64) {
         let mut state = self.state();
         state.window.drop_up_to(up_to);

@@ -112,9 +112,6 @@ pub fn prepare(
     if publish.version.is_some_and(|version| version < 0) {
         return Err(Refusal::invalid("version", "must not be negative"));
     }
-    if publish.version.is_some() && class == Class::Volatile {
-        return Err(Refusal::invalid("version", "needs class durable or latest"));
-    }
     if publish.ttl_s.is_some_and(|ttl| !(1..=31_536_000).contains(&ttl)) {
         return Err(Refusal::invalid("ttl_s", "must be within 1-31536000"));
     }

@@ -81,10 +81,10 @@ impl Publisher {
             request_hash,
             keep: self.keep_answers,
         });
-        // what has to be recognised when it comes again passes the log; other volatile events need not wait for it
-        let is_volatile = |group: &Vec<NewEvent>| {
-            idempotency.is_none() && group.iter().all(|event| event.is_volatile() && event.dedup.is_none())
-        };
+        // what is compared with what was there before passes the log; other volatile events need not wait for it
+        let is_free =
+            |event: &NewEvent| event.is_volatile() && event.dedup.is_none() && event.version.is_none();
+        let is_volatile = |group: &Vec<NewEvent>| idempotency.is_none() && group.iter().all(is_free);
         let kinds: Vec<bool> = groups.iter().map(is_volatile).collect();
         let (volatile, logged): (Vec<_>, Vec<_>) = groups.into_iter().partition(is_volatile);
         let mut appended = Vec::new();

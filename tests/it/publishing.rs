@@ -322,6 +322,28 @@ async fn a_dedup_key_names_a_volatile_event_too() {
 }
 
 #[tokio::test]
+async fn a_version_counts_whatever_the_class() {
+    let server = Server::start();
+    let api = server.api();
+    let (mut client, _) = Client::connect(&api, "topic:a", None).await;
+    let publish = async |class: &str, version: i64| {
+        let event =
+            with(with(with(tick("topic:a", version as u64), "class", class), "key", "k"), "version", version);
+        api.post("/v2/events", &event).await
+    };
+    assert_eq!(publish("volatile", 5).await.expect(202)["id"], Value::Null);
+    for (class, stale) in [("volatile", 5), ("durable", 5), ("latest", 4)] {
+        assert_eq!(publish(class, stale).await.problem(409), "stale", "{class}");
+    }
+    publish("durable", 6).await.expect(202);
+    assert_eq!(publish("volatile", 6).await.problem(409), "stale");
+    publish("volatile", 7).await.expect(202);
+    for n in 5..8 {
+        assert_eq!(client.event().await.data, json!({"n": n}));
+    }
+}
+
+#[tokio::test]
 async fn after_its_window_a_dedup_key_delivers_again() {
     let server = Server::with(ServerOptions::default().set("idempotency.dedup_window_ms", 20));
     let api = server.api();

@@ -1,0 +1,225 @@
+//! The appender when a transaction's outcome is not known, and when what is stored is damaged.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use diesel::connection::SimpleConnection;
+use diesel::{Connection, SqliteConnection};
+use tempfile::TempDir;
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, mpsc};
+
+use super::appender::Appender;
+use super::head_file::HeadFile;
+use super::retention::Retention;
+use super::shared::Shared;
+use super::tenant_log::WindowRead;
+use super::{
+    AppendRequest, Appended, Dedup, Idempotency, LogError, LogObserver, LogOptions, NewEvent, PageLimit,
+    TenantLog,
+};
+use crate::actor_kit::Mailbox;
+use crate::clock::Clock;
+use crate::domain::{Class, EventName, Selector, TenantId, Topic};
+use crate::settings::Settings;
+use crate::storage::{Database, DatabaseOptions, LogTx, StoreError};
+use crate::telemetry::Metrics;
+use crate::wire::Event;
+
+struct Nobody;
+impl LogObserver for Nobody {
+    fn advanced(&self, _: &Arc<TenantLog>) {}
+    fn volatile(&self, _: &Arc<TenantLog>, _: Arc<Event>) {}
+}
+
+/// An appender on a database of its own, driven by hand.
+struct Scene {
+    dir: TempDir,
+    shared: Arc<Shared>,
+    appender: Appender,
+}
+
+fn tenant() -> TenantId {
+    TenantId::default_tenant()
+}
+
+fn topic() -> Topic {
+    Topic::parse("topic:a").unwrap()
+}
+
+fn event(data: &str) -> NewEvent {
+    NewEvent {
+        topic: topic(),
+        name: EventName::parse("tick").unwrap(),
+        class: Class::Durable,
+        key: None,
+        version: None,
+        ttl: None,
+        dedup: None,
+        data: data.into(),
+        public: None,
+    }
+}
+
+fn request(event: NewEvent) -> AppendRequest {
+    AppendRequest { tenant: tenant(), groups: vec![vec![event]], idempotency: None }
+}
+
+fn at(seq: u64) -> Result<Vec<Appended>, LogError> {
+    Ok(vec![Appended::At { seq, duplicate: false }])
+}
+
+impl Scene {
+    async fn set(retention_count: u64) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let options = DatabaseOptions {
+            url: String::new(),
+            data_dir: dir.path().to_owned(),
+            connections: 1,
+            wait: Duration::from_secs(5),
+            max_bytes: 0,
+        };
+        let metrics = Arc::new(Metrics::default());
+        let database = Database::open(&options, Handle::current(), &metrics).await.unwrap();
+        database.migrate().await.unwrap();
+        database.log_transaction(|tx| tx.create_commit("instance")).await.unwrap();
+        let defaults = LogOptions::from(&Settings::defaults());
+        let retention = Retention { count: retention_count, ..defaults.retention };
+        let shared = Arc::new(Shared {
+            database,
+            clock: Clock::system(),
+            metrics,
+            options: LogOptions { retention, ..defaults },
+            relay_wake: Notify::new(),
+            tenants: Default::default(),
+            observer: Arc::new(Nobody),
+        });
+        let (_, jobs) = mpsc::channel(1);
+        let head_file = HeadFile::open(dir.path()).unwrap();
+        let mailbox = Mailbox::new(1, shared.metrics.mailboxes("appender"));
+        let appender =
+            Appender::new(shared.clone(), (jobs, mailbox), head_file, "instance".to_owned(), Vec::new());
+        Scene { dir, shared, appender }
+    }
+
+    async fn append(
+        &mut self,
+        requests: Vec<AppendRequest>,
+    ) -> Result<Vec<Result<Vec<Appended>, LogError>>, StoreError> {
+        let requests = requests.into_iter().map(|request| (request, None)).collect();
+        self.appender.commit(requests, false).await.map(|(answers, _)| answers)
+    }
+
+    /// Commits what the appender does not hear the end of.
+    async fn append_unheard(&mut self, data: &str) {
+        let mut batch = self.appender.batch();
+        let requests = vec![(request(event(data)), None)];
+        let committed =
+            self.shared.database.log_transaction(move |tx| batch.carry_out(tx, &requests, 0)).await;
+        assert_eq!(committed.unwrap().rows.len(), 1);
+        self.appender.in_doubt = true;
+    }
+
+    fn sql(&self, text: &str) {
+        let url = self.dir.path().join("bongsu.db");
+        let mut conn = SqliteConnection::establish(&url.to_string_lossy()).unwrap();
+        conn.batch_execute(text).unwrap();
+    }
+
+    fn log(&self) -> Arc<TenantLog> {
+        self.shared.tenant(&tenant()).unwrap()
+    }
+
+    /// The data of what is in the window after a number; None where something may have been trimmed.
+    fn after(&self, seq: u64) -> Option<Vec<String>> {
+        let selectors: Arc<[Selector]> = [Selector::Topic(topic())].into();
+        match self.log().select(&selectors, seq, PageLimit { events: 100, bytes: 1 << 20 }) {
+            WindowRead::Evicted => None,
+            WindowRead::Older { before } => panic!("the window begins at {before}"),
+            WindowRead::Events { events, .. } => {
+                Some(events.iter().map(|event| event.parts().full.data().to_owned()).collect())
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn what_a_commit_of_unknown_outcome_stored_is_shown_before_the_next() {
+    let mut scene = Scene::set(1000).await;
+    assert_eq!(scene.append(vec![request(event("1"))]).await.unwrap(), [at(1)]);
+    scene.append_unheard("2").await;
+    assert_eq!(scene.after(0).unwrap(), ["1"]);
+    assert_eq!(scene.append(vec![request(event("3"))]).await.unwrap(), [at(3)]);
+    assert_eq!(scene.after(0).unwrap(), ["1", "2", "3"]);
+    assert_eq!(scene.log().head().seq, 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_trim_begins_with_what_a_commit_of_unknown_outcome_stored() {
+    let mut scene = Scene::set(2).await;
+    scene.append(vec![request(event("1")), request(event("2"))]).await.unwrap();
+    scene.append_unheard("3").await;
+    scene.appender.trim().await;
+    assert_eq!((scene.after(0), scene.after(1).unwrap()), (None, vec!["2".to_owned(), "3".to_owned()]));
+    assert_eq!(scene.append(vec![request(event("4"))]).await.unwrap(), [at(4)]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_trim_that_failed_leaves_no_floor_behind() {
+    let mut scene = Scene::set(2).await;
+    scene.append((1..=5).map(|n| request(event(&n.to_string()))).collect()).await.unwrap();
+    scene.sql("CREATE TRIGGER fails BEFORE DELETE ON log_entries BEGIN SELECT RAISE(ABORT, 'no'); END");
+    scene.appender.trim().await;
+    scene.append(vec![request(event("6"))]).await.unwrap();
+    assert_eq!(scene.after(0).unwrap(), ["1", "2", "3", "4", "5", "6"]);
+    scene.sql("DROP TRIGGER fails");
+    scene.appender.trim().await;
+    assert_eq!((scene.after(3), scene.after(4).unwrap()), (None, vec!["5".to_owned(), "6".to_owned()]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_trim_of_unknown_outcome_that_was_stored_keeps_its_floors() {
+    let mut scene = Scene::set(2).await;
+    scene.append((1..=5).map(|n| request(event(&n.to_string()))).collect()).await.unwrap();
+    let trim = |tx: &mut LogTx<'_>| {
+        tx.trim(tenant().as_str(), 3, &[("topic:a".to_owned(), 3)])?;
+        let mut row = tx.tenants()?.remove(0);
+        row.trimmed = 3;
+        tx.save_tenant(&row)
+    };
+    scene.shared.database.log_transaction(trim).await.unwrap();
+    scene.appender.in_doubt = true;
+    scene.append(vec![request(event("6"))]).await.unwrap();
+    assert_eq!(
+        (scene.after(2), scene.after(3).unwrap()),
+        (None, vec!["4".to_owned(), "5".to_owned(), "6".to_owned()])
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_stored_answer_that_cannot_be_read_fails_its_own_request_only() {
+    let mut scene = Scene::set(1000).await;
+    let own = |key: &str| {
+        let (principal, request_hash) = ("somebody".to_owned(), "hash".to_owned());
+        let keep = Duration::from_secs(60);
+        let idempotency = Some(Idempotency { principal, key: key.to_owned(), request_hash, keep });
+        AppendRequest { idempotency, ..request(event("1")) }
+    };
+    assert_eq!(scene.append(vec![own("damaged"), own("well")]).await.unwrap(), [at(1), at(2)]);
+    scene.sql("UPDATE log_answers SET answer = '{' WHERE key = 'damaged'");
+    let answers = scene.append(vec![own("damaged"), request(event("3")), own("well")]).await.unwrap();
+    assert!(matches!(answers[0], Err(LogError::Unreadable)), "{answers:?}");
+    assert_eq!(answers[1..], [at(3), at(2)]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_volatile_event_has_no_number_even_when_its_name_was_a_durable_ones() {
+    let mut scene = Scene::set(1000).await;
+    let named = |class| {
+        let dedup = Some(Dedup { key: "name".to_owned(), window: Duration::from_secs(60) });
+        request(NewEvent { class, dedup, ..event("1") })
+    };
+    assert_eq!(scene.append(vec![named(Class::Durable)]).await.unwrap(), [at(1)]);
+    let again = scene.append(vec![named(Class::Volatile)]).await.unwrap();
+    assert_eq!(again, [Ok(vec![Appended::At { seq: 0, duplicate: true }])]);
+}
