@@ -1,5 +1,6 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -8,7 +9,9 @@ use actix_rt::net::TcpStream;
 use actix_tls::accept::rustls_0_23::TlsStream;
 use bytes::Bytes;
 use socket2::SockRef;
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
+
+use crate::http::Exchange;
 
 /// A client's connection, plain or within TLS.
 pub(super) trait ClientIo: AsyncRead + AsyncWrite + Unpin + 'static {
@@ -39,12 +42,35 @@ pub(super) struct StallGuard<Io> {
     ahead: Bytes,
     /// Runs while a write waits.
     timer: Option<Pin<Box<Sleep>>>,
+    next: Option<Box<NextRequest>>,
+}
+
+/// Until when the next request has to be there.
+struct NextRequest {
+    exchange: Rc<Exchange>,
+    patience: Duration,
+    timer: Pin<Box<Sleep>>,
 }
 
 impl<Io: ClientIo> StallGuard<Io> {
     /// Lets a write wait for at most `stall`.
     pub fn new(io: Io, stall: Duration) -> Self {
-        StallGuard { io, stall, ahead: Bytes::new(), timer: None }
+        StallGuard { io, stall, ahead: Bytes::new(), timer: None, next: None }
+    }
+
+    /// Ends the connection when no further request is there so long after the last answer.
+    pub fn expect_requests(&mut self, exchange: Rc<Exchange>, patience: Duration) {
+        self.next = Some(Box::new(NextRequest { exchange, patience, timer: Box::pin(sleep(patience)) }));
+    }
+
+    /// It is used for something else from now on.
+    pub fn expect_no_requests(&mut self) {
+        self.next = None;
+    }
+
+    /// What its requests are to tell, if it is waited for them.
+    pub fn exchange(&self) -> Option<Rc<Exchange>> {
+        self.next.as_ref().map(|next| next.exchange.clone())
     }
 
     /// Lets what was read be read once more.
@@ -55,6 +81,14 @@ impl<Io: ClientIo> StallGuard<Io> {
     /// What the kernel sees of it.
     pub fn tcp(&self) -> &TcpStream {
         self.io.tcp()
+    }
+
+    fn sent(&mut self, written: &Poll<io::Result<usize>>) {
+        if let (Poll::Ready(Ok(1..)), Some(next)) = (written, &mut self.next)
+            && next.exchange.sent()
+        {
+            next.timer.as_mut().reset(Instant::now() + next.patience);
+        }
     }
 
     fn watch<T>(&mut self, context: &mut Context<'_>, moved: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -77,7 +111,14 @@ impl<Io: ClientIo> AsyncRead for StallGuard<Io> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.ahead.is_empty() {
-            return Pin::new(&mut self.io).poll_read(context, buffer);
+            let read = Pin::new(&mut self.io).poll_read(context, buffer);
+            if let (true, Some(next)) = (read.is_pending(), &mut self.next)
+                && next.exchange.is_waiting()
+                && next.timer.as_mut().poll(context).is_ready()
+            {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            return read;
         }
         let taken = self.ahead.len().min(buffer.remaining());
         buffer.put_slice(&self.ahead.split_to(taken));
@@ -96,6 +137,7 @@ impl<Io: ClientIo> AsyncWrite for StallGuard<Io> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.io).poll_write(context, bytes);
+        self.sent(&written);
         self.watch(context, written)
     }
 
@@ -105,6 +147,7 @@ impl<Io: ClientIo> AsyncWrite for StallGuard<Io> {
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.io).poll_write_vectored(context, parts);
+        self.sent(&written);
         self.watch(context, written)
     }
 

@@ -30,6 +30,8 @@ pub(super) struct Front<Http, App> {
     pub config: ServiceConfig,
     /// A client says something within this time.
     pub patience: Duration,
+    /// A connection is kept for a next request for this time.
+    pub keep_alive: Duration,
 }
 
 impl<Http, App> Front<Http, App>
@@ -70,6 +72,7 @@ where
             }
             None => {
                 io.put_back(first);
+                io.expect_requests(Rc::default(), self.patience + self.keep_alive);
                 let served: Pin<Box<dyn Future<Output = _>>> =
                     Box::pin(self.http.call((io, Protocol::Http1, peer)));
                 served.await

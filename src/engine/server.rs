@@ -143,13 +143,14 @@ fn connections<Io: ClientIo>(
     let (server, sessions) = (&services.settings.server, &services.settings.sessions);
     let stall = Duration::from_millis(server.stall_timeout_ms);
     let patience = Duration::from_millis(server.request_head_timeout_ms);
+    let keep_alive = Duration::from_millis(server.keep_alive_ms);
     // the sweep comes first: it says why
     let guard = stall + Duration::from_millis(sessions.sweep_ms).mul_f64(1.5);
     let config = ServiceConfig::default();
     fn_factory(move || {
         let (http, app, config) = (http.new_service(()), app.new_service(()), config.clone());
         async move {
-            let front = Rc::new(Front { http: http.await?, app: app.await?, config, patience });
+            let front = Rc::new(Front { http: http.await?, app: app.await?, config, patience, keep_alive });
             Ok(fn_service(move |io: Io| {
                 prepare(io.tcp(), stall);
                 front.clone().serve(StallGuard::new(io, guard))
@@ -200,6 +201,9 @@ fn http_service<Io: ClientIo>(
         .h1_allow_half_closed(false)
         .h1_write_buffer_size(WRITE_BUFFER)
         .local_addr(address)
+        .on_connect_ext(|io: &StallGuard<Io>, connection| {
+            io.exchange().into_iter().for_each(|exchange| drop(connection.insert(exchange)));
+        })
         .upgrade(fn_service(move |request| upgrade(services.clone(), worker.clone(), request)))
         .finish(map_config(app, |()| AppConfig::default()))
 }
@@ -280,8 +284,9 @@ fn worker(services: &Services) -> Rc<http::WorkerContext> {
 fn upgrade<Io: ClientIo>(
     services: Services,
     worker: Rc<http::WorkerContext>,
-    (request, framed): (Request, Framed<StallGuard<Io>, h1::Codec>),
+    (request, mut framed): (Request, Framed<StallGuard<Io>, h1::Codec>),
 ) -> LocalBoxFuture<'static, Result<(), actix_http::Error>> {
+    framed.io_mut().expect_no_requests();
     Box::pin(async move {
         if let Some(connection) = http::websocket(services, worker, request, framed).await {
             actix_rt::spawn(connection);

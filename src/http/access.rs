@@ -1,14 +1,15 @@
+use std::rc::Rc;
 use std::time::Instant;
 
-use actix_web::body::MessageBody;
+use actix_web::body::{BodySize, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::Method;
 use actix_web::http::header::CONTENT_TYPE;
 use actix_web::middleware::Next;
 use actix_web::{Error, HttpMessage, HttpResponse, ResponseError};
 
-use super::Problem;
 use super::services::services;
+use super::{Exchange, Problem};
 use crate::domain::{Refusal, RefusalKind};
 use crate::identity::rights;
 use crate::limits::Attempt;
@@ -24,6 +25,8 @@ pub async fn record(
     let (gate, metrics) =
         (services(request.request()).gate.clone(), services(request.request()).metrics.clone());
     let caller = gate.caller(request.head());
+    let exchange = request.request().conn_data::<Rc<Exchange>>().cloned();
+    exchange.iter().for_each(|exchange| exchange.begin());
     let method = method(request.method());
     let path = request.path().to_owned();
     request.extensions_mut().insert(caller.clone());
@@ -44,6 +47,9 @@ pub async fn record(
             }
         }
     };
+    if response.response().body().size() == BodySize::Stream {
+        exchange.iter().for_each(|exchange| exchange.stream());
+    }
     gate.finish(response.headers_mut(), &caller);
     let route = response.request().match_pattern().unwrap_or_else(|| "none".to_owned());
     let (status, seconds) = (response.status().as_u16(), started.elapsed().as_secs_f64());

@@ -456,3 +456,17 @@ async fn publishes_beyond_what_may_wait_for_the_log_are_refused_and_the_others_a
     );
     scene.is_unharmed().await;
 }
+
+#[tokio::test]
+async fn a_second_request_head_that_does_not_end_is_ended_in_time_too() {
+    let options = ServerOptions::default().set("server.request_head_timeout_ms", 500);
+    let mut scene = Scene::set(options.set("server.keep_alive_ms", 1000)).await;
+    let mut raw = scene.raw().await;
+    raw.send("GET /health HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert_eq!(raw.answer().await.status, 200);
+    let started = Instant::now();
+    raw.send("GET /health HTTP/1.1\r\nX-Slow: ").await;
+    raw.rest().await;
+    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+    scene.is_unharmed().await;
+}

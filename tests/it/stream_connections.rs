@@ -149,3 +149,23 @@ async fn a_connection_without_a_word_is_ended_in_time() {
     let mut raw = Raw::connect(server.address()).await;
     assert_eq!(raw.rest().await, "");
 }
+
+#[tokio::test]
+async fn a_used_connection_waits_for_its_next_request_and_not_during_an_answer() {
+    let options = ServerOptions::default().set("server.request_head_timeout_ms", 500);
+    let server = Server::with(options.set("server.keep_alive_ms", 1000));
+    let api = server.api();
+    let mut stream = open(&server, Arrival::AfterAnother, "topic:a").await;
+    let mut poll = Raw::connect(server.address()).await;
+    poll.send("GET /health HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert_eq!(poll.answer().await.status, 200);
+    let cursor = api.publish("topic:b", "noise", json!({})).await;
+    let path = format!("/v2/realtime/poll?topics=topic:a&cursor={cursor}&wait=3");
+    poll.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\nX-API-Key: {}\r\n\r\n", server.key())).await;
+    let started = std::time::Instant::now();
+    assert_eq!(poll.answer().await.status, 200);
+    assert!(started.elapsed() >= Duration::from_secs(3), "{:?}", started.elapsed());
+    assert_eq!(poll.rest().await, "");
+    api.publish("topic:a", "noise", json!({"n": 1, "pad": ""})).await;
+    stream.read_until_number(1).await;
+}

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::{Answer, Api, Frozen, Outsider, Server, ServerOptions, SmallDisk, Sse, eventually};
+use crate::support::{Answer, Api, Frozen, Outsider, Server, ServerOptions, SmallDisk, Sse, Ws, eventually};
 
 /// Options under which a refusal comes soon and heartbeats are frequent.
 fn impatient() -> ServerOptions {
@@ -233,4 +233,42 @@ async fn a_database_of_a_newer_release_is_refused_at_the_start_by_name() {
     outsider.run("DELETE FROM __diesel_schema_migrations WHERE version = '99990101000000'");
     server.restart(|options| options);
     server.api().publish("topic:disk", "after", 0.into()).await;
+}
+
+#[tokio::test]
+async fn whoever_comes_while_the_database_cannot_be_written_is_told_to_come_back() {
+    let server = Server::with(impatient());
+    let api = server.api();
+    let ticket = async |path: &str| {
+        let wanted = json!({"path": path, "topics": ["topic:a"]});
+        let answer = api.post("/v2/realtime/tickets", &wanted).await.expect(201);
+        answer["ticket"].as_str().expect("a ticket").to_owned()
+    };
+    let stream = format!("/v2/realtime/stream?topics=topic:a&ticket={}", ticket("/v2/realtime/stream").await);
+    let poll = format!("/v2/realtime/poll?topics=topic:a&ticket={}", ticket("/v2/realtime/poll").await);
+    let socket = format!("/v2/realtime/ws?topics=topic:a&ticket={}", ticket("/v2/realtime/ws").await);
+    let stranger = server.api_with("");
+    let mut outsider = Outsider::open(server.data_dir());
+    outsider.run("BEGIN EXCLUSIVE");
+    // a ticket has to be marked as used
+    for _ in 0..2 {
+        let told = Sse::open(stranger.request("GET", &stream).header("Accept", "text/event-stream")).await;
+        assert_told_to_come_back(told).await;
+        assert_refused(stranger.get(&stream).await);
+        assert_refused(stranger.get(&poll).await);
+        assert_eq!(Ws::try_open(server.address(), &socket, &[]).await.err(), Some(503));
+    }
+    // the log of this tenant has yet to be made
+    assert_told_to_come_back(api.listen("topic:a", None).await).await;
+    outsider.run("ROLLBACK");
+    api.listen("topic:a", None).await.ready().await;
+    Sse::open(stranger.request("GET", &stream)).await.ready().await;
+    stranger.get(&poll).await.expect(200);
+    Ws::try_open(server.address(), &socket, &[]).await.expect("a connection").ready().await;
+}
+
+async fn assert_told_to_come_back(mut stream: Sse) {
+    let close = stream.rest().await.pop().expect("a close");
+    let told = (close.event.as_str(), &close.data["reconnect"], close.data["retry_ms"].as_u64());
+    assert!(matches!(told, ("close", serde_json::Value::Bool(true), Some(1..=60_000))), "{close:?}");
 }
