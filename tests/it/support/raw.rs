@@ -234,30 +234,19 @@ impl Raw {
         if SockRef::from(&self.stream).take_error().expect("a socket").is_some() {
             return true;
         }
-        let info = std::fs::read_to_string("/proc/net/tcp").expect("Linux");
-        let Ok(own) = self.stream.local_addr() else {
+        let (Ok(own), Ok(peer)) = (self.stream.local_addr(), self.stream.peer_addr()) else {
             return true;
         };
-        let port = format!(":{:04X} ", own.port());
         // the peer's side of it is in no table, or not established, once it is over
-        !info.lines().any(|line| {
-            let mut words = line.split_whitespace().skip(1);
-            let (local, remote, state) = (words.next(), words.next(), words.next());
-            local.is_some()
-                && remote.is_some_and(|remote| format!("{remote} ").ends_with(&port))
-                && state == Some("01")
-        })
+        socket(peer, own).is_none_or(|(state, _)| state != "01")
     }
 
     /// Bytes that have come and wait to be read.
     pub fn unread(&self) -> u64 {
-        let own = self.stream.local_addr().map(|own| format!(":{:04X}", own.port()));
-        let info = std::fs::read_to_string("/proc/net/tcp").expect("Linux");
-        let line = info.lines().map(|line| line.split_whitespace().skip(1).collect::<Vec<_>>());
-        let queues = line.filter(|words| own.as_ref().is_ok_and(|own| words[0].ends_with(own)));
-        let queues =
-            queues.filter_map(|words| u64::from_str_radix(words.get(3)?.split_once(':')?.1, 16).ok());
-        queues.max().unwrap_or(0)
+        let (Ok(own), Ok(peer)) = (self.stream.local_addr(), self.stream.peer_addr()) else {
+            return 0;
+        };
+        socket(own, peer).map_or(0, |(_, unread)| unread)
     }
 
     /// The code of the WebSocket Close that comes; None when the connection ends without one.
@@ -301,6 +290,18 @@ impl Raw {
             _ => false,
         }
     }
+}
+
+/// State and unread bytes of a socket, by its two ends; None when the kernel knows none.
+fn socket(local: SocketAddr, remote: SocketAddr) -> Option<(String, u64)> {
+    let ends = [local, remote].map(|end| format!(":{:04X}", end.port()));
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("Linux");
+    table.lines().skip(1).find_map(|line| {
+        let words: Vec<_> = line.split_whitespace().skip(1).take(4).collect();
+        let [local, remote, state, queues] = words[..] else { return None };
+        let unread = u64::from_str_radix(queues.split_once(':')?.1, 16).ok()?;
+        (local.ends_with(&ends[0]) && remote.ends_with(&ends[1])).then(|| (state.to_owned(), unread))
+    })
 }
 
 /// A request for a stream of topics.
