@@ -13,11 +13,13 @@ use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 
 const LISTENER: Token = Token(usize::MAX);
-/// `Server: floor` tells the generator that no `ready` event follows.
-const SSE_HEAD: &[u8] = b"HTTP/1.1 200 OK\r\nServer: floor\r\nContent-Type: text/event-stream\r\n\
+const SSE_HEAD: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\
     Cache-Control: no-cache\r\nConnection: close\r\n\r\n";
+/// The answer to the one key that the generator sends (RFC 6455 §1.3).
+const WEBSOCKET_HEAD: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
+    Connection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
-/// Holds SSE sockets and writes each published event to all of them.
+/// Holds the sockets of listeners and writes each published event to all of its topic.
 #[derive(Parser)]
 struct Args {
     /// Address to listen on; port 0 takes a free one.
@@ -29,7 +31,8 @@ struct Conn {
     stream: TcpStream,
     request: Vec<u8>,
     unsent: Vec<u8>,
-    held: bool,
+    /// What it listens to, and whether by WebSocket.
+    held: Option<(Box<str>, bool)>,
 }
 
 impl Conn {
@@ -51,7 +54,7 @@ impl Conn {
         loop {
             match self.stream.read(scratch) {
                 Ok(0) => return false,
-                Ok(_) if self.held => {}
+                Ok(_) if self.held.is_some() => {}
                 Ok(read) => self.request.extend_from_slice(&scratch[..read]),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return error.kind() == ErrorKind::WouldBlock,
@@ -63,8 +66,11 @@ impl Conn {
     fn take_publish(&mut self) -> Option<Value> {
         let head = self.request.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
         if self.request.starts_with(b"GET ") {
-            (self.held, self.request) = (true, Vec::new());
-            self.send(SSE_HEAD);
+            let text = String::from_utf8_lossy(&std::mem::take(&mut self.request)).into_owned();
+            let topic = text.split(&['=', ' ', '&'][..]).nth(2).unwrap_or_default();
+            let is_websocket = text.contains("Upgrade: websocket");
+            self.held = Some((topic.into(), is_websocket));
+            self.send(if is_websocket { WEBSOCKET_HEAD } else { SSE_HEAD });
             return None;
         }
         let text = String::from_utf8_lossy(&self.request[..head]).to_ascii_lowercase();
@@ -98,7 +104,7 @@ impl Floor {
             registry.register(&mut stream, Token(slot), interest)?;
             self.conns.resize_with(self.conns.len().max(slot + 1), || None);
             let (request, unsent) = (Vec::new(), Vec::new());
-            self.conns[slot] = Some(Conn { stream, request, unsent, held: false });
+            self.conns[slot] = Some(Conn { stream, request, unsent, held: None });
         }
     }
 
@@ -130,13 +136,21 @@ impl Floor {
         if let Some(conn) = self.conns[publisher].as_mut() {
             conn.send(answer.as_bytes());
         }
-        let frame = format!(
-            "event: {kind}\nid: {id}\ndata: {{\"event\":\"{kind}\",\"topic\":{},\
-            \"id\":\"{id}\",\"ts\":\"2026-01-01T00:00:00.000Z\",\"data\":{}}}\n\n",
-            body["topic"], body["data"]
+        let topic = body["topic"].as_str().unwrap_or_default();
+        let object = format!(
+            "{{\"event\":\"{kind}\",\"topic\":\"{topic}\",\
+            \"id\":\"{id}\",\"ts\":\"2026-01-01T00:00:00.000Z\",\"data\":{}}}",
+            body["data"]
         );
-        for conn in self.conns.iter_mut().flatten().filter(|conn| conn.held) {
-            conn.send(frame.as_bytes());
+        let sse = format!("event: {kind}\nid: {id}\ndata: {object}\n\n").into_bytes();
+        let length = object.len() as u16;
+        let websocket = [&[0x81, 126], &length.to_be_bytes()[..], object.as_bytes()].concat();
+        for conn in self.conns.iter_mut().flatten() {
+            match &conn.held {
+                Some((own, true)) if **own == *topic => conn.send(&websocket),
+                Some((own, false)) if **own == *topic => conn.send(&sse),
+                _ => {}
+            }
         }
     }
 }

@@ -5,6 +5,7 @@
 //! counts what arrives where and when.
 
 mod client;
+mod peer;
 mod probe;
 mod publisher;
 mod report;
@@ -17,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 
+pub use peer::Peer;
 use probe::{Probe, Sample};
 use publisher::Publisher;
 pub use report::{FanoutReport, Latency};
@@ -28,12 +30,23 @@ const SETTLE_MAX: Duration = Duration::from_secs(2);
 const DELIVERY_STALL: Duration = Duration::from_secs(5);
 const MAX_WAIT: Duration = Duration::from_millis(100);
 
+/// Told now and then how much of a part of the run is done, 0 to 1, and what that is.
+pub type Progress<'a> = dyn FnMut(f64, &str) + 'a;
+
 /// What to connect to and how hard to press.
 #[derive(Clone, clap::Args)]
 pub struct FanoutOptions {
     /// Server address, IP:PORT.
     #[arg(long, default_value = "127.0.0.1:8080")]
     pub address: SocketAddr,
+
+    /// What kind of server it is.
+    #[arg(long, value_enum, default_value_t = Peer::Bongsu)]
+    pub peer: Peer,
+
+    /// Where to publish, IP:PORT [default: --address].
+    #[arg(long)]
+    pub publish_address: Option<SocketAddr>,
 
     /// How to listen.
     #[arg(long, value_enum, default_value_t = Transport::Sse)]
@@ -43,7 +56,7 @@ pub struct FanoutOptions {
     #[arg(long, default_value_t = 1000)]
     pub connections: usize,
 
-    /// Request path to listen on, its query included [default: the transport's, with topic:bench].
+    /// Request path to listen on, its query included; `{topic}` is the topic [default: the peer's].
     #[arg(long)]
     pub path: Option<String>,
 
@@ -51,11 +64,19 @@ pub struct FanoutOptions {
     #[arg(long, env = "BONGSU_API_KEY", hide_env_values = true)]
     pub api_key: Option<String>,
 
-    /// Topic to publish to; `--path` must subscribe to it.
+    /// Topic to publish to; with several, their beginning.
     #[arg(long, default_value = "topic:bench")]
     pub topic: String,
 
-    /// Publishes per second; 0 publishes again as soon as every client has the previous event.
+    /// Topics over which the clients are spread; they are published to in turns.
+    #[arg(long, default_value_t = 1)]
+    pub topics: usize,
+
+    /// Publishes that may be on their way at once in the closed loop.
+    #[arg(long, default_value_t = 1)]
+    pub ahead: usize,
+
+    /// Publishes per second; 0 is the closed loop: the next one as soon as the clients have the previous.
     #[arg(long, default_value_t = 5.0)]
     pub rate_per_s: f64,
 
@@ -70,6 +91,10 @@ pub struct FanoutOptions {
     /// Process id of a server on this machine, for its CPU time and memory [default: none].
     #[arg(long)]
     pub server_pid: Option<u32>,
+
+    /// Bytes of padding in each of ten more events after the run, 0 for none, for the memory they leave behind.
+    #[arg(long, default_value_t = 0)]
+    pub burst_bytes: usize,
 
     /// Times to connect and disconnect all clients before the measured round.
     #[arg(long, default_value_t = 0)]
@@ -103,6 +128,10 @@ impl FanoutOptions {
         ensure!((0.01..=86_400.0).contains(&self.seconds), "--seconds must be from 0.01 to 86400");
         ensure!((0.0..=1e6).contains(&self.rate_per_s), "--rate-per-s must be from 0 to 1000000");
         ensure!(self.payload_bytes <= 1 << 24, "--payload-bytes must be at most 16777216");
+        ensure!(self.burst_bytes <= 1 << 24, "--burst-bytes must be at most 16777216");
+        ensure!((1..=1000).contains(&self.ahead), "--ahead must be from 1 to 1000");
+        ensure!((1..=10_000).contains(&self.topics), "--topics must be from 1 to 10000");
+        ensure!(self.topics <= self.connections, "--topics must not be more than --connections");
         ensure!(self.waves <= 1000, "--waves must be at most 1000");
         let graphic = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
         ensure!(self.path().starts_with('/') && graphic(self.path()), "--path must be a URL path");
@@ -111,10 +140,14 @@ impl FanoutOptions {
     }
 
     fn path(&self) -> &str {
-        self.path.as_deref().unwrap_or(match self.transport {
-            Transport::Sse => "/v2/realtime/stream?topics=topic:bench",
-            Transport::Websocket => "/v2/realtime/ws?topics=topic:bench",
-        })
+        self.path.as_deref().unwrap_or(self.peer.listen_path(self.transport))
+    }
+
+    fn topics(&self) -> Vec<String> {
+        match self.topics {
+            1 => vec![self.topic.clone()],
+            topics => (0..topics).map(|number| format!("{}-{number}", self.topic)).collect(),
+        }
     }
 
     /// When the whole run must be over, however the server behaves.
@@ -125,30 +158,62 @@ impl FanoutOptions {
     }
 }
 
-/// Runs one fan-out measurement on the calling thread; `progress` gets a line now and then.
+/// Runs one fan-out measurement on the calling thread.
 ///
 /// # Errors
 ///
 /// When the server refuses a client or a publish, goes away or takes too long, when the limit of
 /// open files or the local ports do not suffice, or when an option makes no sense. Deliveries that
 /// are lost and clients that are dropped on the way are no error: the report counts them.
-pub fn fanout(options: &FanoutOptions, progress: &mut dyn FnMut(&str)) -> anyhow::Result<FanoutReport> {
+pub fn fanout(options: &FanoutOptions, progress: &mut Progress<'_>) -> anyhow::Result<FanoutReport> {
     options.check()?;
     let probe = Probe::new(options.server_pid);
     let mut swarm = Swarm::new(options, Instant::now() + options.time_limit())?;
     let before = probe.sample()?;
     let mut rss_waves_kib = Vec::new();
     for wave in 1..=options.waves {
-        swarm.connect(options.connections, &mut |_| {})?;
+        swarm.connect(options.connections, &mut |_, _| {})?;
         swarm.disconnect();
         rss_waves_kib.extend(settle(&mut swarm, &probe)?.rss_kib);
-        progress(&format!("wave {wave} of {} connected and disconnected", options.waves));
+        let done = wave as f64 / options.waves as f64;
+        progress(done, &format!("wave {wave} of {} connected and disconnected", options.waves));
     }
     let connect_s = swarm.connect(options.connections, progress)?.as_secs_f64();
     let idle = settle(&mut swarm, &probe)?;
     let window = measure(options, &mut swarm, &probe, progress)?;
     let after = probe.sample()?;
-    Ok(report(options, &swarm, &window, connect_s, [before, idle, after], rss_waves_kib))
+    let report = report(options, &swarm, &window, connect_s, [before, idle, after], rss_waves_kib);
+    let burst = burst(options, &mut swarm, &probe, before)?;
+    Ok(FanoutReport { rss_burst_per_connection_kib: burst, ..report })
+}
+
+/// Growth of the server's memory per connection after a burst of large events, KiB.
+fn burst(
+    options: &FanoutOptions,
+    swarm: &mut Swarm,
+    probe: &Probe,
+    before: Sample,
+) -> anyhow::Result<Option<f64>> {
+    if options.burst_bytes == 0 {
+        return Ok(None);
+    }
+    let mut publisher = Publisher::open(options, swarm.registry()?)?;
+    publisher.pad(options.burst_bytes);
+    for topic in options.topics().iter().cycle().take(10 * options.topics) {
+        publisher.send(0, topic, swarm.clock())?;
+        while !publisher.idle() {
+            step(swarm, &mut publisher, MAX_WAIT)?;
+        }
+    }
+    while swarm.last_delivery().elapsed() < Duration::from_secs(1) {
+        swarm.pump_for(MAX_WAIT)?;
+    }
+    Ok(growth(before, settle(swarm, probe)?, options.connections))
+}
+
+/// KiB per connection.
+fn growth(from: Sample, to: Sample, connections: usize) -> Option<f64> {
+    Some((to.rss_kib? as f64 - from.rss_kib? as f64) / connections as f64)
 }
 
 /// Reads on until the server's memory has stood still for two looks in a row.
@@ -176,7 +241,7 @@ fn measure(
     options: &FanoutOptions,
     swarm: &mut Swarm,
     probe: &Probe,
-    progress: &mut dyn FnMut(&str),
+    progress: &mut Progress<'_>,
 ) -> anyhow::Result<Window> {
     swarm.begin();
     let mut publisher = Publisher::open(options, swarm.registry()?)?;
@@ -213,11 +278,14 @@ fn publish(
     options: &FanoutOptions,
     swarm: &mut Swarm,
     publisher: &mut Publisher,
-    progress: &mut dyn FnMut(&str),
+    progress: &mut Progress<'_>,
 ) -> anyhow::Result<u64> {
     let started = Instant::now();
     let end = started + Duration::from_secs_f64(options.seconds);
     let period = (options.rate_per_s > 0.0).then(|| 1.0 / options.rate_per_s);
+    let topics = options.topics();
+    // what may be on its way when the closed loop goes on
+    let room = ((options.ahead - 1) * options.connections / topics.len()) as i64;
     let (mut late, mut sent_at, mut told) = (0, started, 0);
     loop {
         let now = Instant::now();
@@ -226,19 +294,20 @@ fn publish(
         }
         let sent = swarm.tally().published;
         let due = period.map(|period| started + Duration::from_secs_f64(period * sent as f64));
-        let go = due.map_or(swarm.tally().outstanding <= 0, |due| now >= due);
+        let go = due.map_or(swarm.tally().outstanding <= room, |due| now >= due);
         if go && publisher.idle() {
             let behind = due.zip(period).map(|(due, period)| (now - due).as_secs_f64() > period);
             late += u64::from(behind == Some(true));
             // Expected first: the server may be quicker than the return from the call.
-            swarm.expect();
-            publisher.send(sent, swarm.clock())?;
+            let topic = sent as usize % topics.len();
+            swarm.expect(topic);
+            publisher.send(sent, &topics[topic], swarm.clock())?;
             sent_at = now;
             continue;
         }
         if due.is_none() && swarm.last_delivery().max(sent_at).elapsed() > DELIVERY_STALL {
             // A closed loop cannot go on after a loss; the report tells how much is missing.
-            progress("a delivery is lost: the closed loop ends here");
+            progress(1.0, "a delivery is lost: the closed loop ends here");
             return Ok(late);
         }
         let wait = due.filter(|_| publisher.idle()).map_or(MAX_WAIT, |due| due - now);
@@ -246,10 +315,13 @@ fn publish(
         if started.elapsed().as_secs() > told {
             told = started.elapsed().as_secs();
             let tally = swarm.tally();
-            progress(&format!(
-                "{told} s: {} publishes, {} deliveries, {} on their way",
-                tally.published, tally.received, tally.outstanding
-            ));
+            progress(
+                told as f64 / options.seconds,
+                &format!(
+                    "{told} s: {} publishes, {} deliveries, {} on their way",
+                    tally.published, tally.received, tally.outstanding
+                ),
+            );
         }
     }
 }
@@ -266,21 +338,21 @@ fn report(
     let per = |amount: f64, count: f64| if count > 0.0 { amount / count } else { 0.0 };
     let (received, window_s) = (tally.received as f64, window.length.as_secs_f64());
     let server_cpu_s = window.server_cpu.map(|cpu| cpu.as_secs_f64());
-    let growth = |to: Sample| {
-        let grown = to.rss_kib? as f64 - before.rss_kib? as f64;
-        Some(grown / options.connections as f64)
-    };
     FanoutReport {
         address: options.address.to_string(),
         connections: options.connections,
         connections_dropped: tally.dropped,
+        topics: options.topics,
+        ahead: options.ahead,
+        server_cpus: probe::allowed_cpus(options.server_pid),
+        generator_cpus: probe::allowed_cpus(Some(std::process::id())),
         waves: options.waves,
         connect_s,
         rate_per_s: options.rate_per_s,
         payload_bytes: options.payload_bytes,
         publishes: tally.published,
         publishes_late: window.late,
-        deliveries_expected: tally.published * options.connections as u64,
+        deliveries_expected: tally.expected,
         deliveries_received: tally.received,
         deliveries_lost: swarm.lost(),
         bytes_per_delivery: per(tally.bytes as f64, received),
@@ -294,8 +366,9 @@ fn report(
         rss_waves_kib,
         rss_idle_kib: idle.rss_kib,
         rss_after_kib: after.rss_kib,
-        rss_idle_per_connection_kib: growth(idle),
-        rss_after_per_connection_kib: growth(after),
+        rss_idle_per_connection_kib: growth(before, idle, options.connections),
+        rss_after_per_connection_kib: growth(before, after, options.connections),
+        rss_burst_per_connection_kib: None,
         tcp_mem_before_pages: before.tcp_mem_pages,
         tcp_mem_idle_pages: idle.tcp_mem_pages,
         tcp_mem_after_pages: after.tcp_mem_pages,

@@ -9,6 +9,7 @@ use mio::event::Event;
 use mio::net::TcpStream;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::peer::{Ready, masked_frame};
 use super::scan::{CARRY_MAX, Carry, scan};
 use super::{FanoutOptions, Transport};
 
@@ -27,7 +28,9 @@ pub(super) struct Shared {
     pub(super) address: SocketAddr,
     pub(super) clock: Instant,
     pub(super) tally: Tally,
-    request: Vec<u8>,
+    requests: Vec<Vec<u8>>,
+    hellos: Vec<Option<Vec<u8>>>,
+    ready: Ready,
     spread: bool,
     scratch: Vec<u8>,
 }
@@ -41,14 +44,26 @@ pub(super) struct Tally {
     pub(super) dropped: usize,
     /// Events published in the measured window.
     pub(super) published: u64,
+    /// Deliveries there should be of those.
+    pub(super) expected: u64,
     /// Deliveries the clients that are still there wait for; a surplus makes it negative.
     pub(super) outstanding: i64,
     /// Deliveries that arrived.
     pub(super) received: u64,
     /// Bytes that arrived.
     pub(super) bytes: u64,
+    /// Of those published, how many on each topic.
+    pub(super) published_on: Vec<u64>,
+    /// Ready clients that were closed, by topic.
+    pub(super) dropped_on: Vec<usize>,
     /// Sampled times from sending a publish to reading its frame, in µs.
     pub(super) latencies_us: Vec<u32>,
+}
+
+impl Tally {
+    pub(super) fn of(topics: usize) -> Self {
+        Tally { published_on: vec![0; topics], dropped_on: vec![0; topics], ..Tally::default() }
+    }
 }
 
 impl Shared {
@@ -58,17 +73,20 @@ impl Shared {
             Transport::Sse => "Accept: text/event-stream\r\n",
             Transport::Websocket => UPGRADE,
         };
-        let request = format!(
-            "GET {} HTTP/1.1\r\nHost: {}\r\n{asks}{}\r\n",
-            options.path(),
-            options.address,
-            key.unwrap_or_default(),
-        );
+        let key = key.unwrap_or_default();
+        let request = |topic: &String| {
+            let path = options.path().replace("{topic}", topic);
+            format!("GET {path} HTTP/1.1\r\nHost: {}\r\n{asks}{key}\r\n", options.address).into_bytes()
+        };
+        let topics = options.topics();
+        let hello = |topic: &String| options.peer.hello(topic).map(|text| masked_frame(&text));
         Self {
             address: options.address,
             clock: Instant::now(),
-            tally: Tally::default(),
-            request: request.into_bytes(),
+            tally: Tally::of(topics.len()),
+            requests: topics.iter().map(request).collect(),
+            hellos: topics.iter().map(hello).collect(),
+            ready: options.peer.ready(),
             spread,
             scratch: vec![0; CARRY_MAX + READ_BYTES],
         }
@@ -77,8 +95,8 @@ impl Shared {
 
 enum Phase {
     Connecting,
-    /// Everything read so far: the buffer lives only as long as the handshake.
-    Handshake(Vec<u8>),
+    /// Everything read so far: the buffer lives only as long as the handshake. And whether the hello was said.
+    Handshake(Box<(Vec<u8>, bool)>),
     Live,
 }
 
@@ -86,6 +104,8 @@ pub(super) struct Client {
     pub(super) stream: Option<TcpStream>,
     /// Bench events this client received in the measured window.
     pub(super) frames: u64,
+    /// Which topic it listens to.
+    pub(super) topic: u16,
     phase: Phase,
     carry: Carry,
     sampled: bool,
@@ -107,6 +127,7 @@ impl Client {
         Ok(Self {
             stream: Some(stream),
             frames: 0,
+            topic: (index % shared.requests.len()) as u16,
             phase: Phase::Connecting,
             carry: Carry::default(),
             sampled: index.is_multiple_of(16),
@@ -127,8 +148,8 @@ impl Client {
                 return Ok(());
             }
             // So short a request fits into the empty send buffer of a new connection.
-            stream.write_all(&shared.request).with_context(refused)?;
-            self.phase = Phase::Handshake(Vec::new());
+            stream.write_all(&shared.requests[self.topic as usize]).with_context(refused)?;
+            self.phase = Phase::Handshake(Box::default());
         }
         if event.is_readable() || event.is_read_closed() || event.is_error() {
             self.read(event.is_read_closed() || event.is_error(), shared)?;
@@ -159,9 +180,16 @@ impl Client {
 
     fn take(&mut self, read: usize, shared: &mut Shared) -> anyhow::Result<()> {
         match &mut self.phase {
-            Phase::Handshake(seen) => {
+            Phase::Handshake(handshake) => {
+                let (seen, has_greeted) = &mut **handshake;
                 seen.extend_from_slice(&shared.scratch[CARRY_MAX..CARRY_MAX + read]);
-                if is_ready(seen)? {
+                if let (Some(hello), Some(stream), false, true) =
+                    (&shared.hellos[self.topic as usize], &mut self.stream, *has_greeted, has_head(seen))
+                {
+                    stream.write_all(hello)?;
+                    *has_greeted = true;
+                }
+                if is_ready(seen, shared.ready)? {
                     self.phase = Phase::Live;
                     shared.tally.ready += 1;
                 }
@@ -187,12 +215,14 @@ impl Client {
 
     fn ended(&mut self, shared: &mut Shared) -> anyhow::Result<()> {
         self.stream = None;
-        if let Phase::Handshake(seen) = &self.phase {
-            let said = String::from_utf8_lossy(seen);
+        if let Phase::Handshake(handshake) = &self.phase {
+            let said = String::from_utf8_lossy(&handshake.0);
             bail!("the server closed a connection before it was ready, having said: {said:?}");
         }
-        shared.tally.dropped += 1;
-        shared.tally.outstanding -= shared.tally.published as i64 - self.frames as i64;
+        let (tally, topic) = (&mut shared.tally, self.topic as usize);
+        tally.dropped += 1;
+        tally.dropped_on[topic] += 1;
+        tally.outstanding -= tally.published_on[topic] as i64 - self.frames as i64;
         Ok(())
     }
 }
@@ -214,9 +244,12 @@ fn connect(index: usize, shared: &Shared) -> std::io::Result<TcpStream> {
     }
 }
 
-/// True once the response head and the `ready` event have arrived. The floor sends no such event:
-/// its head is enough.
-fn is_ready(seen: &[u8]) -> anyhow::Result<bool> {
+fn has_head(seen: &[u8]) -> bool {
+    seen.windows(4).any(|four| four == b"\r\n\r\n")
+}
+
+/// True once the response head has arrived and what is to come behind it.
+fn is_ready(seen: &[u8], ready: Ready) -> anyhow::Result<bool> {
     let Some(head) = seen.windows(4).position(|four| four == b"\r\n\r\n") else {
         return match seen.len() {
             0..=HANDSHAKE_MAX => Ok(false),
@@ -228,14 +261,13 @@ fn is_ready(seen: &[u8]) -> anyhow::Result<bool> {
         let said: String = String::from_utf8_lossy(seen).chars().take(1000).collect();
         bail!("the server refused a client:\n{said}");
     }
-    if text.lines().any(|line| line.trim_end() == "server: floor") {
+    let Ready::Text(ready) = ready else {
         return Ok(true);
-    }
+    };
     if seen.len() > HANDSHAKE_MAX {
-        bail!("no `ready` event in the first {HANDSHAKE_MAX} bytes of a stream");
+        bail!("no {ready:?} in the first {HANDSHAKE_MAX} bytes of a stream");
     }
-    let has = |ready: &[u8]| seen[head..].windows(ready.len()).any(|part| part == ready);
-    Ok(has(b"event: ready") || has(b"\"event\":\"ready\""))
+    Ok(seen[head..].windows(ready.len()).any(|part| part == ready.as_bytes()))
 }
 
 #[cfg(test)]
@@ -243,16 +275,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_client_is_ready_after_its_ready_event_or_the_head_of_the_floor() {
-        let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
-        assert!(!is_ready(&head.as_bytes()[..20]).unwrap());
-        assert!(!is_ready(head.as_bytes()).unwrap());
-        assert!(is_ready(format!("{head}1c\r\nevent: ready\ndata: {{}}\n\n").as_bytes()).unwrap());
-        let upgraded = "HTTP/1.1 101 Switching Protocols\r\n\r\n";
-        assert!(!is_ready(upgraded.as_bytes()).unwrap());
-        assert!(is_ready(format!("{upgraded}..{{\"event\":\"ready\",").as_bytes()).unwrap());
-        assert!(is_ready(b"HTTP/1.1 200 OK\r\nServer: floor\r\n\r\n").unwrap());
-        assert!(is_ready(b"HTTP/1.1 401 Unauthorized\r\n\r\n").is_err());
+    fn a_client_is_ready_after_its_head_and_what_comes_behind_it() {
+        let (head, ready) = ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", Ready::Text("ready"));
+        assert!(!is_ready(&head.as_bytes()[..20], Ready::Head).unwrap());
+        assert!(is_ready(head.as_bytes(), Ready::Head).unwrap());
+        assert!(!is_ready(head.as_bytes(), ready).unwrap());
+        assert!(is_ready(format!("{head}1c\r\nevent: ready\n").as_bytes(), ready).unwrap());
+        assert!(is_ready(b"HTTP/1.1 401 Unauthorized\r\n\r\n", ready).is_err());
     }
 
     #[test]

@@ -45,6 +45,12 @@ pub(super) fn own_cpu() -> Option<Duration> {
     cpu("self").ok()
 }
 
+/// The cores on which a process may run, as Linux lists them.
+pub(super) fn allowed_cpus(pid: Option<u32>) -> Option<String> {
+    let text = fs::read_to_string(format!("/proc/{}/status", pid?)).ok()?;
+    text.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).map(|list| list.trim().to_owned())
+}
+
 fn rss_kib(pid: u32) -> anyhow::Result<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/status"))
         .with_context(|| format!("the server process {pid} is gone (or there is no /proc)"))?;

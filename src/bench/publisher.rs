@@ -9,6 +9,7 @@ use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 
 use super::FanoutOptions;
+use super::peer::{Answer, Peer};
 use super::scan::STAMP_BASE_US;
 
 /// The token of the publishing connection; clients count up from 0.
@@ -23,8 +24,9 @@ pub(super) struct Publisher {
     address: SocketAddr,
     registry: Registry,
     stream: Option<TcpStream>,
-    head: String,
-    topic: String,
+    peer: Peer,
+    host: String,
+    headers: String,
     pad: String,
     unsent: Vec<u8>,
     answer: Vec<u8>,
@@ -34,17 +36,14 @@ pub(super) struct Publisher {
 impl Publisher {
     pub(super) fn open(options: &FanoutOptions, registry: Registry) -> anyhow::Result<Self> {
         let key = options.api_key.as_ref().map(|key| format!("X-API-Key: {key}\r\n"));
-        let head = format!(
-            "POST /v2/events HTTP/1.1\r\nHost: {}\r\n{}Content-Type: application/json\r\n",
-            options.address,
-            key.unwrap_or_default(),
-        );
+        let address = options.publish_address.unwrap_or(options.address);
         let mut publisher = Self {
-            address: options.address,
+            address,
             registry,
             stream: None,
-            head,
-            topic: serde_json::to_string(&options.topic)?,
+            peer: options.peer,
+            host: address.to_string(),
+            headers: key.unwrap_or_default(),
             pad: "x".repeat(options.payload_bytes),
             unsent: Vec::new(),
             answer: Vec::new(),
@@ -71,19 +70,20 @@ impl Publisher {
         self.waiting_since.is_none()
     }
 
+    /// From now on events have so many bytes of padding.
+    pub(super) fn pad(&mut self, bytes: usize) {
+        self.pad = "x".repeat(bytes);
+    }
+
     /// Publishes event number `n`, stamped with the time since `clock`.
-    pub(super) fn send(&mut self, n: u64, clock: Instant) -> anyhow::Result<()> {
+    pub(super) fn send(&mut self, n: u64, topic: &str, clock: Instant) -> anyhow::Result<()> {
         if self.stream.is_none() {
             self.connect()?;
         }
         let now = Instant::now();
         let stamp = STAMP_BASE_US + now.duration_since(clock).as_micros() as u64;
-        let body = format!(
-            r#"{{"topic":{},"type":"tick","class":"durable","data":{{"n":{n},"t_us":{stamp},"pad":"{}"}}}}"#,
-            self.topic, self.pad,
-        );
-        let length = body.len();
-        self.unsent = format!("{}Content-Length: {length}\r\n\r\n{body}", self.head).into_bytes();
+        let data = format!(r#"{{"n":{n},"t_us":{stamp},"pad":"{}"}}"#, self.pad);
+        self.unsent = self.peer.publish((&self.host, &self.headers), topic, &data);
         self.answer.clear();
         self.waiting_since = Some(now);
         self.flush()
@@ -141,7 +141,11 @@ impl Publisher {
     }
 
     fn take_answer(&mut self) -> anyhow::Result<()> {
-        let Some(status) = complete_answer(&self.answer) else {
+        let status = match self.peer.answer() {
+            Answer::Http => complete_answer(&self.answer),
+            Answer::Text(text) => self.answer.ends_with(text.as_bytes()).then_some(200),
+        };
+        let Some(status) = status else {
             if self.answer.len() > ANSWER_MAX {
                 bail!("the answer to a publish is longer than {ANSWER_MAX} bytes");
             }

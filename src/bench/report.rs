@@ -39,10 +39,18 @@ impl Latency {
 pub struct FanoutReport {
     /// Server address.
     pub address: String,
-    /// SSE clients connected.
+    /// Clients connected.
     pub connections: usize,
     /// Clients the server closed during the run.
     pub connections_dropped: usize,
+    /// Topics the clients are spread over.
+    pub topics: usize,
+    /// Publishes that may be on their way at once in the closed loop.
+    pub ahead: usize,
+    /// Cores the server may run on.
+    pub server_cpus: Option<String>,
+    /// Cores the generator may run on.
+    pub generator_cpus: Option<String>,
     /// Connect and disconnect rounds before the measured one.
     pub waves: usize,
     /// Seconds from the first connect until all clients were ready.
@@ -88,6 +96,8 @@ pub struct FanoutReport {
     pub rss_idle_per_connection_kib: Option<f64>,
     /// Growth from before to after the run, in KiB per connection.
     pub rss_after_per_connection_kib: Option<f64>,
+    /// Growth from before to after a burst of large events, in KiB per connection.
+    pub rss_burst_per_connection_kib: Option<f64>,
     /// Memory of all TCP sockets of the machine before the first connection, in pages.
     pub tcp_mem_before_pages: Option<u64>,
     /// The same with all clients connected and nothing published, in pages.
@@ -153,14 +163,23 @@ impl FanoutReport {
                     float(self.server_cpu_s)
                 ),
             ),
-            ("generator CPU", format!("{} of a core", float(self.generator_cpu_share))),
+            (
+                "cores",
+                format!(
+                    "server {}, generator {} (used {} of one)",
+                    self.server_cpus.as_deref().unwrap_or("-"),
+                    self.generator_cpus.as_deref().unwrap_or("-"),
+                    float(self.generator_cpu_share)
+                ),
+            ),
             ("server memory", format!("{memory} KiB; after each wave {:?}", self.rss_waves_kib)),
             (
                 "growth per connection",
                 format!(
-                    "idle {}, after {} KiB",
+                    "idle {}, after {}, after a burst of large events {} KiB",
                     float(self.rss_idle_per_connection_kib),
-                    float(self.rss_after_per_connection_kib)
+                    float(self.rss_after_per_connection_kib),
+                    float(self.rss_burst_per_connection_kib)
                 ),
             ),
             ("kernel TCP memory", format!("{kernel} pages (all sockets of the machine)")),

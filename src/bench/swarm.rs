@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use anyhow::bail;
 use mio::{Events, Interest, Poll, Registry, Token};
 
-use super::FanoutOptions;
 use super::client::{Client, Shared, Tally};
 use super::publisher::PUBLISHER;
+use super::{FanoutOptions, Progress};
 
 /// Clients that may be on their way at a time: more than this only overflows the server's accept
 /// queue, and every connection that does waits a second for its next try.
@@ -52,11 +52,7 @@ impl Swarm {
     }
 
     /// Connects `count` clients and waits until each is ready.
-    pub(super) fn connect(
-        &mut self,
-        count: usize,
-        progress: &mut dyn FnMut(&str),
-    ) -> anyhow::Result<Duration> {
+    pub(super) fn connect(&mut self, count: usize, progress: &mut Progress<'_>) -> anyhow::Result<Duration> {
         let started = Instant::now();
         let (mut seen, mut seen_at, mut told) = (0, started, 0);
         self.clients.reserve_exact(count);
@@ -77,7 +73,7 @@ impl Swarm {
             }
             if ready * 10 / count > told {
                 told = ready * 10 / count;
-                progress(&format!("{ready} of {count} clients ready"));
+                progress(ready as f64 / count as f64, &format!("{ready} of {count} clients ready"));
             }
         }
         Ok(started.elapsed())
@@ -97,7 +93,7 @@ impl Swarm {
     /// Closes all clients.
     pub(super) fn disconnect(&mut self) {
         self.clients.clear();
-        self.shared.tally = Tally::default();
+        self.shared.tally = Tally::of(self.shared.tally.published_on.len());
     }
 
     /// Waits for up to `timeout` and deals with everything that arrived; true when the publishing
@@ -156,22 +152,30 @@ impl Swarm {
     /// Forgets what arrived before the measured window.
     pub(super) fn begin(&mut self) {
         self.clients.iter_mut().for_each(|client| client.frames = 0);
-        let Tally { ready, dropped, .. } = self.shared.tally;
-        self.shared.tally = Tally { ready, dropped, ..Tally::default() };
+        let tally = &mut self.shared.tally;
+        let (ready, dropped) = (tally.ready, tally.dropped);
+        let (dropped_on, topics) = (std::mem::take(&mut tally.dropped_on), tally.published_on.len());
+        *tally = Tally { ready, dropped, dropped_on, ..Tally::of(topics) };
         self.last_delivery = Instant::now();
     }
 
-    /// Notes one more publish, which every client that is still there should receive.
-    pub(super) fn expect(&mut self) {
+    /// Notes one more publish, which every client of the topic that is still there should receive.
+    pub(super) fn expect(&mut self, topic: usize) {
+        let clients = self.clients.len();
         let tally = &mut self.shared.tally;
+        let topics = tally.published_on.len();
         tally.published += 1;
-        tally.outstanding += (self.clients.len() - tally.dropped) as i64;
+        tally.published_on[topic] += 1;
+        let listeners = (clients + topics - 1 - topic) / topics;
+        tally.expected += listeners as u64;
+        tally.outstanding += (listeners - tally.dropped_on[topic]) as i64;
     }
 
     /// Deliveries that never came, counted client by client.
     pub(super) fn lost(&self) -> u64 {
-        let published = self.tally().published;
-        self.clients.iter().map(|client| published.saturating_sub(client.frames)).sum()
+        let published = &self.tally().published_on;
+        let of_client = |client: &Client| published[client.topic as usize].saturating_sub(client.frames);
+        self.clients.iter().map(of_client).sum()
     }
 
     pub(super) fn tally(&self) -> &Tally {
