@@ -167,8 +167,9 @@ impl Appender {
                     replies.push((reply, load));
                 }
                 Job::Open { tenant, reply } => {
+                    let opened = self.open(tenant).await;
                     // an answer nobody waits for any more is no loss
-                    let _ = reply.send(self.open(tenant).await);
+                    let _ = reply.send(opened.map_err(|error| LogError::Unavailable(error.to_string())));
                 }
                 Job::Stop { reply } => stops.push(reply),
             }
@@ -196,15 +197,18 @@ impl Appender {
     }
 
     /// A tenant's log, made on first use.
-    async fn open(&mut self, tenant: TenantId) -> Result<Arc<TenantLog>, LogError> {
+    pub(super) async fn open(&mut self, tenant: TenantId) -> Result<Arc<TenantLog>, StoreError> {
+        if self.in_doubt {
+            self.settle().await?;
+        }
         if let Some(log) = self.shared.tenant(&tenant) {
             return Ok(log);
         }
         let row = new_tenant(&tenant);
         let stored = row.clone();
         let saved = self.shared.database.log_transaction(move |tx| tx.save_tenant(&stored)).await;
-        saved.map_err(|error| LogError::Unavailable(error.to_string()))?;
-        Ok(self.adopt(&tenant, row))
+        self.in_doubt = saved.is_err();
+        saved.map(|()| self.adopt(&tenant, row))
     }
 
     /// Makes a stored tenant known to the process.

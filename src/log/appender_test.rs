@@ -10,6 +10,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc};
 
 use super::appender::Appender;
+use super::batch::new_tenant;
 use super::head_file::HeadFile;
 use super::retention::Retention;
 use super::shared::Shared;
@@ -152,6 +153,30 @@ async fn what_a_commit_of_unknown_outcome_stored_is_shown_before_the_next() {
     assert_eq!(scene.append(vec![request(event("3"))]).await.unwrap(), [at(3)]);
     assert_eq!(scene.after(0).unwrap(), ["1", "2", "3"]);
     assert_eq!(scene.log().head().seq, 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_log_that_a_transaction_of_unknown_outcome_made_is_not_made_again() {
+    let mut scene = Scene::set(1000).await;
+    scene.append_unheard("1").await;
+    let log = scene.appender.open(tenant()).await.unwrap();
+    assert_eq!((log.head().seq, scene.after(0).unwrap()), (1, vec!["1".to_owned()]));
+    assert_eq!(scene.append(vec![request(event("2"))]).await.unwrap(), [at(2)]);
+    assert_eq!(scene.after(0).unwrap(), ["1", "2"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_log_whose_making_failed_is_looked_for_before_it_is_made() {
+    let mut scene = Scene::set(1000).await;
+    scene.sql("CREATE TRIGGER fails BEFORE INSERT ON log_tenants BEGIN SELECT RAISE(ABORT, 'no'); END");
+    scene.appender.open(tenant()).await.unwrap_err();
+    scene.sql("DROP TRIGGER fails");
+    // as if that had been stored after all
+    let row = new_tenant(&tenant());
+    let stored = row.clone();
+    scene.shared.database.log_transaction(move |tx| tx.save_tenant(&stored)).await.unwrap();
+    let log = scene.appender.open(tenant()).await.unwrap();
+    assert_eq!(log.head().epoch.to_string(), row.epoch);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
