@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use actix_web::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, USER_AGENT};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, ResponseError, get};
+use tokio::time::timeout;
 
 use super::auth::{authenticate, count_failure, known};
 use super::gate::{self, Opening};
@@ -28,6 +29,10 @@ pub const STREAMS: &[&str] = &[
     "/v2/realtime/proposal-ranking-updates",
     "/v2/realtime/order-updates",
 ];
+
+/// Whoever asks for a stream is let in or told to come back within this time, so that the first bytes come within
+/// a second, however slow the store is.
+const FIRST_BYTES: Duration = Duration::from_millis(750);
 
 /// What the worker thread of a stream gives to its sessions.
 pub struct WorkerContext {
@@ -122,7 +127,12 @@ async fn open(
 ) -> Result<HttpResponse, Refusal> {
     let query = Query::of(request)?;
     let asked = selectors.and_then(|selectors| Ok((selectors, batching(&query)?)));
-    let (session, batching) = admit(request, &query, asked, "sse").await?;
+    // given up, it leaves nothing behind but perhaps a ticket that is now bound to this very stream
+    let admitted = timeout(FIRST_BYTES, admit(request, &query, asked, "sse")).await;
+    let (session, batching) = admitted.unwrap_or_else(|_| {
+        let detail = "the credentials could not be judged in time, try again";
+        Err(Refusal::new(RefusalKind::Unavailable, "not_in_time", detail))
+    })?;
     let session = SessionRequest { cursor: cursor(request, &query), ..session };
     let services = services(request);
     let framing = if batching.is_some() { framing.batched() } else { framing };

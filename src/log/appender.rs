@@ -109,6 +109,8 @@ impl Appender {
         let mut watching = JoinSet::new();
         watching.spawn(watch_outbox(self.shared.clone()));
         let mut trim = tokio::time::interval(TRIM_INTERVAL);
+        // where the store is away, trims that wait for it in vain do not come one after the other
+        trim.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut relay_at: Option<tokio::time::Instant> = None;
         let mut last_relay = tokio::time::Instant::now() - RELAY_SPACING;
         loop {

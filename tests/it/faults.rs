@@ -1,5 +1,6 @@
 //! What survives which fault. Every test also shows that its fault happened.
 
+mod away;
 mod clock;
 mod crash;
 mod disk;
