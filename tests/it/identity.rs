@@ -7,8 +7,6 @@ use serde_json::{Value, json};
 
 use crate::support::{Answer, Api, Server, ServerOptions, Sse, eventually, run_cli};
 
-const SCOPES: [&str; 6] = ["publish", "subscribe", "manage", "admin", "act_as_user", "operator"];
-
 /// A new key with more options of `key create`; its id and calls with it.
 fn key(server: &Server, options: &[&str]) -> (String, Api) {
     let data_dir = server.data_dir().to_string_lossy();
@@ -57,81 +55,6 @@ fn named(answer: &Answer) -> Vec<String> {
     let body = answer.json();
     let errors = body["errors"].as_array().expect("errors");
     errors.iter().map(|error| error["message"].as_str().expect("a topic").to_owned()).collect()
-}
-
-#[tokio::test]
-async fn every_scope_allows_its_commands_and_no_others() {
-    let server = Server::start();
-    for scope in SCOPES {
-        let api = scoped(&server, scope);
-        let publish = json!({"topic": "topic:a", "type": "tick", "data": 1});
-        let other = json!({"topic": "fleet:a", "type": "tick", "data": 1});
-        let reading = json!({"fleet_id": format!("FLT-{scope}"), "new_ei": 1});
-        let readings = json!({"updates": [reading]});
-        let events = json!({"events": [publish]});
-        let batch = api.post("/v2/events/batch", &events).await;
-        let batched = match batch.status {
-            202 => batch.json()["results"][0]["status"].as_u64().unwrap_or_default() as u16,
-            status => status,
-        };
-        for (what, status, allowed, granted) in [
-            ("publish", api.post("/v2/events", &publish).await.status, "publish", 202),
-            ("publish elsewhere", api.post("/v2/events", &other).await.status, "publish", 202),
-            ("batch", batched, "publish", 202),
-            ("ei", api.post("/v2/fleet/ei-update", &reading).await.status, "publish manage", 200),
-            ("eis", api.post("/v2/fleet/ei-update/batch", &readings).await.status, "publish manage", 200),
-            ("fleets", api.get("/v2/fleets").await.status, "subscribe manage admin", 200),
-            ("fleet", api.get("/v2/fleets/FLT-publish").await.status, "subscribe manage admin", 200),
-            (
-                "history",
-                api.get("/v2/fleets/FLT-publish/history").await.status,
-                "subscribe manage admin",
-                200,
-            ),
-            (
-                "ticket",
-                api.post("/v2/realtime/tickets", &json!({})).await.status,
-                "subscribe admin act_as_user",
-                201,
-            ),
-            ("revoke", api.delete("/v2/admin/keys/none").await.status, "admin", 404),
-            ("metrics", api.get("/metrics").await.status, "operator", 200),
-        ] {
-            let allowed = allowed.split(' ').any(|own| own == scope);
-            assert_eq!(status, if allowed { granted } else { 403 }, "{what} with {scope}");
-        }
-    }
-}
-
-#[tokio::test]
-async fn every_scope_allows_its_topics_and_no_others() {
-    let server = Server::start();
-    let rows = [
-        ("fleet:a", "subscribe"),
-        ("region:kr-49", "subscribe"),
-        ("question:1", "subscribe"),
-        ("tenant", "subscribe"),
-        ("bid:1", "subscribe"),
-        ("ranking:1", "subscribe"),
-        ("order:1", "subscribe"),
-        ("topic:a", "subscribe"),
-        ("presence:topic:a", "subscribe"),
-        ("user:u1", "act_as_user admin"),
-        ("admin", "admin"),
-        ("dashboard", "admin"),
-        ("bid:*", "admin"),
-    ];
-    for scope in SCOPES {
-        let api = scoped(&server, scope);
-        for (topic, allowed) in rows {
-            let allowed = allowed.split(' ').any(|own| own == scope);
-            assert_eq!(
-                listen_status(&api, topic).await,
-                if allowed { 200 } else { 403 },
-                "{topic} with {scope}"
-            );
-        }
-    }
 }
 
 #[tokio::test]

@@ -26,6 +26,7 @@ mod property;
 mod publishing;
 mod recovery;
 mod retryable_refusals;
+mod rights;
 mod slow_clients;
 mod storage;
 mod stream_connections;

@@ -215,21 +215,12 @@ impl Server {
 
     /// Calls with the key of another tenant.
     pub fn api_of(&self, tenant: &str, scopes: &str) -> Api {
-        let data_dir = self.data_dir.to_string_lossy();
-        let (status, out, err) = run_cli(&[
-            "key",
-            "create",
-            "--tenant",
-            tenant,
-            "--scopes",
-            scopes,
-            "--json",
-            "--data-dir",
-            &data_dir,
-        ]);
-        assert!(status.success(), "{err}");
-        let line: Value = serde_json::from_str(&out).expect("JSON");
-        self.api_with(line["key"].as_str().expect("a key"))
+        self.api_by(&["--tenant", tenant, "--scopes", scopes])
+    }
+
+    /// Calls with a new key, by options of `key create`.
+    pub fn api_by(&self, options: &[&str]) -> Api {
+        self.api_with(make_key(&self.data_dir, options)["key"].as_str().expect("a key"))
     }
 
     /// Calls that read the node's figures.
@@ -283,10 +274,13 @@ impl Drop for Server {
 }
 
 fn create_key(data_dir: &Path, scopes: &str) -> String {
+    make_key(data_dir, &["--scopes", scopes])["key"].as_str().expect("a key").to_owned()
+}
+
+fn make_key(data_dir: &Path, options: &[&str]) -> Value {
     let data_dir = data_dir.to_string_lossy();
-    let (status, out, err) =
-        run_cli(&["key", "create", "--scopes", scopes, "--json", "--data-dir", &data_dir]);
+    let args = [&["key", "create", "--json", "--data-dir", &data_dir], options].concat();
+    let (status, out, err) = run_cli(&args);
     assert!(status.success(), "{err}");
-    let line: Value = serde_json::from_str(&out).expect("JSON");
-    line["key"].as_str().expect("a key").to_owned()
+    serde_json::from_str(&out).expect("JSON")
 }
