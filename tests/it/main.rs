@@ -30,6 +30,7 @@ mod rights;
 mod slow_clients;
 mod storage;
 mod stream_connections;
+mod tenants;
 mod tls;
 mod topics;
 mod websocket;

@@ -80,7 +80,7 @@ fn everybody(server: &Server) -> Vec<Principal> {
         add(format!("key {scopes}"), Kind::Service(scopes), server.api_of("default", scopes), "default");
     }
     add("another tenant's key".into(), Kind::Service(ALL), server.api_of("other", ALL), "other");
-    let bound = server.api_by(&["--scopes", ALL, "--sub", "me"]);
+    let bound = server.new_key(&["--scopes", ALL, "--sub", "me"]).1;
     add("a key bound to a user".into(), Kind::User("me", &[]), bound, "default");
     let service = server.api_of("default", "act_as_user");
     add("a service for a user".into(), Kind::User("me", &[]), service.speaking_for("me"), "default");
@@ -128,11 +128,18 @@ async fn furnished(server: &Server) -> Vec<String> {
     positions
 }
 
-fn names<'a>(principal: &Principal, positions: &'a [String], topic: &'a str) -> [(&'static str, &'a str); 7] {
+fn names<'a>(principal: &Principal, positions: &'a [String], topic: &'a str) -> [(&'static str, &'a str); 8] {
     let position = &positions[TENANTS.iter().position(|own| *own == principal.tenant).expect("a tenant")];
-    let ids = [("fleet", "FLT-1"), ("named", "crew"), ("user", "me"), ("key", "none"), ("ticket", "none")];
-    let [fleet, named, user, key, ticket] = ids;
-    [fleet, named, user, key, ticket, ("topic", topic), ("position", position)]
+    let ids = [
+        ("fleet", "FLT-1"),
+        ("named", "crew"),
+        ("user", "me"),
+        ("key", "none"),
+        ("ticket", "none"),
+        ("kicked", "nobody"),
+    ];
+    let [fleet, named, user, key, ticket, kicked] = ids;
+    [fleet, named, user, key, ticket, kicked, ("topic", topic), ("position", position)]
 }
 
 /// Status and code of an answer, or of its first item.

@@ -21,7 +21,7 @@ const fn recipe(operation: &'static str, path: &'static str, body: &'static str,
     Recipe { operation, path, body, granted }
 }
 
-/// One per operation. `<fleet>`, `<topic>`, `<named>`, `<user>`, `<key>`, `<ticket>` and `<position>` are to be filled in.
+/// One per operation. `<fleet>`, `<topic>`, `<named>`, `<user>`, `<kicked>`, `<key>`, `<ticket>` and `<position>` are to be filled in.
 pub const RECIPES: &[Recipe] = &[
     recipe("GET /v2/realtime/stream", "?topics=<topic>", "", 200),
     recipe("GET /v2/realtime/ei-updates", "?fleet_ids=<fleet>", "", 200),
@@ -44,7 +44,7 @@ pub const RECIPES: &[Recipe] = &[
     recipe("POST /v2/topics/{name}/members", "/v2/topics/<named>/members", r#"{"users":["<user>"]}"#, 200),
     recipe("DELETE /v2/topics/{name}/members", "/v2/topics/<named>/members", r#"{"users":["nobody"]}"#, 200),
     recipe("DELETE /v2/admin/keys/{key_id}", "/v2/admin/keys/<key>", "", 404),
-    recipe("POST /v2/admin/kick", "", r#"{"user":"nobody"}"#, 200),
+    recipe("POST /v2/admin/kick", "", r#"{"user":"<kicked>"}"#, 200),
     recipe("GET /v2/admin/connections", "", "", 200),
     recipe("POST /v2/admin/blocklist", "", r#"{"cidr":"192.0.2.0/24"}"#, 201),
     recipe("GET /v2/admin/blocklist", "", "", 200),
@@ -71,16 +71,20 @@ impl Recipe {
         serde_json::from_str(&filled(self.body, names)).unwrap_or_default()
     }
 
-    /// Sends it over HTTP with names filled in; a stream's answer is its head.
-    pub async fn send(&self, api: &Api, names: &[(&str, &str)]) -> Answer {
+    /// The request over HTTP, with names filled in.
+    pub fn request(&self, api: &Api, names: &[(&str, &str)]) -> reqwest::RequestBuilder {
         let (method, own) = self.operation.split_once(' ').expect("a method and a path");
         let path = match self.path {
             path if path.starts_with('/') => path.to_owned(),
             query => format!("{own}{query}"),
         };
         let request = api.request(method, &filled(&path, names));
-        let request = if self.body.is_empty() { request } else { request.json(&self.body(names)) };
-        let response = request.send().await.expect("an answer");
+        if self.body.is_empty() { request } else { request.json(&self.body(names)) }
+    }
+
+    /// Sends it; a stream's answer is its head.
+    pub async fn send(&self, api: &Api, names: &[(&str, &str)]) -> Answer {
+        let response = self.request(api, names).send().await.expect("an answer");
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let is_stream = headers.get("content-type").is_some_and(|kind| kind == "text/event-stream");
         let text = if is_stream { String::new() } else { response.text().await.expect("text") };

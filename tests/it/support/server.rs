@@ -215,12 +215,16 @@ impl Server {
 
     /// Calls with the key of another tenant.
     pub fn api_of(&self, tenant: &str, scopes: &str) -> Api {
-        self.api_by(&["--tenant", tenant, "--scopes", scopes])
+        self.new_key(&["--tenant", tenant, "--scopes", scopes]).1
     }
 
-    /// Calls with a new key, by options of `key create`.
-    pub fn api_by(&self, options: &[&str]) -> Api {
-        self.api_with(make_key(&self.data_dir, options)["key"].as_str().expect("a key"))
+    /// A new key by options of `key create`: its id, and calls with it.
+    pub fn new_key(&self, options: &[&str]) -> (String, Api) {
+        let made = make_key(&self.data_dir, options);
+        (
+            made["key_id"].as_str().expect("an id").to_owned(),
+            self.api_with(made["key"].as_str().expect("a key")),
+        )
     }
 
     /// Calls that read the node's figures.
