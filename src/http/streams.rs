@@ -5,7 +5,7 @@ use std::time::Duration;
 use actix_web::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, USER_AGENT};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, ResponseError, get};
 
-use super::auth::{authenticate, count_failure, known};
+use super::auth::{authenticate, by_ticket, count_failure, shown};
 use super::gate::{self, Opening};
 use super::problem::ProblemBody;
 use super::query::Query;
@@ -176,8 +176,7 @@ pub(super) async fn admit<T>(
                 let (selectors, _) = asked.as_ref().map_err(Refusal::clone)?;
                 grants(services, principal, selectors.clone()).map(drop)
             };
-            let redeemed = services.tickets.redeem(ticket, request.path(), &wanted, may).await;
-            known(count_failure(request, redeemed)?)
+            by_ticket(services, &shown(request), ticket, Some(&wanted), may).await?
         }
         None => authenticate(request).await?,
     };

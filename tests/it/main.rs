@@ -17,6 +17,7 @@ mod hostile_clients;
 mod identity;
 mod identity_live;
 mod identity_revocation;
+mod identity_tickets;
 mod identity_tokens;
 mod limits;
 mod logging;

@@ -178,10 +178,7 @@ fn masked(text: &str, names: &[(&str, &str)]) -> String {
 }
 
 fn server() -> Server {
-    let unlimited =
-        ["attempts_per_min", "failure_delay_max_ms", "user_connects_per_min", "user_commands_per_s"];
-    let options = ServerOptions::default().env("JWT_SECRET", SECRET).set("limits.user_publishes_per_s", 0);
-    Server::with(unlimited.iter().fold(options, |options, name| options.set(&format!("limits.{name}"), 0)))
+    Server::with(ServerOptions::default().env("JWT_SECRET", SECRET).unlimited())
 }
 
 /// Principals of another tenant, as mighty as they come; the user is called as one of the first tenant is.

@@ -32,6 +32,14 @@ impl ServerOptions {
         self
     }
 
+    /// Without the limits that a walk of many calls from one address would reach.
+    pub fn unlimited(self) -> Self {
+        let names = ["attempts", "user_connects"].map(|name| format!("{name}_per_min"));
+        let rates = ["user_commands", "user_publishes"].map(|name| format!("{name}_per_s"));
+        let names = names.into_iter().chain(rates).chain(["failure_delay_max_ms".to_owned()]);
+        names.fold(self, |own, name| own.set(&format!("limits.{name}"), 0))
+    }
+
     /// One more variable of the environment.
     pub fn env(mut self, name: &str, value: impl ToString) -> Self {
         self.env.push((name.to_owned(), value.to_string()));
