@@ -28,5 +28,5 @@ pub use principal::{Credentials, Principal, User};
 pub use revocations::Revocations;
 pub use revoked::Revoked;
 pub use scope::{Scope, Scopes};
-pub use tickets::{IssuedTicket, TicketRequest, Tickets};
+pub use tickets::{IssuedTicket, TicketRequest, Tickets, is_ticket};
 pub use tokens::{Signer, Tokens, installation_secret};

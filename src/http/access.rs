@@ -41,7 +41,7 @@ pub async fn record(
                 metrics.auth_failed(rights::FORBIDDEN);
             }
             let attempt = response.request().extensions_mut().remove::<Attempt>();
-            match gate.settle(&caller, attempt, response.status()).await {
+            match gate.settle(caller.address, attempt, response.status()).await {
                 Ok(()) => response,
                 Err(refusal) => replaced(response, Problem(refusal).error_response()),
             }

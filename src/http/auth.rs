@@ -6,13 +6,18 @@ use tracing::Span;
 
 use super::Services;
 use super::services::services;
-use crate::domain::{Refusal, RefusalKind};
+use crate::domain::{Refusal, RefusalKind, Selector};
 use crate::identity::{Presented, Principal};
 
 /// Who sends this request, by `X-API-Key` or `Authorization: Bearer`.
 pub async fn authenticate(request: &HttpRequest) -> Result<Principal, Refusal> {
+    identify(services(request), &shown(request)).await
+}
+
+/// What a request's head shows of its sender.
+pub fn shown(request: &HttpRequest) -> Presented<'_> {
     let peer = request.peer_addr().map(|address| address.ip());
-    identify(services(request), &presented(request.headers(), request.path(), peer)).await
+    presented(request.headers(), request.path(), peer)
 }
 
 /// The same for any request head, such as that of an upgrade; failures are counted.
@@ -33,7 +38,23 @@ pub async fn of_secret(services: &Services, secret: &str) -> Result<Principal, R
     counted(services, services.authenticator.by_secret(secret).await)
 }
 
-/// What a request's head shows of its sender.
+/// Whose ticket this is, if `may` lets it pass; it says for whom it comes, and the request's head must not. For
+/// `wanted`, see [`crate::identity::Tickets::redeem`].
+pub async fn by_ticket(
+    services: &Services,
+    presented: &Presented<'_>,
+    ticket: &str,
+    wanted: Option<&[Selector]>,
+    may: impl FnOnce(&Principal) -> Result<(), Refusal>,
+) -> Result<Principal, Refusal> {
+    let redeemed = match presented.refuse_names() {
+        Ok(()) => services.tickets.redeem(ticket, presented.path, wanted, may).await,
+        Err(refusal) => Err(refusal),
+    };
+    counted(services, redeemed).map(known)
+}
+
+/// The same of any head.
 pub fn presented<'a>(headers: &'a HeaderMap, path: &'a str, peer: Option<IpAddr>) -> Presented<'a> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     // names of users are any UTF-8; what is none becomes an empty name, which nobody has

@@ -1,11 +1,14 @@
+use std::net::IpAddr;
+
 use futures_util::future::LocalBoxFuture;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::body::shallow;
+use super::problem::status;
 use super::{Services, acks, fleets};
 use crate::domain::{Refusal, RefusalKind, Selector};
-use crate::identity::{Principal, hash_hex};
+use crate::identity::{Principal, hash_hex, rights};
 use crate::sessions::{Ack, Answer, Capabilities, Command, Grant};
 use crate::wire::parse;
 
@@ -55,6 +58,17 @@ impl Capabilities for SessionCapabilities {
                     Err(Refusal::new(RefusalKind::NotFound, "unknown_command", detail))
                 }
             }
+        })
+    }
+
+    fn settle(&self, peer: IpAddr, refusal: Refusal) -> LocalBoxFuture<'static, Refusal> {
+        let services = self.0.clone();
+        Box::pin(async move {
+            if refusal.code == rights::FORBIDDEN {
+                services.metrics.auth_failed(rights::FORBIDDEN);
+            }
+            let settled = services.gate.settle(peer, None, status(refusal.kind)).await;
+            settled.err().unwrap_or(refusal)
         })
     }
 

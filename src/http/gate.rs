@@ -143,7 +143,7 @@ impl Gate {
     /// its credentials or rights is answered more and more slowly. The error takes the answer's place.
     pub async fn settle(
         &self,
-        caller: &Caller,
+        address: IpAddr,
         attempt: Option<Attempt>,
         status: StatusCode,
     ) -> Result<(), Refusal> {
@@ -152,11 +152,11 @@ impl Gate {
             Some(attempt) if !is_final => attempt.give_back(),
             // stays counted
             Some(_) => {}
-            None if status == StatusCode::UNAUTHORIZED => drop(self.limiter.attempt(caller.address)?),
+            None if status == StatusCode::UNAUTHORIZED => drop(self.limiter.attempt(address)?),
             None => {}
         }
         if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
-            let slow = self.limiter.failed(caller.address)?;
+            let slow = self.limiter.failed(address)?;
             tokio::time::sleep(slow.delay).await;
         }
         Ok(())

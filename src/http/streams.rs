@@ -6,7 +6,7 @@ use actix_web::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, USER_AGENT};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, ResponseError, get};
 use tokio::time::timeout;
 
-use super::auth::{authenticate, count_failure, known};
+use super::auth::{authenticate, by_ticket, count_failure, shown};
 use super::gate::{self, Opening};
 use super::problem::ProblemBody;
 use super::query::Query;
@@ -186,8 +186,7 @@ pub(super) async fn admit<T>(
                 let (selectors, _) = asked.as_ref().map_err(Refusal::clone)?;
                 grants(services, principal, selectors.clone()).map(drop)
             };
-            let redeemed = services.tickets.redeem(ticket, request.path(), &wanted, may).await;
-            known(count_failure(request, redeemed)?)
+            by_ticket(services, &shown(request), ticket, Some(&wanted), may).await?
         }
         None => authenticate(request).await?,
     };

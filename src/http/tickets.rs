@@ -5,6 +5,7 @@ use super::auth::authenticate;
 use super::body::JsonBody;
 use super::problem::ProblemBody;
 use super::services::services;
+use crate::domain::Refusal;
 use crate::identity::rights::{self, Command};
 use crate::identity::{IssuedTicket, TicketRequest};
 
@@ -21,6 +22,10 @@ use crate::identity::{IssuedTicket, TicketRequest};
 pub async fn issue(request: HttpRequest, body: JsonBody<TicketRequest>) -> Result<HttpResponse, Problem> {
     let principal = &body.principal;
     rights::require(principal, Command::IssueTicket)?;
+    let most = services(&request).settings.sessions.max_topics;
+    if body.value.topics.as_ref().is_some_and(|topics| topics.len() > most) {
+        return Err(Refusal::invalid("topics", format!("must be at most {most}")).into());
+    }
     let ticket = services(&request).tickets.issue(principal, body.value).await?;
     Ok(HttpResponse::Created().insert_header(("Cache-Control", "no-store")).json(ticket))
 }

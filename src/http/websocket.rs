@@ -19,7 +19,7 @@ use super::query::Query;
 use super::streams::{WorkerContext, batching, hello, within_limit};
 use super::{Services, auth};
 use crate::domain::{Cursor, Refusal, RefusalKind, Selector};
-use crate::identity::Principal;
+use crate::identity::{Presented, Principal, is_ticket};
 use crate::limits::Attempt;
 use crate::sessions::{
     Auth, Batching, Doorkeeper, Frames, Refused, SendQueue, SessionActor, SessionInbox, SessionRequest, Slot,
@@ -119,7 +119,7 @@ impl Door {
                 Ok(known)
             }
             Err(refusal) => {
-                let settled = gate.settle(&self.caller, Some(attempt), status(refusal.kind)).await;
+                let settled = gate.settle(self.caller.address, Some(attempt), status(refusal.kind)).await;
                 Err(settled.err().unwrap_or(refusal))
             }
         }
@@ -140,18 +140,16 @@ impl Door {
         let ticket = query.get("ticket");
         let peer = request.peer_addr().map(|peer| peer.ip());
         let presented = auth::presented(request.headers(), PATH, peer);
-        if ticket.is_none() && !presented.has_credentials() {
+        if ticket.is_none() && !presented.has_credentials() && !presented.names_somebody() {
             self.wishes = wishes?;
             return Ok(Visitor::Stranger);
         }
         // whoever cannot be identified learns nothing about the parameters
         let principal = match ticket {
             Some(ticket) => {
-                let wanted = wishes.as_ref().map_or(&[][..], |wishes| &wishes.selectors);
                 // a request that is wrong does not use it up
                 let may = |_: &Principal| wishes.as_ref().map(drop).map_err(Refusal::clone);
-                let redeemed = self.services.tickets.redeem(ticket, PATH, wanted, may).await;
-                auth::known(auth::counted(&self.services, redeemed)?)
+                auth::by_ticket(&self.services, &presented, ticket, None, may).await?
             }
             None => auth::identify(&self.services, &presented).await?,
         };
@@ -194,6 +192,9 @@ impl Door {
                 Ok(grant) => grants.push(grant),
                 Err(code) => refused.push(Refused { topic: selector.to_string(), code }),
             }
+        }
+        if !refused.is_empty() {
+            services.metrics.auth_failed("forbidden_topics");
         }
         let id = services.next_connection();
         if let Some(ticket_id) = &principal.ticket_id {
@@ -270,7 +271,7 @@ impl Doorkeeper for Door {
                 }
                 Err(refusal) => {
                     let (attempt, status) = (door.attempt.take(), status(refusal.kind));
-                    let settled = door.services.gate.settle(&door.caller, attempt, status).await;
+                    let settled = door.services.gate.settle(door.caller.address, attempt, status).await;
                     return Err(settled.err().unwrap_or(refusal));
                 }
             };
@@ -288,7 +289,13 @@ impl Door {
         let more = self.read(more.iter().map(String::as_str))?;
         let limit = self.services.settings.sessions.max_topics;
         let selectors = within_limit([self.wishes.selectors.clone(), more].concat(), limit)?;
-        let principal = auth::of_secret(&self.services, &auth.token).await?;
+        let principal = match is_ticket(&auth.token) {
+            true => {
+                let presented = Presented { path: PATH, ..Presented::default() };
+                auth::by_ticket(&self.services, &presented, &auth.token, None, |_| Ok(())).await?
+            }
+            false => auth::of_secret(&self.services, &auth.token).await?,
+        };
         let cursor = auth.cursor.as_deref().map(Cursor::read).or(self.wishes.cursor);
         self.request(principal, selectors, cursor)
     }

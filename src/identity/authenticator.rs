@@ -29,6 +29,20 @@ impl Presented<'_> {
     pub fn has_credentials(&self) -> bool {
         self.api_key.is_some() || self.bearer.is_some()
     }
+
+    /// Whether it says for whom it comes.
+    pub fn names_somebody(&self) -> bool {
+        self.tenant.is_some() || self.user.is_some()
+    }
+
+    /// Refuses a sender who says for whom it comes and may not.
+    pub fn refuse_names(&self) -> Result<(), Refusal> {
+        if !self.names_somebody() {
+            return Ok(());
+        }
+        let detail = "x-tenant-id and x-user-id need a key with the scope act_as_user";
+        Err(Refusal::forbidden("identity_headers", detail))
+    }
 }
 
 /// Tells who sends a request, by any credential but a ticket.
@@ -84,12 +98,8 @@ impl Authenticator {
 
 /// `x-tenant-id` and `x-user-id` are believed from keys that may act for users, and refused from all others.
 fn on_behalf(principal: Principal, presented: &Presented<'_>) -> Result<Principal, Refusal> {
-    if presented.tenant.is_none() && presented.user.is_none() {
-        return Ok(principal);
-    }
     if !principal.scopes.has(Scope::ActAsUser) || principal.user.is_some() {
-        let detail = "x-tenant-id and x-user-id need a key with the scope act_as_user";
-        return Err(Refusal::forbidden("identity_headers", detail));
+        presented.refuse_names()?;
     }
     let own = principal.tenant.as_ref().map(|own| own.as_str());
     if presented.tenant.is_some_and(|tenant| own != Some(tenant)) {

@@ -42,8 +42,7 @@ impl Compat {
             let sub = UserSub::parse(sub).map_err(|error| Refusal::malformed("x-user-id", error))?;
             return Ok(Some(Principal::user(tenant, User::plain(sub))));
         }
-        let names_somebody = presented.tenant.is_some() || presented.user.is_some();
-        let anonymous = self.anonymous.clone().filter(|_| !names_somebody);
+        let anonymous = self.anonymous.clone().filter(|_| !presented.names_somebody());
         Ok(anonymous
             .filter(|_| is_below(ANONYMOUS_PATHS, presented.path))
             .map(|sub| Principal::user(TenantId::default_tenant(), User::plain(sub))))

@@ -3,6 +3,7 @@ use std::fmt::Write as _;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
+use super::tickets::is_ticket;
 use super::token::looks_like_token;
 use super::{Principal, Scopes, User};
 use crate::clock::Clock;
@@ -58,8 +59,8 @@ pub enum ImportError {
     /// It could not be sent in a header, or it could be guessed.
     #[error("a key must be 16-512 visible ASCII characters without spaces")]
     Malformed,
-    /// Where both are allowed, it would be taken for a token.
-    #[error("the key looks like a token (JWT): it could not be told from one")]
+    /// Where both are allowed, it would be taken for a token or a ticket.
+    #[error("the key looks like a token (JWT) or a ticket: it could not be told from one")]
     Token,
     /// Its hash is stored already, perhaps revoked.
     #[error("the key is known already")]
@@ -79,7 +80,7 @@ pub async fn import_key(
     if !(16..=512).contains(&secret.len()) || !secret.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(ImportError::Malformed);
     }
-    if looks_like_token(secret) {
+    if looks_like_token(secret) || is_ticket(secret) {
         return Err(ImportError::Token);
     }
     store(database, clock, new, secret).await.map_err(|error| match error {
@@ -229,6 +230,7 @@ fn principal(row: &ApiKeyRow) -> Option<Principal> {
         scopes: Scopes::parse(&row.scopes).ok()?,
         user: sub.map(User::plain),
         ticket_id: None,
+        ticket_topics: None,
         issued_at: None,
         expires_at: None,
     })

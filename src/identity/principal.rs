@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use super::Scopes;
-use crate::domain::{Refusal, TenantId, Timestamp, UserSub};
+use crate::domain::{Refusal, Selector, TenantId, Timestamp, UserSub};
 
 /// A user within a tenant, with what its credentials state of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +42,8 @@ pub struct Principal {
     pub user: Option<User>,
     /// Set when it came with a ticket.
     pub ticket_id: Option<Arc<str>>,
+    /// What its ticket is for, of all that it may hear; None: all of it.
+    pub ticket_topics: Option<Arc<[Selector]>>,
     /// When it was last known good: a token's `iat` (none counts as before any kick), or the moment that
     /// other credentials were checked.
     pub issued_at: Option<Timestamp>,
@@ -58,6 +60,7 @@ impl Principal {
             scopes: Scopes::default(),
             user: Some(user),
             ticket_id: None,
+            ticket_topics: None,
             issued_at: None,
             expires_at: None,
         }

@@ -299,6 +299,7 @@ mod tests {
             scopes,
             user: None,
             ticket_id: None,
+            ticket_topics: None,
             issued_at: None,
             expires_at: None,
         }

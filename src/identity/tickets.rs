@@ -19,10 +19,18 @@ pub struct TicketRequest {
     pub topics: Option<Vec<String>>,
 }
 
+/// What tickets begin with, and no other credential does.
+const PREFIX: &str = "bt_";
+
+/// Whether a credential is a ticket, good or not.
+pub fn is_ticket(text: &str) -> bool {
+    text.starts_with(PREFIX)
+}
+
 /// A ticket as its issuer sees it, once.
 #[derive(Clone, Debug, serde::Serialize, utoipa::ToSchema)]
 pub struct IssuedTicket {
-    /// To be passed as `?ticket=`.
+    /// To be passed as `?ticket=`, or as `token` in a WebSocket's first `auth`.
     pub ticket: String,
     /// Names the ticket, for revoking it.
     pub ticket_id: String,
@@ -76,7 +84,7 @@ impl Tickets {
             Some(expires_at) => expires_at.since(self.clock.now()),
             None => self.lifetime,
         };
-        let secret = new_secret("bt_");
+        let secret = new_secret(PREFIX);
         let user = principal.user.as_ref();
         let row = TicketRow {
             ticket_id: uuid::Uuid::now_v7().to_string(),
@@ -108,12 +116,13 @@ impl Tickets {
     }
 
     /// The principal behind a ticket that is good for this path and these topics, once `check` lets it pass;
-    /// its first use binds it to what was not named when it was issued.
+    /// its first use binds it to what was not named when it was issued. Without topics they are left open: those
+    /// of the ticket are for the subscriptions to come.
     pub async fn redeem(
         &self,
         secret: &str,
         path: &str,
-        wanted: &[Selector],
+        wanted: Option<&[Selector]>,
         check: impl FnOnce(&Principal) -> Result<(), Refusal>,
     ) -> Result<Principal, Refusal> {
         let (hash, now) = (hash_hex(secret.as_bytes()), self.clock.steady());
@@ -131,13 +140,14 @@ impl Tickets {
         if row.path.as_ref().is_some_and(|own| own != path) {
             return Err(Refusal::forbidden("ticket_path", "the ticket is for another path"));
         }
-        bound(&row, wanted)?;
-        let principal = self.principal(&row, now)?;
+        let ticket_topics = topics(&row)?;
+        bound(ticket_topics.as_deref(), wanted.unwrap_or_default())?;
+        let principal = Principal { ticket_topics, ..self.principal(&row, now)? };
         check(&principal)?;
         if row.first_used_us.is_none() {
-            let asked: Vec<String> = wanted.iter().map(ToString::to_string).collect();
-            let stream =
-                (row.path.unwrap_or_else(|| path.to_owned()), row.topics.unwrap_or_else(|| texts(&asked)));
+            let asked = wanted.map(|wanted| wanted.iter().map(ToString::to_string).collect::<Vec<_>>());
+            let path = row.path.unwrap_or_else(|| path.to_owned());
+            let stream = (path, row.topics.or_else(|| Some(texts(&asked?))));
             self.mark_used(row.ticket_id, stream, now).await?;
         }
         Ok(principal)
@@ -209,13 +219,13 @@ impl Tickets {
     async fn mark_used(
         &self,
         ticket_id: String,
-        (path, topics): (String, String),
+        (path, topics): (String, Option<String>),
         now: Timestamp,
     ) -> Result<(), StoreError> {
         self.database
             .run(move |db| async move {
                 crate::write_tx!(db, |conn, q| {
-                    q::tickets::mark_used(conn, &ticket_id, (&path, &topics), now.micros()).await?;
+                    q::tickets::mark_used(conn, &ticket_id, (&path, topics.as_deref()), now.micros()).await?;
                     Ok(())
                 })
             })
@@ -227,12 +237,18 @@ fn texts(items: &[String]) -> String {
     serde_json::to_string(items).expect("texts are plain data")
 }
 
-fn bound(row: &TicketRow, wanted: &[Selector]) -> Result<(), Refusal> {
-    let Some(topics) = &row.topics else { return Ok(()) };
-    let granted: Vec<String> = serde_json::from_str(topics).unwrap_or_default();
-    let granted: Vec<Selector> = granted.iter().filter_map(|topic| Selector::parse(topic).ok()).collect();
+/// What a ticket was issued for, or bound to by its first use.
+fn topics(row: &TicketRow) -> Result<Option<Arc<[Selector]>>, StoreError> {
+    let Some(topics) = &row.topics else { return Ok(None) };
+    let topics: Vec<String> =
+        serde_json::from_str(topics).map_err(|error| StoreError::Unexpected(error.to_string()))?;
+    Ok(Some(topics.iter().filter_map(|topic| Selector::parse(topic).ok()).collect()))
+}
+
+fn bound(own: Option<&[Selector]>, wanted: &[Selector]) -> Result<(), Refusal> {
+    let Some(own) = own else { return Ok(()) };
     let outside: Vec<String> =
-        wanted.iter().filter(|selector| !granted.contains(selector)).map(ToString::to_string).collect();
+        wanted.iter().filter(|selector| !own.contains(selector)).map(ToString::to_string).collect();
     if outside.is_empty() {
         return Ok(());
     }

@@ -186,12 +186,16 @@ impl Registry {
         Widened::Live { position: own.log.position(own.delivered), grants: entry.grants.clone() }
     }
 
-    /// Takes grants from a session; returns what it keeps.
-    pub fn narrow(&mut self, id: ConnectionId, kept: impl Fn(&Grant) -> bool) -> Option<Arc<[Grant]>> {
+    /// Changes or takes grants of a session; returns what it keeps.
+    pub fn regrant(
+        &mut self,
+        id: ConnectionId,
+        kept: impl Fn(&Grant) -> Option<Grant>,
+    ) -> Option<Arc<[Grant]>> {
         let entry = self.sessions.get_mut(&id)?;
         let own = self.tenants.get_mut(&entry.tenant)?;
         own.topics.leave(id, &entry.grants);
-        entry.grants = entry.grants.iter().filter(|grant| kept(grant)).cloned().collect();
+        entry.grants = entry.grants.iter().filter_map(kept).collect();
         if entry.behind.is_none() {
             own.topics.enter(id, &entry.grants, &entry.queue);
         }

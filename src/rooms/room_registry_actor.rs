@@ -46,9 +46,9 @@ impl Rooms {
         self.run(|registry| registry.widen(id, added, replayed)).unwrap_or(Widened::Gone)
     }
 
-    /// See [`Registry::narrow`].
-    pub fn narrow(&self, id: ConnectionId, kept: impl Fn(&Grant) -> bool) -> Option<Arc<[Grant]>> {
-        self.run(|registry| registry.narrow(id, kept)).flatten()
+    /// See [`Registry::regrant`].
+    pub fn regrant(&self, id: ConnectionId, kept: impl Fn(&Grant) -> Option<Grant>) -> Option<Arc<[Grant]>> {
+        self.run(|registry| registry.regrant(id, kept)).flatten()
     }
 
     /// See [`Registry::renew`].

@@ -1,3 +1,5 @@
+use std::net::IpAddr;
+
 use futures_util::future::LocalBoxFuture;
 use serde_json::value::RawValue;
 
@@ -24,6 +26,10 @@ pub trait Capabilities {
 
     /// Carries a domain command out.
     fn command(&self, principal: Principal, command: Command) -> LocalBoxFuture<'static, Answer>;
+
+    /// Lets a refusal count for the limits of the client's address, and waits as long as that asks; what the
+    /// client is told in the end.
+    fn settle(&self, peer: IpAddr, refusal: Refusal) -> LocalBoxFuture<'static, Refusal>;
 
     /// Takes note that events were shown.
     fn ack(&self, principal: Principal, ack: Ack) -> LocalBoxFuture<'static, Answer>;

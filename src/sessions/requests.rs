@@ -1,7 +1,7 @@
 //! What a client may ask over a WebSocket, as JSON text, and what it is answered.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
@@ -142,10 +142,10 @@ struct Nothing {}
 
 /// Reads topics; those that are none are told apart.
 pub fn read_topics(texts: &[String]) -> (Vec<Selector>, Vec<Refused>) {
-    let (mut selectors, mut refused) = (Vec::new(), Vec::new());
+    let (mut selectors, mut refused, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
     for text in texts {
         match Selector::parse(text) {
-            Ok(selector) if selectors.contains(&selector) => {}
+            Ok(selector) if !seen.insert(selector.clone()) => {}
             Ok(selector) => selectors.push(selector),
             Err(_) => {
                 refused.push(Refused { topic: text.chars().take(200).collect(), code: "invalid_topic" })

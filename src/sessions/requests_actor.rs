@@ -12,7 +12,7 @@ use super::late::{Join, Late, Replay};
 use super::requests::{
     Auth, BadRequest, Op, Refused, Request, Subscribed, Unsubscribe, read_topics, reply, too_many_topics,
 };
-use super::session::Step;
+use super::session::{Step, judged_anew};
 use super::session_actor::SessionActor;
 use crate::actor_kit::Handles;
 use crate::domain::{Cursor, Position, Refusal, RefusalKind, Selector};
@@ -70,11 +70,25 @@ impl SessionActor {
         done: oneshot::Sender<()>,
         context: &mut Context<Self>,
     ) {
-        let work = self.about.within(id, work);
+        let work = self.about.within(id, self.settled(work));
         context.spawn(work.into_actor(self).map(move |outcome, actor, _| {
             actor.reply(id, outcome.as_deref());
             drop(done);
         }));
+    }
+
+    /// What is refused for its sender's credentials or rights is counted, and answered more and more slowly.
+    fn settled<T: 'static>(
+        &self,
+        work: LocalBoxFuture<'static, Result<T, Refusal>>,
+    ) -> LocalBoxFuture<'static, Result<T, Refusal>> {
+        let (peer, capabilities) = (self.about.peer, self.context.capabilities.clone());
+        Box::pin(async move {
+            match work.await {
+                Ok(done) => Ok(done),
+                Err(refusal) => Err(capabilities.settle(peer, refusal).await),
+            }
+        })
     }
 
     /// The same principal with newer credentials: what it may hear is judged anew.
@@ -84,7 +98,8 @@ impl SessionActor {
                 Refusal::invalid("topics", "and cursor belong to the first auth: subscribe instead");
             return self.reply(id, Err(&refusal));
         }
-        let renewed = self.about.within(id, self.context.capabilities.authenticate(auth.token));
+        let renewed = self.settled(self.context.capabilities.authenticate(auth.token));
+        let renewed = self.about.within(id, renewed);
         context.spawn(renewed.into_actor(self).map(move |renewed, actor, _| {
             let outcome = renewed.and_then(|who| actor.adopt(who));
             actor.reply(id, outcome.as_ref().map(|()| "{}"));
@@ -94,8 +109,8 @@ impl SessionActor {
 
     fn unsubscribe(&mut self, id: u64, unsubscribe: &Unsubscribe) {
         let (selectors, _) = read_topics(&unsubscribe.topics);
-        let kept = |grant: &Grant| !selectors.contains(&grant.selector);
-        if let Some(grants) = self.context.rooms.narrow(self.about.id, kept) {
+        let kept = |grant: &Grant| (!selectors.contains(&grant.selector)).then(|| grant.clone());
+        if let Some(grants) = self.context.rooms.regrant(self.about.id, kept) {
             self.session.set_grants(grants);
         }
         let left: Vec<String> =
@@ -126,13 +141,17 @@ impl SessionActor {
         if asked > limit {
             return self.reply(late.id, Err(&too_many_topics(asked, limit)));
         }
-        let mut granted: Vec<Grant> = Vec::with_capacity(selectors.len());
+        let (mut granted, mut forbidden) = (Vec::with_capacity(selectors.len()), Vec::new());
         for selector in selectors {
             match self.context.capabilities.grant(&self.who, &selector) {
                 Ok(grant) => granted.push(grant),
-                Err(code) => refused.push(Refused { topic: selector.to_string(), code }),
+                Err(code) => forbidden.push(Refused { topic: selector.to_string(), code }),
             }
         }
+        if !forbidden.is_empty() {
+            self.context.metrics.auth_failed("forbidden_topics");
+        }
+        refused.append(&mut forbidden);
         let cursor = late.subscribe.since.as_deref().map(Cursor::read);
         let selectors: Vec<Selector> = granted.iter().map(|grant| grant.selector.clone()).collect();
         let (recovery, head) = log.recovery(cursor, &selectors);
@@ -235,38 +254,26 @@ impl SessionActor {
         Ok(())
     }
 
-    /// Takes away what the principal may not hear any more, and says so.
+    /// Judges what the principal may hear anew: takes away what it may not any more, and says so.
     pub(super) fn recheck(&mut self) {
-        let capabilities = self.context.capabilities.clone();
-        let who = self.who.clone();
-        let judged = |grants: &[Grant]| -> Vec<(Selector, &'static str)> {
-            let judged = |grant: &Grant| {
-                Some((grant.selector.clone(), capabilities.grant(&who, &grant.selector).err()?))
-            };
-            grants.iter().filter_map(judged).collect()
-        };
-        let is_kept = |refused: &[(Selector, &'static str)], grant: &Grant| {
-            refused.iter().all(|(selector, _)| *selector != grant.selector)
-        };
+        let (capabilities, who) = (self.context.capabilities.clone(), self.who.clone());
+        let judge = |selector: &Selector| capabilities.grant(&who, selector);
         // a subscription that is under way says in its answer what it does not add
         if let Some(replay) = self.replay() {
-            let refused = judged(replay.session.grants());
-            let kept = replay.session.grants().iter().filter(|grant| is_kept(&refused, grant)).cloned();
-            let kept: Arc<[Grant]> = kept.collect();
+            let (kept, refused) = judged_anew(replay.session.grants(), judge);
             replay.session.set_grants(kept);
-            let refused = refused.into_iter().map(|(topic, code)| Refused { topic: topic.to_string(), code });
             replay.refused.extend(refused);
         }
-        let refused = judged(self.session.grants());
-        if refused.is_empty() {
+        let (kept, refused) = judged_anew(self.session.grants(), judge);
+        if kept == *self.session.grants() {
             return;
         }
-        let kept = |grant: &Grant| is_kept(&refused, grant);
-        if let Some(grants) = self.context.rooms.narrow(self.about.id, kept) {
+        let of = |own: &Grant| kept.iter().find(|grant| grant.selector == own.selector).cloned();
+        if let Some(grants) = self.context.rooms.regrant(self.about.id, of) {
             self.session.set_grants(grants);
         }
-        for (selector, code) in &refused {
-            self.queue.push_control(self.queue.dialect().unsubscribed(selector, code));
+        for Refused { topic, code } in &refused {
+            self.queue.push_control(self.queue.dialect().unsubscribed(topic, code));
         }
     }
 }

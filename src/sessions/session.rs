@@ -1,7 +1,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::{Pushed, SendQueue};
+use super::{Pushed, Refused, SendQueue};
 use crate::domain::{Position, Selector};
 use crate::log::Page;
 use crate::wire::{Audience, CloseCode, Event};
@@ -141,6 +141,21 @@ impl Session {
     }
 }
 
+/// What is left of grants, each as it is judged now, and what is not.
+pub fn judged_anew(
+    grants: &[Grant],
+    judge: impl Fn(&Selector) -> Result<Grant, &'static str>,
+) -> (Arc<[Grant]>, Vec<Refused>) {
+    let (mut kept, mut refused) = (Vec::with_capacity(grants.len()), Vec::new());
+    for Grant { selector, .. } in grants {
+        match judge(selector) {
+            Ok(grant) => kept.push(grant),
+            Err(code) => refused.push(Refused { topic: selector.to_string(), code }),
+        }
+    }
+    (kept.into(), refused)
+}
+
 /// Whether an event is for a session at all.
 pub fn is_shown(grants: &[Grant], event: &Event) -> bool {
     !event.is_internal() && grants.iter().any(|grant| grant.shows(event))
@@ -151,4 +166,32 @@ pub fn audience_of(grants: &[Grant], event: &Event) -> Audience {
     let own = grants.iter().filter(|grant| grant.selector.matches(event.topic()));
     let full = own.map(|grant| grant.audience).any(|audience| audience == Audience::Full);
     if full { Audience::Full } else { Audience::Public }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Epoch;
+
+    #[test]
+    fn what_is_judged_anew_is_heard_as_it_is_judged_now() {
+        let grant = |topic: &str, audience, since: Option<u64>| Grant {
+            selector: Selector::parse(topic).unwrap(),
+            audience,
+            since: since.map(|seq| Position { epoch: Epoch::new(1), seq }),
+        };
+        let (full, public) = (Audience::Full, Audience::Public);
+        let former =
+            [grant("ranking:1", full, None), grant("topic:a", full, Some(3)), grant("admin", full, None)];
+        let (kept, refused) = judged_anew(&former, |selector| match selector.to_string().as_str() {
+            "ranking:1" => Ok(grant("ranking:1", public, None)),
+            "topic:a" => Ok(grant("topic:a", full, Some(9))),
+            _ => Err("forbidden"),
+        });
+        assert_eq!(*kept, [grant("ranking:1", public, None), grant("topic:a", full, Some(9))]);
+        assert_eq!(
+            refused.iter().map(|own| (&*own.topic, own.code)).collect::<Vec<_>>(),
+            [("admin", "forbidden")]
+        );
+    }
 }

@@ -6,13 +6,16 @@ use crate::identity::{Principal, rights};
 use crate::sessions::Grant;
 
 /// Judges a topic or prefix by the table of rights, and declared topics by their members too: users need
-/// membership, whatever their roles; services do not. The error is the refusal's code: `forbidden`, or
-/// `not_a_member` of a declared topic.
+/// membership, whatever their roles; services do not. The error is the refusal's code: `forbidden`,
+/// `not_a_member` of a declared topic, or `ticket_topics`: the ticket is for others.
 pub fn judge(
     principal: &Principal,
     selector: &Selector,
     membership: &Membership,
 ) -> Result<Grant, &'static str> {
+    if principal.ticket_topics.as_ref().is_some_and(|own| !own.contains(selector)) {
+        return Err("ticket_topics");
+    }
     let audience = rights::subscription(principal, selector).ok_or("forbidden")?;
     let since = since(principal, selector, membership)?;
     Ok(Grant { selector: selector.clone(), audience, since })

@@ -7,22 +7,8 @@ use serde_json::{Value, json};
 
 use crate::support::{Answer, Api, Server, ServerOptions, Sse, eventually, run_cli};
 
-const SCOPES: [&str; 6] = ["publish", "subscribe", "manage", "admin", "act_as_user", "operator"];
-
-/// A new key with more options of `key create`; its id and calls with it.
-fn key(server: &Server, options: &[&str]) -> (String, Api) {
-    let data_dir = server.data_dir().to_string_lossy();
-    let mut args = vec!["key", "create", "--json", "--data-dir", &data_dir];
-    args.extend(options);
-    let (status, out, err) = run_cli(&args);
-    assert!(status.success(), "{err}");
-    let line: Value = serde_json::from_str(&out).expect("JSON");
-    let api = server.api_with(line["key"].as_str().expect("a key"));
-    (line["key_id"].as_str().expect("an id").to_owned(), api)
-}
-
 fn scoped(server: &Server, scopes: &str) -> Api {
-    key(server, &["--scopes", scopes]).1
+    server.new_key(&["--scopes", scopes]).1
 }
 
 fn stream_path(topics: &str) -> String {
@@ -57,81 +43,6 @@ fn named(answer: &Answer) -> Vec<String> {
     let body = answer.json();
     let errors = body["errors"].as_array().expect("errors");
     errors.iter().map(|error| error["message"].as_str().expect("a topic").to_owned()).collect()
-}
-
-#[tokio::test]
-async fn every_scope_allows_its_commands_and_no_others() {
-    let server = Server::start();
-    for scope in SCOPES {
-        let api = scoped(&server, scope);
-        let publish = json!({"topic": "topic:a", "type": "tick", "data": 1});
-        let other = json!({"topic": "fleet:a", "type": "tick", "data": 1});
-        let reading = json!({"fleet_id": format!("FLT-{scope}"), "new_ei": 1});
-        let readings = json!({"updates": [reading]});
-        let events = json!({"events": [publish]});
-        let batch = api.post("/v2/events/batch", &events).await;
-        let batched = match batch.status {
-            202 => batch.json()["results"][0]["status"].as_u64().unwrap_or_default() as u16,
-            status => status,
-        };
-        for (what, status, allowed, granted) in [
-            ("publish", api.post("/v2/events", &publish).await.status, "publish", 202),
-            ("publish elsewhere", api.post("/v2/events", &other).await.status, "publish", 202),
-            ("batch", batched, "publish", 202),
-            ("ei", api.post("/v2/fleet/ei-update", &reading).await.status, "publish manage", 200),
-            ("eis", api.post("/v2/fleet/ei-update/batch", &readings).await.status, "publish manage", 200),
-            ("fleets", api.get("/v2/fleets").await.status, "subscribe manage admin", 200),
-            ("fleet", api.get("/v2/fleets/FLT-publish").await.status, "subscribe manage admin", 200),
-            (
-                "history",
-                api.get("/v2/fleets/FLT-publish/history").await.status,
-                "subscribe manage admin",
-                200,
-            ),
-            (
-                "ticket",
-                api.post("/v2/realtime/tickets", &json!({})).await.status,
-                "subscribe admin act_as_user",
-                201,
-            ),
-            ("revoke", api.delete("/v2/admin/keys/none").await.status, "admin", 404),
-            ("metrics", api.get("/metrics").await.status, "operator", 200),
-        ] {
-            let allowed = allowed.split(' ').any(|own| own == scope);
-            assert_eq!(status, if allowed { granted } else { 403 }, "{what} with {scope}");
-        }
-    }
-}
-
-#[tokio::test]
-async fn every_scope_allows_its_topics_and_no_others() {
-    let server = Server::start();
-    let rows = [
-        ("fleet:a", "subscribe"),
-        ("region:kr-49", "subscribe"),
-        ("question:1", "subscribe"),
-        ("tenant", "subscribe"),
-        ("bid:1", "subscribe"),
-        ("ranking:1", "subscribe"),
-        ("order:1", "subscribe"),
-        ("topic:a", "subscribe"),
-        ("presence:topic:a", "subscribe"),
-        ("user:u1", "act_as_user admin"),
-        ("admin", "admin"),
-        ("dashboard", "admin"),
-        ("bid:*", "admin"),
-    ];
-    for scope in SCOPES {
-        let api = scoped(&server, scope);
-        for (topic, allowed) in rows {
-            let allowed = allowed.split(' ').any(|own| own == scope);
-            assert_eq!(
-                listen_status(&api, topic).await,
-                if allowed { 200 } else { 403 },
-                "{topic} with {scope}"
-            );
-        }
-    }
 }
 
 #[tokio::test]
@@ -191,7 +102,7 @@ async fn without_good_credentials_nothing_is_told() {
 #[tokio::test]
 async fn a_key_bound_to_a_user_has_that_users_rights() {
     let server = Server::start();
-    let (_, alice) = key(&server, &["--scopes", "publish,subscribe,admin", "--sub", "alice"]);
+    let (_, alice) = server.new_key(&["--scopes", "publish,subscribe,admin", "--sub", "alice"]);
     let mut stream = alice.listen("user:alice,topic:a,fleet:a", None).await;
     assert_eq!(stream.ready().await["user_id"], "alice");
     for topic in ["user:bob", "order:1", "admin", "dashboard", "bid:*"] {
@@ -220,7 +131,7 @@ async fn identity_headers_are_refused_without_the_scope_for_them() {
             assert_eq!(answer.problem(403), "identity_headers", "{header}");
         }
     }
-    let (_, bound) = key(&server, &["--scopes", "subscribe,act_as_user", "--sub", "alice"]);
+    let (_, bound) = server.new_key(&["--scopes", "subscribe,act_as_user", "--sub", "alice"]);
     let answer = send(&bound, &[("x-user-id", "bob")]).await;
     assert_eq!(answer.problem(403), "identity_headers");
     let service = scoped(&server, "act_as_user");
@@ -252,8 +163,8 @@ async fn cut_within_a_second(stream: &mut Sse, since: Instant) {
 async fn revoking_a_key_over_http_cuts_its_sessions() {
     let server = Server::start();
     let (admin, operator) = (scoped(&server, "admin"), server.operator());
-    let (key_id, api) = key(&server, &["--scopes", "subscribe"]);
-    let (_, bystander) = key(&server, &["--scopes", "subscribe"]);
+    let (key_id, api) = server.new_key(&["--scopes", "subscribe"]);
+    let (_, bystander) = server.new_key(&["--scopes", "subscribe"]);
     let mut streams = [api.listen("topic:a", None).await, api.listen("fleet:a", None).await];
     let mut other = bystander.listen("topic:a", None).await;
     for stream in streams.iter_mut().chain([&mut other]) {
@@ -283,7 +194,7 @@ async fn revoking_a_key_over_http_cuts_its_sessions() {
 #[tokio::test]
 async fn revoking_a_key_on_the_command_line_cuts_its_sessions() {
     let server = Server::start();
-    let (key_id, api) = key(&server, &["--scopes", "subscribe"]);
+    let (key_id, api) = server.new_key(&["--scopes", "subscribe"]);
     let mut stream = api.listen("topic:a", None).await;
     stream.ready().await;
     let data_dir = server.data_dir().to_string_lossy();
@@ -298,7 +209,7 @@ async fn revoking_a_key_on_the_command_line_cuts_its_sessions() {
 #[tokio::test]
 async fn a_revoked_key_stays_revoked_across_a_restart() {
     let mut server = Server::start();
-    let (key_id, api) = key(&server, &["--scopes", "subscribe"]);
+    let (key_id, api) = server.new_key(&["--scopes", "subscribe"]);
     api.get("/v2/fleets").await.expect(200);
     scoped(&server, "admin").delete(&format!("/v2/admin/keys/{key_id}")).await.expect(204);
     server.kill();
@@ -431,7 +342,7 @@ async fn a_newer_connection_of_a_ticket_replaces_the_older_one() {
 #[tokio::test]
 async fn a_ticket_dies_with_its_key() {
     let server = Server::start();
-    let (key_id, api) = key(&server, &["--scopes", "subscribe"]);
+    let (key_id, api) = server.new_key(&["--scopes", "subscribe"]);
     let anonymous = api.anonymous();
     let path = with_ticket("topic:a", &ticket(&api, json!({})).await);
     let unused = with_ticket("topic:a", &ticket(&api, json!({})).await);
@@ -537,7 +448,7 @@ async fn a_revocation_is_carried_out_whoever_notices_it_first() {
     let server = Server::with(ServerOptions::default().set("auth.revocation_poll_ms", 400));
     let (admin, wrong) = (server.api_of("default", "admin"), server.api_with("bk_wrong"));
     for _ in 0..5 {
-        let (key_id, api) = key(&server, &["--scopes", "subscribe"]);
+        let (key_id, api) = server.new_key(&["--scopes", "subscribe"]);
         let mut stream = api.listen("topic:news", None).await;
         stream.ready().await;
         admin.delete(&format!("/v2/admin/keys/{key_id}")).await.expect(204);

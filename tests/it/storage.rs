@@ -337,8 +337,10 @@ fn answers_and_tickets_end_with_their_time() {
 
         bongsu::write_tx!(db, |conn, q| Ok(q::tickets::insert(conn, &ticket("old", 10), 0).await?))?;
         bongsu::write_tx!(db, |conn, q| Ok(q::tickets::insert(conn, &ticket("new", 99), 50).await?))?;
-        bongsu::write_tx!(db, |conn, q| Ok(q::tickets::mark_used(conn, "new", ("/p", "[]"), 51).await?))?;
-        bongsu::write_tx!(db, |conn, q| Ok(q::tickets::mark_used(conn, "new", ("/p", "[]"), 52).await?))?;
+        bongsu::write_tx!(db, |conn, q| Ok(
+            q::tickets::mark_used(conn, "new", ("/p", Some("[]")), 51).await?
+        ))?;
+        bongsu::write_tx!(db, |conn, q| Ok(q::tickets::mark_used(conn, "new", ("/p", None), 52).await?))?;
         let old = bongsu::read!(db, |conn, q| q::tickets::find(conn, "hash of old").await)?;
         let new = bongsu::read!(db, |conn, q| q::tickets::find(conn, "hash of new").await)?;
         assert_eq!((old, new.and_then(|row| row.first_used_us)), (None, Some(51)));

@@ -653,3 +653,18 @@ async fn a_client_that_leaves_or_resets_is_noticed_at_once() {
         assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
     }
 }
+
+#[tokio::test]
+async fn a_message_full_of_topics_is_refused_at_once_and_the_connection_goes_on() {
+    let server = Server::start();
+    let mut ws = Ws::open(server.address(), server.key(), "topics=topic:a").await;
+    ws.ready().await;
+    let topics: Vec<String> = (0..75_000).map(|n| format!("bid:{n}")).collect();
+    for op in ["subscribe", "unsubscribe"] {
+        let started = Instant::now();
+        let reply = ws.ask(op, json!({"topics": topics})).await;
+        assert!(started.elapsed() < Duration::from_secs(5), "{op}: {:?}", started.elapsed());
+        assert!(op == "unsubscribe" || reply["error"]["code"] == "too_many_topics", "{reply}");
+    }
+    assert_eq!(ws.done("subscribe", json!({"topics": ["topic:b"]})).await["topics"], json!(["topic:b"]));
+}

@@ -23,7 +23,7 @@ pub async fn find(conn: &mut Conn, hash: &str) -> QueryResult<Option<TicketRow>>
 pub async fn mark_used(
     conn: &mut Conn,
     ticket_id: &str,
-    (path, topics): (&str, &str),
+    (path, topics): (&str, Option<&str>),
     now_us: i64,
 ) -> QueryResult<()> {
     diesel::update(tickets::table.find(ticket_id).filter(tickets::first_used_us.is_null()))

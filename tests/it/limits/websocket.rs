@@ -120,3 +120,36 @@ async fn a_block_ends_a_websocket_within_a_second() {
     bystander.done("ping", json!({})).await;
     assert_eq!(Ws::try_open(server.address(), PATH, &headers).await.err(), Some(403));
 }
+
+#[tokio::test]
+async fn what_a_connection_is_refused_is_counted_and_answered_more_and_more_slowly() {
+    let options = behind_a_proxy().set("limits.attempts_per_min", 5).set("limits.failure_delay_max_ms", 160);
+    let server = Server::with(options);
+    let key = server.create_key("subscribe");
+    let headers = [("x-forwarded-for", "198.51.100.1"), ("x-api-key", key.as_str())];
+    let mut ws = Ws::try_open(server.address(), PATH, &headers).await.expect("a connection");
+    ws.ready().await;
+    let mut forbidden = async |count: u32| {
+        let started = Instant::now();
+        for _ in 0..count {
+            let event = json!({"topic": "topic:a", "type": "note", "data": 1});
+            assert_eq!(ws.refused("publish", event).await, "forbidden");
+        }
+        started.elapsed() / count
+    };
+    forbidden(40).await;
+    let each = forbidden(20).await;
+    assert!(each >= Duration::from_millis(18), "{each:?}");
+    // wrong tokens are attempts, as they are in a handshake
+    for _ in 0..5 {
+        assert_eq!(ws.refused("auth", json!({"token": "nobody-has-this-key"})).await, "invalid_credentials");
+    }
+    assert_eq!(ws.refused("auth", json!({"token": "nobody-has-this-key"})).await, "rate_limited");
+    assert_eq!(open_from("198.51.100.1", &server).await.err(), Some(429));
+    ws.done("subscribe", json!({"topics": ["admin", "dashboard"]})).await;
+    let operator = server.operator();
+    for (reason, count) in [("forbidden", 60.0), ("invalid_credentials", 6.0), ("forbidden_topics", 1.0)] {
+        let name = format!("bongsu_auth_failures_total{{reason=\"{reason}\"}}");
+        assert_eq!(operator.metric(&name).await, count, "{reason}");
+    }
+}

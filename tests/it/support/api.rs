@@ -13,6 +13,7 @@ pub struct Api {
     address: SocketAddr,
     key: Option<String>,
     token: Option<String>,
+    user: Option<String>,
 }
 
 /// Status and JSON body of an answer.
@@ -56,17 +57,30 @@ impl Api {
         // no pooled connections: one that a killed server has left behind would fail the next call
         let client =
             reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build().expect("a client");
-        Api { client, address, key, token: None }
+        Api { client, address, key, token: None, user: None }
     }
 
     /// The same without a key.
     pub fn anonymous(&self) -> Self {
-        Api { key: None, token: None, ..self.clone() }
+        Api { key: None, token: None, user: None, ..self.clone() }
     }
 
     /// The same with a token in place of a key.
     pub fn bearing(&self, token: &str) -> Self {
-        Api { key: None, token: Some(token.to_owned()), ..self.clone() }
+        Api { key: None, token: Some(token.to_owned()), user: None, ..self.clone() }
+    }
+
+    /// The same key speaking for a user.
+    pub fn speaking_for(&self, user: &str) -> Self {
+        Api { user: Some(user.to_owned()), ..self.clone() }
+    }
+
+    /// The headers that say who calls.
+    pub fn credentials(&self) -> Vec<(&'static str, String)> {
+        let bearer = self.token.as_ref().map(|token| format!("Bearer {token}"));
+        let all =
+            [("x-api-key", self.key.clone()), ("authorization", bearer), ("x-user-id", self.user.clone())];
+        all.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
     }
 
     /// Where it calls.
@@ -88,11 +102,7 @@ impl Api {
     pub fn request(&self, method: &str, path: &str) -> reqwest::RequestBuilder {
         let method = method.parse().expect("a method");
         let request = self.client.request(method, self.url(path));
-        match (&self.key, &self.token) {
-            (Some(key), _) => request.header("X-API-Key", key),
-            (None, Some(token)) => request.bearer_auth(token),
-            (None, None) => request,
-        }
+        self.credentials().into_iter().fold(request, |request, (name, value)| request.header(name, value))
     }
 
     /// Sends; an error of the connection is an `Err`.

@@ -216,7 +216,9 @@ async fn open_stream(api: &Api, topics: &str, more: &str, cursor: Option<&str>) 
 async fn open_websocket(api: &Api, topics: &str, more: &str, cursor: Option<&str>) -> Option<Box<Ws>> {
     let cursor = cursor.map_or(String::new(), |cursor| format!("&cursor={cursor}"));
     let path = format!("/v2/realtime/ws?topics={topics}{more}{cursor}");
-    Ws::try_open(api.address(), &path, &[("x-api-key", api.key())]).await.ok().map(Box::new)
+    let credentials = api.credentials();
+    let headers: Vec<_> = credentials.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    Ws::try_open(api.address(), &path, &headers).await.ok().map(Box::new)
 }
 
 /// What a message over a WebSocket brings; None when the connection broke.

@@ -32,6 +32,14 @@ impl ServerOptions {
         self
     }
 
+    /// Without the limits that a walk of many calls from one address would reach.
+    pub fn unlimited(self) -> Self {
+        let names = ["attempts", "user_connects"].map(|name| format!("{name}_per_min"));
+        let rates = ["user_commands", "user_publishes"].map(|name| format!("{name}_per_s"));
+        let names = names.into_iter().chain(rates).chain(["failure_delay_max_ms".to_owned()]);
+        names.fold(self, |own, name| own.set(&format!("limits.{name}"), 0))
+    }
+
     /// One more variable of the environment.
     pub fn env(mut self, name: &str, value: impl ToString) -> Self {
         self.env.push((name.to_owned(), value.to_string()));
@@ -215,21 +223,16 @@ impl Server {
 
     /// Calls with the key of another tenant.
     pub fn api_of(&self, tenant: &str, scopes: &str) -> Api {
-        let data_dir = self.data_dir.to_string_lossy();
-        let (status, out, err) = run_cli(&[
-            "key",
-            "create",
-            "--tenant",
-            tenant,
-            "--scopes",
-            scopes,
-            "--json",
-            "--data-dir",
-            &data_dir,
-        ]);
-        assert!(status.success(), "{err}");
-        let line: Value = serde_json::from_str(&out).expect("JSON");
-        self.api_with(line["key"].as_str().expect("a key"))
+        self.new_key(&["--tenant", tenant, "--scopes", scopes]).1
+    }
+
+    /// A new key by options of `key create`: its id, and calls with it.
+    pub fn new_key(&self, options: &[&str]) -> (String, Api) {
+        let made = make_key(&self.data_dir, options);
+        (
+            made["key_id"].as_str().expect("an id").to_owned(),
+            self.api_with(made["key"].as_str().expect("a key")),
+        )
     }
 
     /// Calls that read the node's figures.
@@ -283,10 +286,13 @@ impl Drop for Server {
 }
 
 fn create_key(data_dir: &Path, scopes: &str) -> String {
+    make_key(data_dir, &["--scopes", scopes])["key"].as_str().expect("a key").to_owned()
+}
+
+fn make_key(data_dir: &Path, options: &[&str]) -> Value {
     let data_dir = data_dir.to_string_lossy();
-    let (status, out, err) =
-        run_cli(&["key", "create", "--scopes", scopes, "--json", "--data-dir", &data_dir]);
+    let args = [&["key", "create", "--json", "--data-dir", &data_dir], options].concat();
+    let (status, out, err) = run_cli(&args);
     assert!(status.success(), "{err}");
-    let line: Value = serde_json::from_str(&out).expect("JSON");
-    line["key"].as_str().expect("a key").to_owned()
+    serde_json::from_str(&out).expect("JSON")
 }

@@ -1,0 +1,216 @@
+//! The tables of rights in the words of the protocol, and what of them cannot be reached yet.
+
+/// What may be heard: a topic, services by their scopes, users by their roles (or `everybody`, `nobody`, `members`,
+/// or `@sub` for one user).
+pub const TOPICS: &[(&str, &str, &str)] = &[
+    ("fleet:FLT-1", "subscribe", "everybody"),
+    ("region:kr-49", "subscribe", "everybody"),
+    ("question:Q-1", "subscribe", "everybody"),
+    ("tenant", "subscribe", "everybody"),
+    ("bid:BID-1", "subscribe", "everybody"),
+    ("ranking:BID-1", "subscribe", "everybody"),
+    ("order:ORD-1", "subscribe", "dispatcher manager admin"),
+    ("user:me", "act_as_user admin", "@me"),
+    ("user:you", "act_as_user admin", "@you"),
+    ("topic:open", "subscribe", "everybody"),
+    ("topic:crew", "subscribe", "members"),
+    ("presence:topic:open", "subscribe", "everybody"),
+    ("presence:topic:crew", "subscribe", "members"),
+    ("presence:fleet:FLT-1", "subscribe", "everybody"),
+    ("presence:order:ORD-1", "subscribe", "dispatcher manager admin"),
+    ("presence:user:me", "act_as_user admin", "@me"),
+    ("presence:admin", "admin", "admin"),
+    ("admin", "admin", "admin"),
+    ("dashboard", "admin", "admin"),
+    ("fleet:*", "admin", "nobody"),
+    ("region:*", "admin", "nobody"),
+    ("question:*", "admin", "nobody"),
+    ("bid:*", "admin", "nobody"),
+    ("ranking:B*", "admin", "nobody"),
+    ("order:*", "admin", "nobody"),
+    ("user:m*", "admin", "nobody"),
+    ("topic:*", "admin", "nobody"),
+    ("presence:*", "admin", "nobody"),
+];
+
+/// Streams of one kind of topic, each with its topic in the table.
+pub const STREAMS: &[(&str, &str)] = &[
+    ("GET /v2/realtime/ei-updates", "fleet:FLT-1"),
+    ("GET /v2/realtime/bid-updates", "bid:FLT-1"),
+    ("GET /v2/realtime/proposal-ranking-updates", "ranking:FLT-1"),
+    ("GET /v2/realtime/order-updates", "order:FLT-1"),
+];
+
+/// What may be done.
+pub struct Row {
+    /// In words.
+    pub what: &'static str,
+    /// By services with any of these scopes.
+    pub services: &'static str,
+    /// By users with any of these roles.
+    pub users: &'static str,
+    /// How, over HTTP and WebSocket.
+    pub operations: &'static [&'static str],
+    /// On which topics, where one is named.
+    pub topics: &'static [&'static str],
+}
+
+const fn row(
+    what: &'static str,
+    services: &'static str,
+    users: &'static str,
+    operations: &'static [&'static str],
+) -> Row {
+    Row { what, services, users, operations, topics: &["topic:open"] }
+}
+
+const PUBLISHING: &[&str] = &["POST /v2/events", "POST /v2/events/batch", "WS publish"];
+const ANY_SCOPE: &str = "publish subscribe manage admin act_as_user";
+
+/// Commands. The last row ends the node's service: it is walked last.
+pub const COMMANDS: &[Row] = &[
+    row(
+        "EI update",
+        "publish manage",
+        "dispatcher manager admin",
+        &["POST /v2/fleet/ei-update", "POST /v2/fleet/ei-update/batch", "WS command update_ei"],
+    ),
+    Row {
+        topics: &["topic:open", "topic:crew"],
+        ..row("publish to `topic:`", "publish", "manager admin", PUBLISHING)
+    },
+    Row {
+        topics: &[
+            "tenant",
+            "fleet:F",
+            "region:R",
+            "question:Q",
+            "bid:B",
+            "ranking:B",
+            "order:O",
+            "user:me",
+            "presence:topic:open",
+            "admin",
+            "dashboard",
+        ],
+        ..row("publish to `tenant` and others", "publish", "nobody", PUBLISHING)
+    },
+    row(
+        "declare topics and their members",
+        "manage",
+        "manager admin",
+        &[
+            "PUT /v2/topics/{name}",
+            "GET /v2/topics/{name}",
+            "POST /v2/topics/{name}/members",
+            "DELETE /v2/topics/{name}/members",
+        ],
+    ),
+    row(
+        "keys, kicks, connections",
+        "admin",
+        "admin",
+        &["DELETE /v2/admin/keys/{key_id}", "POST /v2/admin/kick", "GET /v2/admin/connections"],
+    ),
+    row(
+        "block list, node figures",
+        "operator",
+        "nobody",
+        &[
+            "POST /v2/admin/blocklist",
+            "GET /v2/admin/blocklist",
+            "DELETE /v2/admin/blocklist",
+            "GET /metrics",
+        ],
+    ),
+    row("tickets", "subscribe act_as_user admin", "everybody", &["POST /v2/realtime/tickets"]),
+    row("one's own tickets", ANY_SCOPE, "everybody", &["DELETE /v2/realtime/tickets/{ticket_id}"]),
+    row("what was shown", ANY_SCOPE, "everybody", &["POST /v2/realtime/ack", "WS ack"]),
+    row(
+        "reading fleets",
+        "subscribe manage admin",
+        "everybody",
+        &["GET /v2/fleets", "GET /v2/fleets/{id}", "GET /v2/fleets/{id}/history"],
+    ),
+    row("drain", "operator", "nobody", &["POST /v2/admin/drain"]),
+];
+
+/// What the topics are walked over.
+pub const LISTENING: &[&str] = &["GET /v2/realtime/stream", "GET /v2/realtime/poll"];
+
+/// What anybody may ask for.
+pub const OPEN: &[&str] = &["GET /health", "GET /ready", "GET /openapi.json"];
+
+/// Rows, or parts of some, that cannot be reached yet, by the operations and WebSocket requests that will reach
+/// them: as soon as one of those exists, its row belongs into the tables above.
+pub const NOT_YET: &[(&str, &[&str])] = &[
+    ("an order's shipper and carrier hear it", &["POST /v2/orders", "WS command create_order"]),
+    ("order status: also the order's carrier", &["POST /v2/orders/x/status", "WS command set_order_status"]),
+    ("bid create: also `shipper`", &["POST /v2/bids", "WS command create_bid"]),
+    (
+        "bid open, close, cancel, award: also the owner",
+        &[
+            "POST /v2/bids/x/open",
+            "POST /v2/bids/x/close",
+            "POST /v2/bids/x/cancel",
+            "POST /v2/bids/x/award",
+            "WS command open_bid",
+            "WS command close_bid",
+            "WS command cancel_bid",
+            "WS command award_bid",
+        ],
+    ),
+    ("who sees which variant of a ranking, and a sealed one not at all", &["GET /v2/bids/x/ranking"]),
+    (
+        "proposals: `manage`, or the carrier itself",
+        &[
+            "POST /v2/bids/x/proposals",
+            "PUT /v2/bids/x/proposals/x",
+            "DELETE /v2/bids/x/proposals/x",
+            "WS command submit_proposal",
+            "WS command revise_proposal",
+            "WS command withdraw_proposal",
+        ],
+    ),
+    (
+        "accounts, snapshots: the user for itself",
+        &[
+            "POST /accounts",
+            "GET /accounts",
+            "PATCH /accounts/1",
+            "GET /snapshots",
+            "WS command create_account",
+            "WS command update_account",
+        ],
+    ),
+    (
+        "questions, answers, location, receipts, typing: the user for itself",
+        &[
+            "POST /v2/questions",
+            "POST /v2/questions/x/answers",
+            "POST /v2/questions/x/read",
+            "GET /v2/questions/x/messages",
+            "POST /v2/answers/x/accept",
+            "GET /v2/profile",
+            "PUT /v2/profile",
+            "POST /v2/location",
+            "WS command create_question",
+            "WS command create_answer",
+            "WS command accept_answer",
+            "WS command update_location",
+            "WS command message_read",
+            "WS command typing_start",
+        ],
+    ),
+    (
+        "schedules, emergency calls, swaps",
+        &["POST /api/schedules", "POST /api/swaps", "POST /api/swaps/x/approve", "POST /api/emergency-calls"],
+    ),
+    ("jobs", &["GET /v2/admin/jobs", "DELETE /v2/admin/jobs", "POST /v2/admin/jobs/x/retry"]),
+    ("system figures: `subscribe`", &["GET /v2/realtime/metrics"]),
+    ("who is present", &["WS presence"]),
+    (
+        "the transports of the replaced systems",
+        &["GET /events/sse", "GET /api/events/sse", "GET /events/status", "GET /api/sse", "GET /socket.io/"],
+    ),
+];
