@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 
 use super::batch::{Batch, Committed, new_tenant};
 use super::head_file::{Head, HeadFile};
