@@ -31,7 +31,7 @@ pub struct Readiness {
 }
 
 /// Liveness: the event loops turn and the actors answer.
-#[utoipa::path(tag = "operation", responses((status = 200, body = Health), (status = 503, body = Health)))]
+#[utoipa::path(tag = "operation", security(()), responses((status = 200, body = Health), (status = 503, body = Health)))]
 #[get("/health")]
 pub async fn health(request: HttpRequest) -> HttpResponse {
     match services(&request).workers.answer(LIVENESS_PATIENCE).await {
@@ -41,7 +41,7 @@ pub async fn health(request: HttpRequest) -> HttpResponse {
 }
 
 /// Readiness: the database answers, the log is open, the node is not draining.
-#[utoipa::path(tag = "operation", responses((status = 200, body = Readiness), (status = 503, body = Readiness)))]
+#[utoipa::path(tag = "operation", security(()), responses((status = 200, body = Readiness), (status = 503, body = Readiness)))]
 #[get("/ready")]
 pub async fn ready(request: HttpRequest) -> HttpResponse {
     let services = services(&request);

@@ -22,6 +22,7 @@ mod identity_tokens;
 mod limits;
 mod logging;
 mod observability;
+mod openapi;
 mod polling;
 mod property;
 mod publishing;

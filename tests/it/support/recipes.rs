@@ -71,14 +71,17 @@ impl Recipe {
         serde_json::from_str(&filled(self.body, names)).unwrap_or_default()
     }
 
+    /// Its method and path over HTTP, with names filled in.
+    pub fn target(&self, names: &[(&str, &str)]) -> (&'static str, String) {
+        let (method, own) = self.operation.split_once(' ').expect("a method and a path");
+        let path = if self.path.starts_with('/') { self.path } else { &format!("{own}{}", self.path) };
+        (method, filled(path, names))
+    }
+
     /// The request over HTTP, with names filled in.
     pub fn request(&self, api: &Api, names: &[(&str, &str)]) -> reqwest::RequestBuilder {
-        let (method, own) = self.operation.split_once(' ').expect("a method and a path");
-        let path = match self.path {
-            path if path.starts_with('/') => path.to_owned(),
-            query => format!("{own}{query}"),
-        };
-        let request = api.request(method, &filled(&path, names));
+        let (method, path) = self.target(names);
+        let request = api.request(method, &path);
         if self.body.is_empty() { request } else { request.json(&self.body(names)) }
     }
 
