@@ -66,7 +66,7 @@ pub const TOPICS: &[TopicRow] = &[
     row(TopicKind::Bid, LISTENERS, Users::Everybody),
     TopicRow {
         kind: TopicKind::Ranking,
-        services: LISTENERS,
+        services: &[Scope::Subscribe, Scope::Manage, Scope::Admin],
         users: Users::Everybody,
         full: Some((&[Scope::Manage, Scope::Admin], STAFF)),
     },
@@ -254,7 +254,7 @@ mod tests {
         ("question:1", "subscribe", EVERYBODY, None),
         ("tenant", "subscribe", EVERYBODY, None),
         ("bid:1", "subscribe", EVERYBODY, None),
-        ("ranking:1", "subscribe", EVERYBODY, Some(("manage,admin", "manager,admin"))),
+        ("ranking:1", "subscribe,manage,admin", EVERYBODY, Some(("manage,admin", "manager,admin"))),
         ("order:1", "subscribe", "dispatcher,manager,admin", None),
         ("user:me", "act_as_user,admin", EVERYBODY, None),
         ("user:you", "act_as_user,admin", "none", None),
