@@ -47,9 +47,8 @@ pub async fn record(
             }
         }
     };
-    if response.response().body().size() == BodySize::Stream {
-        exchange.iter().for_each(|exchange| exchange.stream());
-    }
+    let is_endless = response.response().body().size() == BodySize::Stream;
+    exchange.iter().for_each(|exchange| exchange.answered(is_endless));
     gate.finish(response.headers_mut(), &caller);
     let route = response.request().match_pattern().unwrap_or_else(|| "none".to_owned());
     let (status, seconds) = (response.status().as_u16(), started.elapsed().as_secs_f64());

@@ -10,6 +10,7 @@ pub struct Exchange(Cell<Phase>);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Answering,
+    Answered,
     Waiting,
     Streaming,
 }
@@ -26,14 +27,14 @@ impl Exchange {
         self.0.set(Phase::Answering);
     }
 
-    /// What is answered lasts as long as the connection.
-    pub fn stream(&self) {
-        self.0.set(Phase::Streaming);
+    /// The answer is there; one without an end lasts as long as the connection.
+    pub fn answered(&self, is_endless: bool) {
+        self.0.set(if is_endless { Phase::Streaming } else { Phase::Answered });
     }
 
-    /// Something of the answer was sent; true when the next request is waited for from now on.
+    /// Something was sent, perhaps still of the answer before; true when the next request is waited for from now on.
     pub fn sent(&self) -> bool {
-        if self.0.get() == Phase::Answering {
+        if self.0.get() == Phase::Answered {
             self.0.set(Phase::Waiting);
         }
         self.is_waiting()

@@ -107,6 +107,8 @@ struct Waiting {
 pub struct WorkerMail {
     events: Port<RoomRegistryActor>,
     questions: Port<RoomRegistryActor>,
+    /// One at a time, so that none is refused.
+    wakes: Port<RoomRegistryActor>,
     sessions: Arc<AtomicUsize>,
     waiting: Mutex<Waiting>,
     flight: SingleFlight,
@@ -135,8 +137,8 @@ impl WorkerMail {
 
     fn put(&self, put: impl FnOnce(&mut Waiting)) {
         put(&mut self.waiting.lock().expect("no panic while held"));
-        if self.flight.ask() && self.questions.tell(Look).is_err() {
-            // nothing is under way after all; but what fills the mailbox is, and each message looks here
+        if self.flight.ask() && self.wakes.tell(Look).is_err() {
+            // the worker has ended
             while self.flight.finish() {}
         }
     }
@@ -195,7 +197,8 @@ impl RoomRegistryActor {
         let mailboxes = metrics.mailboxes("room_registry");
         let mail = Arc::new(WorkerMail {
             events: Port::new(address.clone(), MAILBOX, mailboxes.clone()),
-            questions: Port::new(address, QUESTIONS, mailboxes),
+            questions: Port::new(address.clone(), QUESTIONS, mailboxes.clone()),
+            wakes: Port::new(address, 1, mailboxes),
             sessions: rooms.sessions.clone(),
             waiting: Mutex::default(),
             flight: SingleFlight::default(),
@@ -321,12 +324,14 @@ impl Handles<Probe> for RoomRegistryActor {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
     use crate::clock::Clock;
     use crate::rooms::{RegistryOptions, Workers};
 
-    /// Runs `test` with a worker whose sweep does not come and whose mailbox nothing fits into any more.
-    fn with_full_mailbox<T: Future<Output = ()>>(test: impl FnOnce(Rooms, Arc<WorkerMail>) -> T) {
+    /// Runs `test` with a worker whose sweep does not come.
+    fn with_worker<T: Future<Output = ()>>(test: impl FnOnce(Rooms, Arc<WorkerMail>) -> T) {
         let second = Duration::from_secs(1);
         let options =
             RegistryOptions { heartbeat: second, stall: second, max_age: second, retry_spread: second };
@@ -335,7 +340,13 @@ mod tests {
             let own = metrics.clone();
             let build = move || Registry::new(options, Clock::system(), own.clone());
             let (rooms, mail) = RoomRegistryActor::start_here(build, 3600 * second, metrics);
-            // nothing is handled before this future yields
+            test(rooms, mail).await;
+        });
+    }
+
+    /// The same with a mailbox that no event fits into any more; nothing is handled before `test` yields.
+    fn with_full_mailbox<T: Future<Output = ()>>(test: impl FnOnce(Rooms, Arc<WorkerMail>) -> T) {
+        with_worker(async |rooms, mail| {
             while mail.events.tell(Probe).is_ok() {}
             test(rooms, mail).await;
         });
@@ -346,12 +357,26 @@ mod tests {
         with_full_mailbox(async |rooms, mail| {
             while mail.questions.tell(Probe).is_ok() {}
             mail.order(Order::Drain(Duration::from_secs(1)));
-            let refused = "bongsu_mailbox_refused_total{actor=\"room_registry\"} 3\n";
-            assert!(mail.metrics.render().contains(refused), "the wake-up was refused as well");
+            let refused = "bongsu_mailbox_refused_total{actor=\"room_registry\"} 2\n";
+            assert!(mail.metrics.render().contains(refused), "the wake-up was not");
             tokio::task::yield_now().await;
             assert_eq!(rooms.run(|registry| registry.is_draining()), Some(true));
             // and the next order wakes it by itself
             assert!(mail.flight.ask());
+        });
+    }
+
+    #[test]
+    fn an_order_wakes_a_worker_that_is_only_asked_what_nobody_waits_for_any_more() {
+        with_worker(async |rooms, mail| {
+            mail.ask(Probe).await.expect("it has started");
+            // thrown away unhandled
+            while mail.questions.waiting() < QUESTIONS {
+                assert!(mail.ask(Probe).now_or_never().is_none());
+            }
+            mail.order(Order::Drain(Duration::from_secs(1)));
+            tokio::task::yield_now().await;
+            assert_eq!(rooms.run(|registry| registry.is_draining()), Some(true));
         });
     }
 

@@ -12,6 +12,7 @@ mod documentation;
 mod faults;
 mod first_light;
 mod fleets;
+mod flooded_workers;
 mod fuzzing;
 mod hostile_clients;
 mod identity;

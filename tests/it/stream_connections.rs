@@ -169,3 +169,16 @@ async fn a_used_connection_waits_for_its_next_request_and_not_during_an_answer()
     api.publish("topic:a", "noise", json!({"n": 1, "pad": ""})).await;
     stream.read_until_number(1).await;
 }
+
+#[tokio::test]
+async fn a_request_that_was_sent_on_before_the_last_answer_is_answered_in_its_own_time() {
+    let options = ServerOptions::default().set("server.request_head_timeout_ms", 500);
+    let server = Server::with(options.set("server.keep_alive_ms", 1000));
+    let cursor = server.api().publish("topic:b", "noise", json!({})).await;
+    let mut raw = Raw::connect(server.address()).await;
+    let path = format!("/v2/realtime/poll?topics=topic:a&cursor={cursor}&wait=3");
+    let poll = format!("GET {path} HTTP/1.1\r\nHost: a\r\nX-API-Key: {}\r\n\r\n", server.key());
+    raw.send(format!("GET /health HTTP/1.1\r\nHost: a\r\n\r\n{poll}")).await;
+    assert_eq!(raw.answer().await.status, 200);
+    assert_eq!(raw.answer().await.status, 200);
+}
