@@ -248,3 +248,16 @@ async fn a_volatile_event_has_no_number_even_when_its_name_was_a_durable_ones() 
     let again = scene.append(vec![named(Class::Volatile)]).await.unwrap();
     assert_eq!(again, [Ok(vec![Appended::At { seq: 0, duplicate: true }])]);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_trim_forgets_no_version_of_what_is_still_there_though_a_volatile_event_had_a_newer_one() {
+    let mut scene = Scene::set(3).await;
+    let versioned = |class, version| request(NewEvent { class, version: Some(version), ..event("1") });
+    let entries = [request(event("1")), versioned(Class::Durable, 5), versioned(Class::Volatile, 6)];
+    assert_eq!(scene.append(entries.into()).await.unwrap()[2], at(0));
+    scene.append(vec![request(event("3")), request(event("4"))]).await.unwrap();
+    scene.appender.trim().await;
+    assert_eq!(scene.after(1).map(|events| events.len()), Some(3), "the first one has gone");
+    let stale = scene.append(vec![versioned(Class::Durable, 4)]).await.unwrap();
+    assert_eq!(stale, [Ok(vec![Appended::Stale { stored: 6 }])]);
+}

@@ -213,7 +213,9 @@ impl Batch {
         event: &NewEvent,
     ) -> Result<(), StoreError> {
         if let Some(version) = event.version {
-            tx.save_version(&row, version)?;
+            // that of a volatile event is kept as long as what is in the log by now
+            let seq = if event.is_volatile() { self.log_of(tenant).head } else { row.seq };
+            tx.save_version(&row, version, seq)?;
         }
         if let Some(dedup) = &event.dedup {
             let until = self.now.plus(dedup.window).micros();

@@ -159,8 +159,8 @@ impl LogTx<'_> {
         Ok(stored.select(log_versions::version).first(self.conn).optional()?)
     }
 
-    /// Remembers an entry's version.
-    pub fn save_version(&mut self, row: &LogRow, version: i64) -> Result<(), StoreError> {
+    /// Remembers an entry's version until the entry with number `seq` is trimmed.
+    pub fn save_version(&mut self, row: &LogRow, version: i64, seq: i64) -> Result<(), StoreError> {
         let key = row.key.as_deref().unwrap_or_default();
         let values = (
             log_versions::tenant.eq(&row.tenant),
@@ -168,7 +168,7 @@ impl LogTx<'_> {
             log_versions::name.eq(&row.name),
             log_versions::key.eq(key),
             log_versions::version.eq(version),
-            log_versions::seq.eq(row.seq),
+            log_versions::seq.eq(seq),
         );
         diesel::replace_into(log_versions::table).values(values).execute(self.conn)?;
         Ok(())
