@@ -48,7 +48,11 @@ pub(super) struct StallGuard<Io> {
 /// Until when the next request has to be there.
 struct NextRequest {
     exchange: Rc<Exchange>,
+    /// From the last answer on.
     patience: Duration,
+    /// From its own first byte on.
+    head: Duration,
+    has_begun: bool,
     timer: Pin<Box<Sleep>>,
 }
 
@@ -58,9 +62,11 @@ impl<Io: ClientIo> StallGuard<Io> {
         StallGuard { io, stall, ahead: Bytes::new(), timer: None, next: None }
     }
 
-    /// Ends the connection when no further request is there so long after the last answer.
-    pub fn expect_requests(&mut self, exchange: Rc<Exchange>, patience: Duration) {
-        self.next = Some(Box::new(NextRequest { exchange, patience, timer: Box::pin(sleep(patience)) }));
+    /// Ends the connection when no further request is there `patience` after the last answer, or `head` after
+    /// its first byte.
+    pub fn expect_requests(&mut self, exchange: Rc<Exchange>, patience: Duration, head: Duration) {
+        let timer = Box::pin(sleep(patience));
+        self.next = Some(Box::new(NextRequest { exchange, patience, head, has_begun: false, timer }));
     }
 
     /// It is used for something else from now on.
@@ -87,6 +93,7 @@ impl<Io: ClientIo> StallGuard<Io> {
         if let (Poll::Ready(Ok(1..)), Some(next)) = (written, &mut self.next)
             && next.exchange.sent()
         {
+            next.has_begun = false;
             next.timer.as_mut().reset(Instant::now() + next.patience);
         }
     }
@@ -111,12 +118,17 @@ impl<Io: ClientIo> AsyncRead for StallGuard<Io> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.ahead.is_empty() {
+            let before = buffer.filled().len();
             let read = Pin::new(&mut self.io).poll_read(context, buffer);
-            if let (true, Some(next)) = (read.is_pending(), &mut self.next)
-                && next.exchange.is_waiting()
-                && next.timer.as_mut().poll(context).is_ready()
-            {
-                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            if let Some(next) = self.next.as_mut().filter(|next| next.exchange.is_waiting()) {
+                let has_read = buffer.filled().len() > before;
+                if has_read && !std::mem::replace(&mut next.has_begun, true) {
+                    let end = next.timer.deadline().min(Instant::now() + next.head);
+                    next.timer.as_mut().reset(end);
+                }
+                if read.is_pending() && next.timer.as_mut().poll(context).is_ready() {
+                    return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+                }
             }
             return read;
         }

@@ -72,7 +72,7 @@ where
             }
             None => {
                 io.put_back(first);
-                io.expect_requests(Rc::default(), self.patience + self.keep_alive);
+                io.expect_requests(Rc::default(), self.patience + self.keep_alive, self.patience);
                 let served: Pin<Box<dyn Future<Output = _>>> =
                     Box::pin(self.http.call((io, Protocol::Http1, peer)));
                 served.await

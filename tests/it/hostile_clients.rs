@@ -470,3 +470,31 @@ async fn a_second_request_head_that_does_not_end_is_ended_in_time_too() {
     assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
     scene.is_unharmed().await;
 }
+
+/// How long the server bears a connection with this on it until it ends it.
+async fn ends_after(raw: &mut Raw, bytes: &str, pause: Duration) -> u128 {
+    let started = Instant::now();
+    let sent = raw.drip(bytes.as_bytes(), pause).await;
+    assert!(pause.is_zero() || sent < bytes.len(), "all of it was taken");
+    raw.rest().await;
+    started.elapsed().as_millis()
+}
+
+#[tokio::test]
+async fn a_later_request_head_on_a_connection_has_no_more_time_than_the_first() {
+    let options = ServerOptions::default().set("server.request_head_timeout_ms", 500);
+    let mut scene = Scene::set(options.set("server.keep_alive_ms", 6000)).await;
+    let slow = format!("X-Slow: {}", "a".repeat(2000));
+    let whole = "GET /health HTTP/1.1\r\nHost: a\r\n\r\n";
+    let half = "GET /health HTTP/1.1\r\nHost: a\r\n";
+    for (rest, pause) in [(half.to_owned(), 0), (format!("{half}{slow}"), 10)] {
+        let mut raw = scene.raw().await;
+        for _ in 0..2 {
+            raw.send(whole).await;
+            assert_eq!(raw.answer().await.status, 200);
+        }
+        let after = ends_after(&mut raw, &rest, Duration::from_millis(pause)).await;
+        assert!((450..3000).contains(&after), "{after} ms");
+    }
+    scene.is_unharmed().await;
+}
