@@ -1,28 +1,37 @@
 #!/usr/bin/env python3
-"""Bongsu beside the floor and other servers: one generator, one core for the server, one for the generator.
+"""Bongsu beside the floor and other servers, measured by one generator in interleaved rounds.
 
     cargo build --release --bin bongsu --example floor
-    ulimit -n 20000; benches/peers.py target/release/bongsu target/release/examples/floor
+    benches/peers.py MODE target/release/bongsu target/release/examples/floor
 
-Starts nginx with Nchan, nats-server, Socket.IO 4 and a NestJS controller with @Sse as well, installing
-what is missing (apt-get, npm); what cannot be had is named. Rounds are interleaved: every server once, then
-every server again in the opposite order. Settings by environment, with their defaults:
+MODE is what to measure:
+    fanout   every server: processor time at a rate; deliveries per second in the closed loop, where the next event is
+             published when the previous one has arrived, with one publisher and with several; memory
+    memory   every server: memory per idle connection; again after three waves of connections and a burst of
+             large messages
+    growth   the floor and Bongsu at growing numbers of connections
+    topics   the floor and Bongsu with many topics, on all cores
 
-    ROUNDS=5  CONNECTIONS=10000  SECONDS_PER_RUN=5  RATE=5 (publishes/s)  AHEAD=8 (on their way at once in the
-    closed loop)  PAYLOAD_BYTES=128  ONLY="" (names separated by commas)  GROWTH="" (numbers of connections,
-    separated by commas: Bongsu and the floor at each, instead of the table)
+nginx with Nchan, nats-server, Socket.IO 4 and a NestJS controller with @Sse are installed if they are missing
+(apt-get, npm); what cannot be had is named. In every mode but the last the server has core 0 and the generator
+core 1. A round is every server once; the next round takes them in the opposite order. Each server is ended by its
+process id, each run by its time limit. Settings by environment, with their defaults:
+
+    ROUNDS=5  SECONDS_PER_RUN=4  CONNECTIONS=10000 (topics: 18000)  RATE=5 (publishes/s; topics: 278, which are
+    50 000 deliveries/s)  TOPICS=1 (topics: 100)  PUBLISHERS=8 (connections that publish, each when its last publish
+    is answered, in the second closed loop and with topics)  PAYLOAD_BYTES=128  BURST_BYTES=32768  GROWTH=100,1000,10000,18000  ONLY="" (names of servers, separated by
+    commas)  RESULTS="" (directory that keeps every run's report)
 """
 
-import json, os, shutil, signal, statistics, subprocess, sys, tempfile, time
+import json, os, resource, select, shutil, signal, socket, statistics, subprocess, sys, tempfile, time
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent / "peers"
-ROUNDS, CONNECTIONS = int(os.environ.get("ROUNDS", 5)), int(os.environ.get("CONNECTIONS", 10000))
-SECONDS, RATE = float(os.environ.get("SECONDS_PER_RUN", 5)), float(os.environ.get("RATE", 5))
-AHEAD, PAYLOAD = int(os.environ.get("AHEAD", 8)), int(os.environ.get("PAYLOAD_BYTES", 128))
-ONLY = [name for name in os.environ.get("ONLY", "").split(",") if name]
-GROWTH = [int(count) for count in os.environ.get("GROWTH", "").split(",") if count]
-PORT = 18_400
+PEERS = Path(__file__).resolve().parent / "peers"
+START_S, STOP_S = 20, 20
+
+
+def setting(name, default):
+    return type(default)(os.environ.get(name) or default)
 
 
 def say(text):
@@ -30,79 +39,96 @@ def say(text):
 
 
 def free_port():
-    global PORT
-    PORT += 1
-    return PORT
+    with socket.socket() as any_port:
+        any_port.bind(("127.0.0.1", 0))
+        return any_port.getsockname()[1]
 
 
 class Served:
-    """A server on core 0, ended by its process id."""
+    """A running server; it says where it listens as a line of JSON, unless the address is known."""
 
-    def __init__(self, command, env=None, wait_for=None, cwd=None):
+    def __init__(self, cores, command, env=None, address=None):
         self.log = tempfile.TemporaryFile("w+")
-        self.process = subprocess.Popen(["taskset", "-c", "0", *command], stdout=subprocess.PIPE, stderr=self.log,
-                                        env=dict(os.environ, **(env or {})), cwd=cwd, text=True)
-        self.address = wait_for or json.loads(self.process.stdout.readline())["address"]
-        deadline = time.time() + 15
-        host, port = self.address.split(":")
-        import socket
-        while time.time() < deadline:
+        self.process = subprocess.Popen([*cores, *map(str, command)], stdout=subprocess.PIPE, stderr=self.log,
+                                        env={**os.environ, **(env or {})}, text=True)
+        try:
+            self.address = address or self.said()
+            self.wait_for(self.address)
+        except BaseException:
+            self.end()
+            raise
+
+    def said(self):
+        if not select.select([self.process.stdout], [], [], START_S)[0]:
+            raise RuntimeError("it did not say where it listens")
+        line = self.process.stdout.readline()
+        if not line:
+            self.log.seek(0)
+            raise RuntimeError(f"it ended: {self.log.read()[-500:]}")
+        return json.loads(line)["address"]
+
+    def wait_for(self, address):
+        host, port = address.split(":")
+        deadline = time.monotonic() + START_S
+        while time.monotonic() < deadline and self.process.poll() is None:
             with socket.socket() as probe:
                 if probe.connect_ex((host, int(port))) == 0:
                     return
-            time.sleep(0.1)
-        raise RuntimeError(f"{command[0]} does not listen")
+            time.sleep(0.05)
+        self.log.seek(0)
+        raise RuntimeError(f"it does not listen: {self.log.read()[-500:]}")
 
     def pid(self):
         """The process that does the work: nginx's only worker, else the server itself."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return int(children[0]) if children and "nginx" in Path(f"/proc/{children[0]}/comm").read_text() else self.process.pid
+        return next((pid for pid in children if "nginx" in Path(f"/proc/{pid}/comm").read_text()), self.process.pid)
 
     def end(self):
-        self.process.send_signal(signal.SIGTERM)
+        self.process.terminate()
         try:
-            self.process.wait(20)
+            self.process.wait(STOP_S)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+        self.process.stdout.close()
+        self.log.close()
 
 
-def filled(name, **values):
-    text = (HERE / name).read_text()
+def bongsu(cores, work):
+    shutil.rmtree(work / "data", ignore_errors=True)
+    command = [BONGSU, "key", "create", "--scopes", "publish,subscribe", "--json", "--data-dir", work / "data"]
+    key = json.loads(subprocess.run(command, check=True, capture_output=True, timeout=START_S).stdout)["key"]
+    env = {"BONGSU__LOGGING__LEVEL": "warn", **({"BONGSU__SERVER__WORKERS": "1"} if cores else {})}
+    return Served(cores, [BONGSU, "serve", "--json", "--bind", "127.0.0.1:0", "--data-dir", work / "data"], env), ["--api-key", key]
+
+
+def floor(cores, _):
+    return Served(cores, [FLOOR, "--bind", "127.0.0.1:0"]), []
+
+
+def configured(work, name, **values):
+    text = (PEERS / name).read_text()
     for key, value in values.items():
         text = text.replace(key, str(value))
-    return text
+    (work / name).write_text(text)
+    return work / name
 
 
-def bongsu(work):
-    shutil.rmtree(work / "data", ignore_errors=True)
-    (work / "data").mkdir()
-    made = subprocess.run([BONGSU, "key", "create", "--scopes", "publish,subscribe", "--json", "--data-dir", work / "data"],
-                          check=True, capture_output=True, text=True).stdout
-    served = Served([BONGSU, "serve", "--json", "--bind", "127.0.0.1:0", "--data-dir", str(work / "data")],
-                    env={"BONGSU__SERVER__WORKERS": "1", "BONGSU__LOGGING__LEVEL": "warn"})
-    return served, ["--api-key", json.loads(made)["key"]]
-
-
-def floor(_):
-    return Served([FLOOR, "--bind", "127.0.0.1:0"]), []
-
-
-def nchan(work):
+def nchan(cores, work):
     port = free_port()
-    (work / "nchan.conf").write_text(filled("nchan.conf", PORT=port, DIR=work))
-    return Served(["nginx", "-c", str(work / "nchan.conf")], wait_for=f"127.0.0.1:{port}"), []
+    config = configured(work, "nchan.conf", PORT=port, DIR=work)
+    return Served(cores, ["nginx", "-c", config], address=f"127.0.0.1:{port}"), []
 
 
-def nats(work):
+def nats(cores, work):
     port, websocket = free_port(), free_port()
-    (work / "nats.conf").write_text(filled("nats.conf", WSPORT=websocket, PORT=port))
-    served = Served(["nats-server", "-c", str(work / "nats.conf")], env={"GOMAXPROCS": "1"}, wait_for=f"127.0.0.1:{websocket}")
+    config = configured(work, "nats.conf", WSPORT=websocket, PORT=port)
+    served = Served(cores, ["nats-server", "-c", config], {"GOMAXPROCS": "1"}, f"127.0.0.1:{websocket}")
     return served, ["--publish-address", f"127.0.0.1:{port}"]
 
 
 def node(script):
-    return lambda work: (Served(["node", str(work / "node" / script)]), [])
+    return lambda cores, work: (Served(cores, ["node", work / "node" / script], {"NODE_ENV": "production"}), [])
 
 
 SERVERS = {  # name: (kind for the generator, start, transports)
@@ -115,97 +141,242 @@ SERVERS = {  # name: (kind for the generator, start, transports)
 }
 
 
-def install(work):
-    """Names of the servers that cannot be had here, with the reason."""
+def install(work, names):
+    """Installs what is missing of these servers; those that cannot be had, with the reason."""
     missing = {}
-    quiet = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    for name, packages, there in [("Nchan", ["nginx", "libnginx-mod-nchan"], Path("/usr/lib/nginx/modules/ngx_nchan_module.so").exists()),
-                                  ("nats-server", ["nats-server"], shutil.which("nats-server"))]:
-        if wanted(name) and not there and subprocess.run(["apt-get", "install", "-y", "--no-install-recommends", *packages], **quiet).returncode:
-            missing[name] = f"apt-get install {' '.join(packages)} failed"
-    if wanted("Socket.IO") or wanted("NestJS"):
-        shutil.copytree(HERE, work / "node")
-        if subprocess.run(["npm", "install", "--no-audit", "--no-fund"], cwd=work / "node", **quiet).returncode:
-            missing.update(dict.fromkeys(["Socket.IO", "NestJS"], "npm install failed"))
+
+    def made(command, **options):
+        try:
+            return subprocess.run(command, capture_output=True, timeout=300, **options).returncode == 0
+        except (OSError, subprocess.TimeoutExpired):
+            return False
+
+    is_there = {"Nchan": Path("/usr/lib/nginx/modules/ngx_nchan_module.so").exists(), "nats-server": shutil.which("nats-server")}
+    for name, packages in {"Nchan": ["nginx", "libnginx-mod-nchan"], "nats-server": ["nats-server"]}.items():
+        if name in names and not is_there[name] and not made(["apt-get", "install", "-y", "--no-install-recommends", *packages]):
+            missing[name] = f"`apt-get install {' '.join(packages)}` failed"
+    if {"Socket.IO", "NestJS"} & set(names):
+        shutil.copytree(PEERS, work / "node")
+        if not made(["npm", "install", "--no-audit", "--no-fund"], cwd=work / "node"):
+            missing.update(dict.fromkeys(["Socket.IO", "NestJS"], "node is missing or `npm install` failed"))
     return missing
 
 
-def wanted(name):
-    return not ONLY or name in ONLY
+def version(name, work):
+    """A peer's name with its version; None for what is built here."""
+    packages = {"Socket.IO": "socket.io", "NestJS": "@nestjs/core"}
+    if name in packages:
+        package = json.loads((work / "node/node_modules" / packages[name] / "package.json").read_text())
+        return f"{name} {package['version']}"
+    debian = {"Nchan": "libnginx-mod-nchan", "nats-server": "nats-server"}
+    if name in debian:
+        found = subprocess.run(["dpkg-query", "-Wf", "${Version}", debian[name]], capture_output=True, text=True).stdout
+        return f"{name} {found}"
 
 
-def generate(served, kind, transport, connections, *options):
-    command = ["taskset", "-c", "1", BONGSU, "bench", "fanout", "--json", "--peer", kind, "--address", served.address,
-               "--transport", transport, "--connections", str(connections), "--server-pid", str(served.pid()),
-               "--seconds", str(SECONDS), "--payload-bytes", str(PAYLOAD), "--topic", "topic:bench", *options]
-    run = subprocess.run(command, capture_output=True, text=True)
-    if run.returncode:
-        raise RuntimeError(run.stderr[-500:])
-    return json.loads(run.stdout)
+class Bench:
+    """What one mode runs and prints."""
 
+    names = list(SERVERS)
+    is_pinned = True
+    connections, rate, topics = 10_000, 5.0, 1
 
-def measure(work, name, transport, connections):
-    """Both runs against a fresh server each: at the rate, and in the closed loop."""
-    kind, start, _ = SERVERS[name]
-    reports = []
-    for options in (["--rate-per-s", str(RATE)], ["--rate-per-s", "0", "--ahead", str(AHEAD)]):
-        served, own = start(work)
+    def __init__(self, work):
+        self.work = work
+        self.rounds, self.seconds = setting("ROUNDS", 5), setting("SECONDS_PER_RUN", 4.0)
+        self.connections, self.rate = setting("CONNECTIONS", self.connections), setting("RATE", self.rate)
+        self.topics, self.publishers = setting("TOPICS", self.topics), setting("PUBLISHERS", 8)
+        self.payload, self.burst = setting("PAYLOAD_BYTES", 128), setting("BURST_BYTES", 32_768)
+        only = [name for name in setting("ONLY", "").split(",") if name]
+        self.names = [name for name in self.names if not only or name in only]
+        self.missing = install(work, self.names)
+        self.reports = {key: [] for key in self.keys()}
+
+    def keys(self):
+        """(server, transport, connections) of every row."""
+        return [(name, transport, self.connections) for name in self.names if name not in self.missing for transport in SERVERS[name][2]]
+
+    def runs(self):
+        """Options of the generator for each run of a row, by name; one after the other on one server."""
+        return {"rate": ["--rate-per-s", self.rate],
+                "one": ["--rate-per-s", 0],
+                "many": ["--rate-per-s", 0, "--ahead", self.publishers, "--publishers", self.publishers]}
+
+    def measure(self, number, key):
+        name, transport, connections = key
+        kind, start, _ = SERVERS[name]
+        server_cores, generator_cores = ([["taskset", "-c", str(core)] for core in (0, 1)] if self.is_pinned else ([], []))
+        served, own = start(server_cores, self.work)
         try:
-            reports.append(generate(served, kind, transport, connections, *own, *options))
+            always = [*generator_cores, BONGSU, "bench", "fanout", "--json", "--peer", kind, "--address", served.address,
+                      "--server-pid", served.pid(), "--transport", transport, "--connections", connections,
+                      "--topics", min(self.topics, connections), "--seconds", self.seconds, "--payload-bytes", self.payload, *own]
+            return {run: self.generate([*always, *options], f"{name}-{transport}-{connections}-{run}-{number}")
+                    for run, options in self.runs().items()}
         finally:
             served.end()
-    return reports
+
+    def generate(self, command, title):
+        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=180 + 5 * self.seconds)
+        if done.returncode:
+            raise RuntimeError(done.stderr.strip()[-500:])
+        if results := os.environ.get("RESULTS"):
+            Path(results).mkdir(parents=True, exist_ok=True)
+            (Path(results) / f"{title}.json").write_text(done.stdout)
+        return json.loads(done.stdout)
+
+    def run(self):
+        began = time.monotonic()
+        for number in range(1, self.rounds + 1):
+            for key in list(self.reports)[:: 1 if number % 2 else -1]:
+                say(f"round {number} of {self.rounds}: {', '.join(map(str, key))} connections")
+                try:
+                    self.reports[key].append(self.measure(number, key))
+                except (RuntimeError, OSError, ValueError, subprocess.SubprocessError) as error:
+                    self.reports[key].append(None)
+                    say(f"{key[0]} failed: {error}")
+        self.print(time.monotonic() - began)
+
+    def print(self, took_s):
+        cores = "the server on one core, the generator on another" if self.is_pinned else "server and generator on all cores"
+        print(f"{self.payload} bytes of padding, {self.rounds} rounds of {self.seconds:g} s, {cores}; Linux {os.uname().release}, "
+              f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the end, {took_s / 60:.0f} minutes. Median (min–max).")
+        versions = [version(name, self.work) for name in self.names if name not in self.missing]
+        if any(versions):
+            print("; ".join(filter(None, versions)) + ".")
+        for name, why in self.missing.items():
+            print(f"**{name} is missing**: {why}.")
+        columns = self.columns()
+        print("\n| | " + " | ".join(columns) + " |\n|---|" + "---|" * len(columns))
+        for key, reports in self.reports.items():
+            reports = [report for report in reports if report]
+            cells = [spread(map(pick, reports), digits) for digits, pick in columns.values()] if reports else ["failed in every round"]
+            print(f"| {self.title(key)} | " + " | ".join(cells) + " |", flush=True)
+        print("\nRound by round:")
+        for title, ours, theirs, pick in self.ratios():
+            rounds = zip(self.reports.get(ours, []), self.reports.get(theirs, []))
+            pairs = [(pick(a), pick(b)) for a, b in rounds if a and b]
+            if pairs:
+                print(f"- {title}: {spread([a / b for a, b in pairs if b], 2)}")
+
+    def title(self, key):
+        return f"{key[0]}, {key[1]}"
+
+    def columns(self):
+        """Name: (digits, figure of a row's reports)."""
+        return {
+            f"CPU, µs per delivery at {self.rate:g}/s": (2, lambda r: r["rate"]["server_cpu_us_per_delivery"]),
+            f"p99 at {self.rate:g}/s, ms": (1, lambda r: r["rate"]["latency"]["p99_ms"]),
+            "deliveries/s, 1 publisher": (0, lambda r: r["one"]["deliveries_per_s"]),
+            "CPU, µs": (2, lambda r: r["one"]["server_cpu_us_per_delivery"]),
+            f"deliveries/s, {self.publishers} publishers": (0, lambda r: r["many"]["deliveries_per_s"]),
+            "CPU, µs ": (2, lambda r: r["many"]["server_cpu_us_per_delivery"]),
+            "KiB per idle connection": (2, lambda r: r["rate"]["rss_idle_per_connection_kib"]),
+            "bytes per delivery": (0, lambda r: r["rate"]["bytes_per_delivery"]),
+            "lost": (0, lambda r: sum(r[run]["deliveries_lost"] + r[run]["connections_dropped"] for run in r)),
+            f"late at {self.rate:g}/s": (0, lambda r: r["rate"]["publishes_late"]),
+        }
+
+    def ratios(self):
+        """(title, row, row to compare with, figure)."""
+        for count in sorted({key[2] for key in self.reports}):
+            for transport in ("sse", "websocket"):
+                ours, base, nchan = ((name, transport, count) for name in ("Bongsu", "floor", "Nchan"))
+                at = f"{transport}, {count} connections"
+                yield (f"CPU at {self.rate:g}/s, Bongsu ÷ floor, {at}", ours, base, lambda r: r["rate"]["server_cpu_us_per_delivery"])
+                for run, publishers in {"one": 1, "many": self.publishers}.items():
+                    title = f"deliveries/s, {publishers} publishers, Bongsu ÷ Nchan, {at}"
+                    yield title, ours, nchan, lambda r, run=run: r[run]["deliveries_per_s"]
+
+
+class Growth(Bench):
+    names = ["floor", "Bongsu"]
+
+    def keys(self):
+        counts = map(int, setting("GROWTH", "100,1000,10000,18000").split(","))
+        return [(name, transport, count) for count in counts for transport in ("sse", "websocket") for name in self.names]
+
+    def title(self, key):
+        return ", ".join(map(str, key))
+
+
+class Memory(Bench):
+    def runs(self):
+        return {"memory": ["--rate-per-s", 1, "--waves", 3, "--burst-bytes", self.burst]}
+
+    def columns(self):
+        return {
+            "KiB per idle connection": (2, lambda r: r["memory"]["rss_waves_per_connection_kib"][0]),
+            "after three waves": (2, lambda r: r["memory"]["rss_idle_per_connection_kib"]),
+            "after a burst of large messages": (2, lambda r: r["memory"]["rss_burst_per_connection_kib"]),
+            "÷ first, waves": (2, lambda r: r["memory"]["rss_idle_per_connection_kib"] / first(r)),
+            "÷ first, burst": (2, lambda r: r["memory"]["rss_burst_per_connection_kib"] / first(r)),
+            "kernel's TCP memory, idle, both ends, KiB": (2, lambda r: r["memory"]["tcp_mem_idle_per_connection_kib"]),
+            "lost": (0, lambda r: r["memory"]["deliveries_lost"] + r["memory"]["connections_dropped"]),
+        }
+
+    def ratios(self):
+        return []
+
+
+def first(reports):
+    return reports["memory"]["rss_waves_per_connection_kib"][0] or None
+
+
+class Topics(Bench):
+    names = ["floor", "Bongsu"]
+    is_pinned = False
+    connections, rate, topics = 18_000, 278.0, 100
+
+    def runs(self):
+        return {"rate": ["--rate-per-s", self.rate, "--publishers", self.publishers]}
+
+    def title(self, key):
+        return f"{key[0]}, {key[1]}, {key[2]} connections, {self.topics} topics"
+
+    def columns(self):
+        return {
+            "deliveries/s": (0, lambda r: r["rate"]["deliveries_per_s"]),
+            "p50, ms": (2, lambda r: r["rate"]["latency"]["p50_ms"]),
+            "p99, ms": (2, lambda r: r["rate"]["latency"]["p99_ms"]),
+            "lost": (0, lambda r: r["rate"]["deliveries_lost"] + r["rate"]["connections_dropped"]),
+            "publishes": (0, lambda r: r["rate"]["publishes"]),
+            "late": (0, lambda r: r["rate"]["publishes_late"]),
+            "CPU, µs per delivery": (2, lambda r: r["rate"]["server_cpu_us_per_delivery"]),
+            "generator's CPU, cores": (2, lambda r: r["rate"]["generator_cpu_share"]),
+        }
+
+    def ratios(self):
+        for transport in ("sse", "websocket"):
+            ours, base = ((name, transport, self.connections) for name in ("Bongsu", "floor"))
+            yield (f"p99, Bongsu ÷ floor, {transport}", ours, base, lambda r: r["rate"]["latency"]["p99_ms"])
+
+
+MODES = {"fanout": Bench, "memory": Memory, "growth": Growth, "topics": Topics}
 
 
 def spread(values, digits):
     values = [value for value in values if value is not None]
-    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f}–{max(values):.{digits}f})" if values else "-"
-
-
-def row(title, pairs):
-    at_rate, closed = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    lost = sum(report["deliveries_lost"] + report["connections_dropped"] for report in at_rate + closed)
-    cells = [spread([r["server_cpu_us_per_delivery"] for r in at_rate], 2), spread([r["latency"]["p99_ms"] for r in at_rate], 1),
-             spread([r["deliveries_per_s"] for r in closed], 0), spread([r["server_cpu_us_per_delivery"] for r in closed], 2),
-             spread([r["rss_idle_per_connection_kib"] for r in at_rate], 2), str(lost)]
-    print(f"| {title} | " + " | ".join(cells) + " |", flush=True)
-
-
-def head(connections):
-    print(f"{connections} connections, {PAYLOAD} bytes of padding, {ROUNDS} rounds of {SECONDS:g} s, {AHEAD} publishes on their way at once in "
-          f"the closed loop; the server on one core, the generator on another; Linux {os.uname().release}, {os.cpu_count()} cores, load "
-          f"{os.getloadavg()[0]:.1f} at the end. Median (min–max).\n")
-    print(f"| | CPU, µs per delivery at {RATE:g}/s | p99 at {RATE:g}/s, ms | deliveries/s, closed loop | CPU, µs per delivery, closed loop | "
-          "KiB per idle connection | lost |\n|---|---|---|---|---|---|---|")
+    if not values:
+        return "-"
+    low, middle, high = (f"{value:.{digits}f}" for value in (min(values), statistics.median(values), max(values)))
+    return middle if low == high else f"{middle} ({low}–{high})"
 
 
 def main():
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    for end in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(end, lambda number, _: sys.exit(128 + number))
     with tempfile.TemporaryDirectory() as work:
         work = Path(work)
+        # nginx's worker is not root
         work.chmod(0o755)
-        if GROWTH:
-            counts = {(name, transport, count): [] for count in GROWTH for name in ("floor", "Bongsu") for transport in ("sse", "websocket")}
-        else:
-            missing = install(work)
-            counts = {(name, transport, CONNECTIONS): [] for name, (_, _, transports) in SERVERS.items() for transport in transports
-                      if wanted(name) and name not in missing}
-            for name, why in missing.items():
-                print(f"{name} is missing: {why}.\n")
-        for number in range(ROUNDS):
-            for key in list(counts)[:: 1 if number % 2 == 0 else -1]:
-                say(f"round {number + 1} of {ROUNDS}: {key[0]}, {key[1]}, {key[2]} connections")
-                try:
-                    counts[key].append(measure(work, *key))
-                except (RuntimeError, OSError, ValueError) as error:
-                    say(f"{key[0]} failed: {error}")
-        head(", ".join(map(str, GROWTH)) or CONNECTIONS)
-        for (name, transport, count), pairs in counts.items():
-            title = f"{name}, {transport}" + (f", {count}" if GROWTH else "")
-            row(title, pairs) if pairs else print(f"| {title} | failed in every round | | | | | |")
+        MODES[sys.argv[1]](work).run()
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3:
+    if len(sys.argv) != 4 or sys.argv[1] not in MODES:
         sys.exit(__doc__)
-    BONGSU, FLOOR = (str(Path(path).resolve()) for path in sys.argv[1:])
+    BONGSU, FLOOR = (str(Path(path).resolve()) for path in sys.argv[2:])
     main()

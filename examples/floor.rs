@@ -3,6 +3,7 @@
 //!
 //! `cargo run --release --example floor -- --bind 127.0.0.1:9100`
 
+use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
 
@@ -86,6 +87,8 @@ impl Conn {
 struct Floor {
     conns: Vec<Option<Conn>>,
     free: Vec<usize>,
+    /// Who listens to a topic.
+    listeners: HashMap<Box<str>, Vec<usize>>,
     published: u64,
 }
 
@@ -112,15 +115,23 @@ impl Floor {
         let Some(conn) = self.conns[slot].as_mut() else {
             return;
         };
+        let is_held = conn.held.is_some();
         let unsent = std::mem::take(&mut conn.unsent);
         conn.send(&unsent);
         if !conn.fill(scratch) {
-            self.conns[slot] = None;
+            if let Some((topic, _)) = self.conns[slot].take().and_then(|conn| conn.held) {
+                self.listeners.entry(topic).or_default().retain(|other| *other != slot);
+            }
             self.free.push(slot);
             return;
         }
         while let Some(body) = self.conns[slot].as_mut().and_then(Conn::take_publish) {
             self.publish(slot, &body);
+        }
+        if let Some((topic, _)) = self.conns[slot].as_ref().and_then(|conn| conn.held.as_ref())
+            && !is_held
+        {
+            self.listeners.entry(topic.clone()).or_default().push(slot);
         }
     }
 
@@ -143,13 +154,17 @@ impl Floor {
             body["data"]
         );
         let sse = format!("event: {kind}\nid: {id}\ndata: {object}\n\n").into_bytes();
-        let length = object.len() as u16;
-        let websocket = [&[0x81, 126], &length.to_be_bytes()[..], object.as_bytes()].concat();
-        for conn in self.conns.iter_mut().flatten() {
-            match &conn.held {
-                Some((own, true)) if **own == *topic => conn.send(&websocket),
-                Some((own, false)) if **own == *topic => conn.send(&sse),
-                _ => {}
+        let length = object.len() as u64;
+        let head = match length {
+            0..0x1_0000 => [&[0x81, 126], &length.to_be_bytes()[6..]].concat(),
+            _ => [&[0x81, 127], &length.to_be_bytes()[..]].concat(),
+        };
+        let websocket = [&head, object.as_bytes()].concat();
+        for &slot in self.listeners.get(topic).into_iter().flatten() {
+            match &mut self.conns[slot] {
+                Some(conn @ Conn { held: Some((_, true)), .. }) => conn.send(&websocket),
+                Some(conn) => conn.send(&sse),
+                None => {}
             }
         }
     }

@@ -20,7 +20,7 @@ use anyhow::ensure;
 
 pub use peer::Peer;
 use probe::{Probe, Sample};
-use publisher::Publisher;
+use publisher::Publishers;
 pub use report::{FanoutReport, Latency};
 use swarm::Swarm;
 
@@ -76,6 +76,10 @@ pub struct FanoutOptions {
     #[arg(long, default_value_t = 1)]
     pub ahead: usize,
 
+    /// Connections to publish over; on each the next publish waits for the answer to the previous.
+    #[arg(long, default_value_t = 1)]
+    pub publishers: usize,
+
     /// Publishes per second; 0 is the closed loop: the next one as soon as the clients have the previous.
     #[arg(long, default_value_t = 5.0)]
     pub rate_per_s: f64,
@@ -130,6 +134,7 @@ impl FanoutOptions {
         ensure!(self.payload_bytes <= 1 << 24, "--payload-bytes must be at most 16777216");
         ensure!(self.burst_bytes <= 1 << 24, "--burst-bytes must be at most 16777216");
         ensure!((1..=1000).contains(&self.ahead), "--ahead must be from 1 to 1000");
+        ensure!((1..=1000).contains(&self.publishers), "--publishers must be from 1 to 1000");
         ensure!((1..=10_000).contains(&self.topics), "--topics must be from 1 to 10000");
         ensure!(self.topics <= self.connections, "--topics must not be more than --connections");
         ensure!(self.waves <= 1000, "--waves must be at most 1000");
@@ -170,11 +175,12 @@ pub fn fanout(options: &FanoutOptions, progress: &mut Progress<'_>) -> anyhow::R
     let probe = Probe::new(options.server_pid);
     let mut swarm = Swarm::new(options, Instant::now() + options.time_limit())?;
     let before = probe.sample()?;
-    let mut rss_waves_kib = Vec::new();
+    let mut waves = Vec::new();
     for wave in 1..=options.waves {
         swarm.connect(options.connections, &mut |_, _| {})?;
+        let connected = settle(&mut swarm, &probe)?;
         swarm.disconnect();
-        rss_waves_kib.extend(settle(&mut swarm, &probe)?.rss_kib);
+        waves.push([connected, settle(&mut swarm, &probe)?]);
         let done = wave as f64 / options.waves as f64;
         progress(done, &format!("wave {wave} of {} connected and disconnected", options.waves));
     }
@@ -182,7 +188,7 @@ pub fn fanout(options: &FanoutOptions, progress: &mut Progress<'_>) -> anyhow::R
     let idle = settle(&mut swarm, &probe)?;
     let window = measure(options, &mut swarm, &probe, progress)?;
     let after = probe.sample()?;
-    let report = report(options, &swarm, &window, connect_s, [before, idle, after], rss_waves_kib);
+    let report = report(options, &swarm, &window, connect_s, [before, idle, after], &waves);
     let burst = burst(options, &mut swarm, &probe, before)?;
     Ok(FanoutReport { rss_burst_per_connection_kib: burst, ..report })
 }
@@ -197,23 +203,20 @@ fn burst(
     if options.burst_bytes == 0 {
         return Ok(None);
     }
-    let mut publisher = Publisher::open(options, swarm.registry()?)?;
-    publisher.pad(options.burst_bytes);
+    let mut publishers = Publishers::open(options, swarm.registry())?;
+    publishers.pad(options.burst_bytes);
     for topic in options.topics().iter().cycle().take(10 * options.topics) {
-        publisher.send(0, topic, swarm.clock())?;
-        while !publisher.idle() {
-            step(swarm, &mut publisher, MAX_WAIT)?;
+        if let Some(publisher) = publishers.free() {
+            publisher.send(0, topic, swarm.clock())?;
+        }
+        while !publishers.idle() {
+            step(swarm, &mut publishers, MAX_WAIT)?;
         }
     }
     while swarm.last_delivery().elapsed() < Duration::from_secs(1) {
         swarm.pump_for(MAX_WAIT)?;
     }
-    Ok(growth(before, settle(swarm, probe)?, options.connections))
-}
-
-/// KiB per connection.
-fn growth(from: Sample, to: Sample, connections: usize) -> Option<f64> {
-    Some((to.rss_kib? as f64 - from.rss_kib? as f64) / connections as f64)
+    Ok(settle(swarm, probe)?.rss_growth_kib(before, options.connections))
 }
 
 /// Reads on until the server's memory has stood still for two looks in a row.
@@ -244,17 +247,17 @@ fn measure(
     progress: &mut Progress<'_>,
 ) -> anyhow::Result<Window> {
     swarm.begin();
-    let mut publisher = Publisher::open(options, swarm.registry()?)?;
+    let mut publishers = Publishers::open(options, swarm.registry())?;
     let (server_cpu, own_cpu) = (probe.server_cpu()?, probe::own_cpu());
     let started = Instant::now();
-    let late = publish(options, swarm, &mut publisher, progress)?;
+    let late = publish(options, swarm, &mut publishers, progress)?;
     // What is still on its way belongs to the run, as long as something keeps arriving.
     let stopped = Instant::now();
-    while !publisher.idle() || swarm.tally().outstanding > 0 {
-        if publisher.idle() && swarm.last_delivery().max(stopped).elapsed() > DELIVERY_STALL {
+    while !publishers.idle() || swarm.tally().outstanding > 0 {
+        if publishers.idle() && swarm.last_delivery().max(stopped).elapsed() > DELIVERY_STALL {
             break;
         }
-        step(swarm, &mut publisher, MAX_WAIT)?;
+        step(swarm, &mut publishers, MAX_WAIT)?;
     }
     let (elapsed, spent) = (started.elapsed(), |from, to: Option<Duration>| Some(to? - from?));
     let own_cpu: Option<Duration> = spent(own_cpu, probe::own_cpu());
@@ -266,18 +269,18 @@ fn measure(
     })
 }
 
-fn step(swarm: &mut Swarm, publisher: &mut Publisher, wait: Duration) -> anyhow::Result<()> {
+fn step(swarm: &mut Swarm, publishers: &mut Publishers, wait: Duration) -> anyhow::Result<()> {
     if swarm.pump(wait)? {
-        publisher.advance()?;
+        publishers.advance()?;
     }
-    publisher.check()
+    publishers.check()
 }
 
 /// Publishes until the time is over; returns how many publishes went out late.
 fn publish(
     options: &FanoutOptions,
     swarm: &mut Swarm,
-    publisher: &mut Publisher,
+    publishers: &mut Publishers,
     progress: &mut Progress<'_>,
 ) -> anyhow::Result<u64> {
     let started = Instant::now();
@@ -295,7 +298,7 @@ fn publish(
         let sent = swarm.tally().published;
         let due = period.map(|period| started + Duration::from_secs_f64(period * sent as f64));
         let go = due.map_or(swarm.tally().outstanding <= room, |due| now >= due);
-        if go && publisher.idle() {
+        if let Some(publisher) = publishers.free().filter(|_| go) {
             let behind = due.zip(period).map(|(due, period)| (now - due).as_secs_f64() > period);
             late += u64::from(behind == Some(true));
             // Expected first: the server may be quicker than the return from the call.
@@ -310,8 +313,8 @@ fn publish(
             progress(1.0, "a delivery is lost: the closed loop ends here");
             return Ok(late);
         }
-        let wait = due.filter(|_| publisher.idle()).map_or(MAX_WAIT, |due| due - now);
-        step(swarm, publisher, wait.min(end - now).min(MAX_WAIT))?;
+        let wait = due.filter(|_| publishers.free().is_some()).map_or(MAX_WAIT, |due| due - now);
+        step(swarm, publishers, wait.min(end - now).min(MAX_WAIT))?;
         if started.elapsed().as_secs() > told {
             told = started.elapsed().as_secs();
             let tally = swarm.tally();
@@ -332,7 +335,7 @@ fn report(
     window: &Window,
     connect_s: f64,
     [before, idle, after]: [Sample; 3],
-    rss_waves_kib: Vec<u64>,
+    waves: &[[Sample; 2]],
 ) -> FanoutReport {
     let tally = swarm.tally();
     let per = |amount: f64, count: f64| if count > 0.0 { amount / count } else { 0.0 };
@@ -344,6 +347,7 @@ fn report(
         connections_dropped: tally.dropped,
         topics: options.topics,
         ahead: options.ahead,
+        publishers: options.publishers,
         server_cpus: probe::allowed_cpus(options.server_pid),
         generator_cpus: probe::allowed_cpus(Some(std::process::id())),
         waves: options.waves,
@@ -363,12 +367,17 @@ fn report(
         server_cpu_us_per_delivery: server_cpu_s.map(|cpu| per(cpu * 1e6, received)),
         generator_cpu_share: window.generator_cpu_share,
         rss_before_kib: before.rss_kib,
-        rss_waves_kib,
+        rss_waves_kib: waves.iter().filter_map(|[_, left]| left.rss_kib).collect(),
+        rss_waves_per_connection_kib: waves
+            .iter()
+            .filter_map(|[connected, _]| connected.rss_growth_kib(before, options.connections))
+            .collect(),
         rss_idle_kib: idle.rss_kib,
         rss_after_kib: after.rss_kib,
-        rss_idle_per_connection_kib: growth(before, idle, options.connections),
-        rss_after_per_connection_kib: growth(before, after, options.connections),
+        rss_idle_per_connection_kib: idle.rss_growth_kib(before, options.connections),
+        rss_after_per_connection_kib: after.rss_growth_kib(before, options.connections),
         rss_burst_per_connection_kib: None,
+        tcp_mem_idle_per_connection_kib: idle.tcp_mem_growth_kib(before, options.connections),
         tcp_mem_before_pages: before.tcp_mem_pages,
         tcp_mem_idle_pages: idle.tcp_mem_pages,
         tcp_mem_after_pages: after.tcp_mem_pages,

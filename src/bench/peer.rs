@@ -33,7 +33,7 @@ pub(super) enum Ready {
 pub(super) enum Answer {
     /// An HTTP response of status 2xx.
     Http,
-    /// These bytes at the end of what came.
+    /// These bytes.
     Text(&'static str),
 }
 

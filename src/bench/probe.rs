@@ -7,6 +7,7 @@ use anyhow::{Context, anyhow};
 
 /// Clock ticks per second in `/proc/<pid>/stat`; every Linux port reports user time in 100ths.
 const TICKS_PER_S: u64 = 100;
+const PAGE_KIB: f64 = 4.0;
 
 /// One look at the server and the kernel.
 #[derive(Clone, Copy, Default)]
@@ -15,6 +16,19 @@ pub(super) struct Sample {
     pub(super) rss_kib: Option<u64>,
     /// Memory of all TCP sockets of the machine in pages, both ends of each connection included.
     pub(super) tcp_mem_pages: Option<u64>,
+}
+
+impl Sample {
+    /// Growth of the server's memory since `before`, KiB per connection.
+    pub(super) fn rss_growth_kib(self, before: Self, connections: usize) -> Option<f64> {
+        Some((self.rss_kib? as f64 - before.rss_kib? as f64) / connections as f64)
+    }
+
+    /// Growth of the sockets' memory since `before`, KiB per connection.
+    pub(super) fn tcp_mem_growth_kib(self, before: Self, connections: usize) -> Option<f64> {
+        let pages = self.tcp_mem_pages? as f64 - before.tcp_mem_pages? as f64;
+        Some(pages * PAGE_KIB / connections as f64)
+    }
 }
 
 /// Looks at one server process, or only at the kernel when there is none to look at.
@@ -65,7 +79,17 @@ fn cpu(pid: &str) -> anyhow::Result<Duration> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat"))
         .with_context(|| format!("the server process {pid} is gone (or there is no /proc)"))?;
     let ticks = parse_ticks(&text).ok_or_else(|| anyhow!("/proc/{pid}/stat is not readable"))?;
-    Ok(Duration::from_millis(ticks * 1000 / TICKS_PER_S))
+    Ok(Duration::from_millis(ticks * 1000 / TICKS_PER_S).max(thread_times(pid)))
+}
+
+/// The same of the threads that still run, in ns instead of ticks; 0 where the system does not tell.
+fn thread_times(pid: &str) -> Duration {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let times = threads.filter_map(|thread| {
+        let text = fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        text.split(' ').next()?.parse::<u64>().ok()
+    });
+    Duration::from_nanos(times.sum())
 }
 
 /// `utime` and `stime`, the 14th and 15th field. The second field is the program's name in

@@ -1,4 +1,4 @@
-//! The one keep-alive connection over which the bench events are published.
+//! The keep-alive connections over which the bench events are published.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
@@ -12,15 +12,51 @@ use super::FanoutOptions;
 use super::peer::{Answer, Peer};
 use super::scan::STAMP_BASE_US;
 
-/// The token of the publishing connection; clients count up from 0.
-pub(super) const PUBLISHER: Token = Token(usize::MAX);
+/// The token of the first publishing connection, the others follow; clients count up from 0.
+pub(super) const PUBLISHER: Token = Token(usize::MAX / 2);
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 const ANSWER_MAX: usize = 256 * 1024;
 
+/// All publishing connections of a run.
+pub(super) struct Publishers(Vec<Publisher>);
+
+impl Publishers {
+    pub(super) fn open(options: &FanoutOptions, registry: &Registry) -> anyhow::Result<Self> {
+        let open = |number| Publisher::open(options, Token(PUBLISHER.0 + number), registry.try_clone()?);
+        Ok(Self((0..options.publishers).map(open).collect::<anyhow::Result<_>>()?))
+    }
+
+    /// True when every publish was answered.
+    pub(super) fn idle(&self) -> bool {
+        self.0.iter().all(Publisher::idle)
+    }
+
+    /// One that waits for no answer.
+    pub(super) fn free(&mut self) -> Option<&mut Publisher> {
+        self.0.iter_mut().find(|publisher| publisher.idle())
+    }
+
+    /// Carries on after an event on some of them.
+    pub(super) fn advance(&mut self) -> anyhow::Result<()> {
+        self.0.iter_mut().try_for_each(Publisher::advance)
+    }
+
+    /// Fails when the server leaves a publish unanswered for too long.
+    pub(super) fn check(&self) -> anyhow::Result<()> {
+        self.0.iter().try_for_each(Publisher::check)
+    }
+
+    /// From now on events have so many bytes of padding.
+    pub(super) fn pad(&mut self, bytes: usize) {
+        self.0.iter_mut().for_each(|publisher| publisher.pad = "x".repeat(bytes));
+    }
+}
+
 /// Sends one publish at a time and reads its answer.
 pub(super) struct Publisher {
+    token: Token,
     address: SocketAddr,
     registry: Registry,
     stream: Option<TcpStream>,
@@ -34,10 +70,11 @@ pub(super) struct Publisher {
 }
 
 impl Publisher {
-    pub(super) fn open(options: &FanoutOptions, registry: Registry) -> anyhow::Result<Self> {
+    fn open(options: &FanoutOptions, token: Token, registry: Registry) -> anyhow::Result<Self> {
         let key = options.api_key.as_ref().map(|key| format!("X-API-Key: {key}\r\n"));
         let address = options.publish_address.unwrap_or(options.address);
         let mut publisher = Self {
+            token,
             address,
             registry,
             stream: None,
@@ -60,19 +97,14 @@ impl Publisher {
         stream.set_nonblocking(true)?;
         let mut stream = TcpStream::from_std(stream);
         let interest = Interest::READABLE | Interest::WRITABLE;
-        self.registry.register(&mut stream, PUBLISHER, interest)?;
+        self.registry.register(&mut stream, self.token, interest)?;
         self.stream = Some(stream);
         Ok(())
     }
 
     /// True when the previous publish was answered.
-    pub(super) fn idle(&self) -> bool {
+    fn idle(&self) -> bool {
         self.waiting_since.is_none()
-    }
-
-    /// From now on events have so many bytes of padding.
-    pub(super) fn pad(&mut self, bytes: usize) {
-        self.pad = "x".repeat(bytes);
     }
 
     /// Publishes event number `n`, stamped with the time since `clock`.
@@ -89,8 +121,7 @@ impl Publisher {
         self.flush()
     }
 
-    /// Carries on after an event on the connection.
-    pub(super) fn advance(&mut self) -> anyhow::Result<()> {
+    fn advance(&mut self) -> anyhow::Result<()> {
         self.flush()?;
         let mut scratch = [0; 4096];
         while let Some(stream) = &mut self.stream {
@@ -108,8 +139,7 @@ impl Publisher {
         Ok(())
     }
 
-    /// Fails when the server leaves a publish unanswered for too long.
-    pub(super) fn check(&self) -> anyhow::Result<()> {
+    fn check(&self) -> anyhow::Result<()> {
         match self.waiting_since {
             Some(since) if since.elapsed() > ANSWER_TIMEOUT => {
                 bail!("the server did not answer a publish within {ANSWER_TIMEOUT:?}")
@@ -143,7 +173,7 @@ impl Publisher {
     fn take_answer(&mut self) -> anyhow::Result<()> {
         let status = match self.peer.answer() {
             Answer::Http => complete_answer(&self.answer),
-            Answer::Text(text) => self.answer.ends_with(text.as_bytes()).then_some(200),
+            Answer::Text(text) => contains(&self.answer, text).then_some(200),
         };
         let Some(status) = status else {
             if self.answer.len() > ANSWER_MAX {
@@ -160,6 +190,10 @@ impl Publisher {
         self.waiting_since = None;
         Ok(())
     }
+}
+
+fn contains(bytes: &[u8], text: &str) -> bool {
+    bytes.windows(text.len()).any(|part| part == text.as_bytes())
 }
 
 /// The status of an answer that has arrived whole, its body by length or in chunks.

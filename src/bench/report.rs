@@ -47,6 +47,8 @@ pub struct FanoutReport {
     pub topics: usize,
     /// Publishes that may be on their way at once in the closed loop.
     pub ahead: usize,
+    /// Connections that published.
+    pub publishers: usize,
     /// Cores the server may run on.
     pub server_cpus: Option<String>,
     /// Cores the generator may run on.
@@ -88,6 +90,8 @@ pub struct FanoutReport {
     pub rss_before_kib: Option<u64>,
     /// Server memory after each wave had disconnected, in KiB.
     pub rss_waves_kib: Vec<u64>,
+    /// Growth from before to each wave with all its clients connected, in KiB per connection.
+    pub rss_waves_per_connection_kib: Vec<f64>,
     /// Server memory with all clients connected and nothing published, in KiB.
     pub rss_idle_kib: Option<u64>,
     /// Server memory after the run, clients still connected, in KiB.
@@ -98,6 +102,9 @@ pub struct FanoutReport {
     pub rss_after_per_connection_kib: Option<f64>,
     /// Growth from before to after a burst of large events, in KiB per connection.
     pub rss_burst_per_connection_kib: Option<f64>,
+    /// Growth of the memory of all TCP sockets of the machine from before to idle, both ends of each
+    /// connection, in KiB per connection.
+    pub tcp_mem_idle_per_connection_kib: Option<f64>,
     /// Memory of all TCP sockets of the machine before the first connection, in pages.
     pub tcp_mem_before_pages: Option<u64>,
     /// The same with all clients connected and nothing published, in pages.
@@ -134,7 +141,13 @@ impl FanoutReport {
                     self.connections, self.connect_s, self.connections_dropped
                 ),
             ),
-            ("publishes", format!("{} ({rate}, {} late)", self.publishes, self.publishes_late)),
+            (
+                "publishes",
+                format!(
+                    "{} ({rate}, {} late) on {} topics over {} connections",
+                    self.publishes, self.publishes_late, self.topics, self.publishers
+                ),
+            ),
             (
                 "deliveries",
                 format!(
@@ -176,13 +189,20 @@ impl FanoutReport {
             (
                 "growth per connection",
                 format!(
-                    "idle {}, after {}, after a burst of large events {} KiB",
+                    "waves {:.2?}, idle {}, after {}, after a burst of large events {} KiB",
+                    self.rss_waves_per_connection_kib,
                     float(self.rss_idle_per_connection_kib),
                     float(self.rss_after_per_connection_kib),
                     float(self.rss_burst_per_connection_kib)
                 ),
             ),
-            ("kernel TCP memory", format!("{kernel} pages (all sockets of the machine)")),
+            (
+                "kernel TCP memory",
+                format!(
+                    "{kernel} pages of all sockets of the machine; idle {} KiB per connection",
+                    float(self.tcp_mem_idle_per_connection_kib)
+                ),
+            ),
         ];
         write_rows(out, &rows);
     }

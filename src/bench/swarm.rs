@@ -96,7 +96,7 @@ impl Swarm {
         self.shared.tally = Tally::of(self.shared.tally.published_on.len());
     }
 
-    /// Waits for up to `timeout` and deals with everything that arrived; true when the publishing
+    /// Waits for up to `timeout` and deals with everything that arrived; true when a publishing
     /// connection is among it.
     pub(super) fn pump(&mut self, timeout: Duration) -> anyhow::Result<bool> {
         let left = self.deadline.saturating_duration_since(Instant::now());
@@ -113,7 +113,7 @@ impl Swarm {
         for event in &self.events {
             self.last_events += 1;
             match event.token() {
-                PUBLISHER => publisher = true,
+                token if token >= PUBLISHER => publisher = true,
                 Token(index) => self.clients[index].on_event(event, &mut self.shared)?,
             }
         }
@@ -190,7 +190,7 @@ impl Swarm {
         self.last_delivery
     }
 
-    pub(super) fn registry(&self) -> anyhow::Result<Registry> {
-        Ok(self.poll.registry().try_clone()?)
+    pub(super) fn registry(&self) -> &Registry {
+        self.poll.registry()
     }
 }

@@ -26,20 +26,17 @@ enum BenchCommand {
     },
 }
 
-/// Runs one of the measurements; progress goes to standard error, as a bar on a terminal, else line by line.
+/// Runs one of the measurements; progress goes to standard error as a bar, and nowhere when that is no terminal.
 pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
     let BenchCommand::Fanout { options, json } = &args.command;
-    let mut is_drawn = false;
+    let is_terminal = std::io::stderr().is_terminal();
     let report = fanout(options, &mut |done, text| {
-        if std::io::stderr().is_terminal() {
-            let filled = (done.clamp(0.0, 1.0) * BAR as f64) as usize;
+        let filled = (done.clamp(0.0, 1.0) * BAR as f64) as usize;
+        if is_terminal {
             eprint!("\r\x1b[K[{}{}] {text}", "#".repeat(filled), "-".repeat(BAR - filled));
-            is_drawn = true;
-        } else {
-            eprintln!("{text}");
         }
     });
-    if is_drawn {
+    if is_terminal {
         eprintln!();
     }
     let report = report?;

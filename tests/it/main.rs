@@ -5,6 +5,7 @@ mod support;
 mod administration;
 mod architecture;
 mod batching;
+mod bench;
 mod cli;
 mod clients;
 mod closing;
