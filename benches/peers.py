@@ -19,8 +19,9 @@ process id, each run by its time limit. Settings by environment, with their defa
 
     ROUNDS=5  SECONDS_PER_RUN=4  CONNECTIONS=10000 (topics: 18000)  RATE=5 (publishes/s; topics: 278, which are
     50 000 deliveries/s)  TOPICS=1 (topics: 100)  PUBLISHERS=8 (connections that publish, each when its last publish
-    is answered, in the second closed loop and with topics)  PAYLOAD_BYTES=128  BURST_BYTES=32768  GROWTH=100,1000,10000,18000  ONLY="" (names of servers, separated by
-    commas)  RESULTS="" (directory that keeps every run's report)
+    is answered, in the second closed loop and with topics)  PAYLOAD_BYTES=128  BURST_BYTES=32768
+    GROWTH=100,1000,10000,18000  ONLY="" (names of servers, separated by commas)  RESULTS="" (directory that keeps
+    every run's report)
 """
 
 import json, os, resource, select, shutil, signal, socket, statistics, subprocess, sys, tempfile, time
