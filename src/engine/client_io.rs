@@ -179,24 +179,67 @@ impl<Io: ClientIo> AsyncWrite for StallGuard<Io> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
     use tokio::net::TcpListener;
     use tokio::time::Instant;
 
     use super::*;
 
     const STALL: Duration = Duration::from_secs(10);
+    const BUFFER_BYTES: usize = 1 << 20;
 
-    /// A guarded end of a connection, and its peer's.
-    async fn pair() -> (StallGuard<TcpStream>, TcpStream) {
+    /// What is written stays in memory, where it moves in virtual time; the socket only sees the end.
+    struct InMemory {
+        memory: DuplexStream,
+        tcp: TcpStream,
+    }
+
+    impl ClientIo for InMemory {
+        fn tcp(&self) -> &TcpStream {
+            &self.tcp
+        }
+    }
+
+    impl AsyncRead for InMemory {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+            buffer: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.memory).poll_read(context, buffer)
+        }
+    }
+
+    impl AsyncWrite for InMemory {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Pin::new(&mut self.memory).poll_write(context, bytes)
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.memory).poll_flush(context)
+        }
+
+        fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.memory).poll_shutdown(context)
+        }
+    }
+
+    /// A guarded end of a connection, its peer's, and the peer's end of the socket.
+    async fn pair() -> (StallGuard<InMemory>, DuplexStream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (peer, accepted) =
+        let (socket, accepted) =
             tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
-        (StallGuard::new(accepted.unwrap().0, STALL), peer.unwrap())
+        let (memory, peer) = duplex(BUFFER_BYTES);
+        let io = InMemory { memory, tcp: accepted.unwrap().0 };
+        (StallGuard::new(io, STALL), peer, socket.unwrap())
     }
 
     /// The error that ends the writing, and how long nothing had moved then.
-    async fn write_until_it_ends(guard: &mut StallGuard<TcpStream>) -> (io::ErrorKind, Duration) {
+    async fn write_until_it_ends(guard: &mut StallGuard<InMemory>) -> (io::ErrorKind, Duration) {
         let mut progress = Instant::now();
         loop {
             match guard.write(&[0; 65536]).await {
@@ -208,21 +251,21 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_write_that_nobody_takes_ends_the_connection_in_time_with_a_reset() {
-        let (mut guard, mut peer) = pair().await;
+        let (mut guard, _peer, mut socket) = pair().await;
         let (error, after) = write_until_it_ends(&mut guard).await;
         assert_eq!(error, io::ErrorKind::TimedOut);
         assert!((STALL..STALL + Duration::from_millis(10)).contains(&after), "{after:?}");
         drop(guard);
-        let rest = peer.read_to_end(&mut Vec::new()).await;
+        let rest = socket.read_to_end(&mut Vec::new()).await;
         assert_eq!(rest.map_err(|error| error.kind()), Err(io::ErrorKind::ConnectionReset));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_peer_that_takes_something_now_and_then_is_waited_for() {
-        let (mut guard, mut peer) = pair().await;
+        let (mut guard, mut peer, _socket) = pair().await;
         let started = Instant::now();
         let slow = tokio::spawn(async move {
-            let mut taken = vec![0; 4 << 20];
+            let mut taken = vec![0; BUFFER_BYTES / 3];
             for _ in 0..10 {
                 tokio::time::sleep(STALL.mul_f64(0.9)).await;
                 peer.read_exact(&mut taken).await.unwrap();
@@ -237,7 +280,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_without_anything_to_write_is_left_alone() {
-        let (mut guard, mut peer) = pair().await;
+        let (mut guard, mut peer, _socket) = pair().await;
         guard.write_all(b"a").await.unwrap();
         tokio::time::sleep(STALL * 10).await;
         guard.write_all(b"b").await.unwrap();
