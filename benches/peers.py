@@ -14,7 +14,7 @@ MODE is what to measure:
 
 nginx with Nchan, nats-server, Socket.IO 4 and a NestJS controller with @Sse are installed if they are missing
 (apt-get, npm); what cannot be had is named. In every mode but the last the server has core 0 and the generator
-core 1. A round is every server once; the next round takes them in the opposite order. Each server is ended by its
+core 1. Bongsu's events are durable, in its log on the disk before they are answered; all the others only pass theirs on. A round is every server once; the next round takes them in the opposite order. Each server is ended by its
 process id, each run by its time limit. Settings by environment, with their defaults:
 
     ROUNDS=5  SECONDS_PER_RUN=4  CONNECTIONS=10000 (topics: 18000)  RATE=5 (publishes/s; topics: 278, which are
@@ -81,8 +81,11 @@ class Served:
 
     def pid(self):
         """The process that does the work: nginx's only worker, else the server itself."""
+        if self.process.args[-3] != "nginx":
+            return self.process.pid
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return next((pid for pid in children if "nginx" in Path(f"/proc/{pid}/comm").read_text()), self.process.pid)
+        (worker,) = (pid for pid in children if "nginx" in Path(f"/proc/{pid}/comm").read_text())
+        return worker
 
     def end(self):
         self.process.terminate()
@@ -189,6 +192,8 @@ class Bench:
         self.topics, self.publishers = setting("TOPICS", self.topics), setting("PUBLISHERS", 8)
         self.payload, self.burst = setting("PAYLOAD_BYTES", 128), setting("BURST_BYTES", 32_768)
         only = [name for name in setting("ONLY", "").split(",") if name]
+        if unknown := set(only) - set(SERVERS):
+            sys.exit(f"ONLY names no server: {', '.join(sorted(unknown))}; there are {', '.join(SERVERS)}")
         self.names = [name for name in self.names if not only or name in only]
         self.missing = install(work, self.names)
         self.reports = {key: [] for key in self.keys()}
@@ -252,7 +257,8 @@ class Bench:
         for key, reports in self.reports.items():
             reports = [report for report in reports if report]
             cells = [spread(map(pick, reports), digits) for digits, pick in columns.values()] if reports else ["failed in every round"]
-            print(f"| {self.title(key)} | " + " | ".join(cells) + " |", flush=True)
+            part = f", {len(reports)} of {self.rounds} rounds" if len(reports) < self.rounds else ""
+            print(f"| {self.title(key)}{part} | " + " | ".join(cells) + " |", flush=True)
         print("\nRound by round:")
         for title, ours, theirs, pick in self.ratios():
             rounds = zip(self.reports.get(ours, []), self.reports.get(theirs, []))
@@ -313,7 +319,7 @@ class Memory(Bench):
             "÷ first, waves": (2, lambda r: r["memory"]["rss_idle_per_connection_kib"] / first(r)),
             "÷ first, burst": (2, lambda r: r["memory"]["rss_burst_per_connection_kib"] / first(r)),
             "kernel's TCP memory, idle, both ends, KiB": (2, lambda r: r["memory"]["tcp_mem_idle_per_connection_kib"]),
-            "lost": (0, lambda r: r["memory"]["deliveries_lost"] + r["memory"]["connections_dropped"]),
+            "lost": (0, lambda r: r["memory"]["deliveries_lost"] + r["memory"]["burst_deliveries_lost"] + r["memory"]["connections_dropped"]),
         }
 
     def ratios(self):

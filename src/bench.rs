@@ -189,34 +189,34 @@ pub fn fanout(options: &FanoutOptions, progress: &mut Progress<'_>) -> anyhow::R
     let window = measure(options, &mut swarm, &probe, progress)?;
     let after = probe.sample()?;
     let report = report(options, &swarm, &window, connect_s, [before, idle, after], &waves);
-    let burst = burst(options, &mut swarm, &probe, before)?;
-    Ok(FanoutReport { rss_burst_per_connection_kib: burst, ..report })
+    if options.burst_bytes == 0 {
+        return Ok(report);
+    }
+    let after = burst(options, &mut swarm, &probe)?;
+    Ok(FanoutReport {
+        rss_burst_per_connection_kib: after.rss_growth_kib(before, options.connections),
+        burst_deliveries_lost: swarm.lost(),
+        connections_dropped: swarm.tally().dropped,
+        ..report
+    })
 }
 
-/// Growth of the server's memory per connection after a burst of large events, KiB.
-fn burst(
-    options: &FanoutOptions,
-    swarm: &mut Swarm,
-    probe: &Probe,
-    before: Sample,
-) -> anyhow::Result<Option<f64>> {
-    if options.burst_bytes == 0 {
-        return Ok(None);
-    }
+/// The server after a burst of large events, once everybody has them.
+fn burst(options: &FanoutOptions, swarm: &mut Swarm, probe: &Probe) -> anyhow::Result<Sample> {
+    swarm.begin();
     let mut publishers = Publishers::open(options, swarm.registry())?;
     publishers.pad(options.burst_bytes);
-    for topic in options.topics().iter().cycle().take(10 * options.topics) {
+    for (number, topic) in options.topics().iter().enumerate().cycle().take(10 * options.topics) {
         if let Some(publisher) = publishers.free() {
-            publisher.send(0, topic, swarm.clock())?;
+            swarm.expect(number);
+            publisher.send(0, topic, Instant::now(), swarm.clock())?;
         }
         while !publishers.idle() {
             step(swarm, &mut publishers, MAX_WAIT)?;
         }
     }
-    while swarm.last_delivery().elapsed() < Duration::from_secs(1) {
-        swarm.pump_for(MAX_WAIT)?;
-    }
-    Ok(settle(swarm, probe)?.rss_growth_kib(before, options.connections))
+    drain(swarm, &mut publishers)?;
+    settle(swarm, probe)
 }
 
 /// Reads on until the server's memory has stood still for two looks in a row.
@@ -251,14 +251,7 @@ fn measure(
     let (server_cpu, own_cpu) = (probe.server_cpu()?, probe::own_cpu());
     let started = Instant::now();
     let late = publish(options, swarm, &mut publishers, progress)?;
-    // What is still on its way belongs to the run, as long as something keeps arriving.
-    let stopped = Instant::now();
-    while !publishers.idle() || swarm.tally().outstanding > 0 {
-        if publishers.idle() && swarm.last_delivery().max(stopped).elapsed() > DELIVERY_STALL {
-            break;
-        }
-        step(swarm, &mut publishers, MAX_WAIT)?;
-    }
+    drain(swarm, &mut publishers)?;
     let (elapsed, spent) = (started.elapsed(), |from, to: Option<Duration>| Some(to? - from?));
     let own_cpu: Option<Duration> = spent(own_cpu, probe::own_cpu());
     Ok(Window {
@@ -267,6 +260,18 @@ fn measure(
         server_cpu: spent(server_cpu, probe.server_cpu()?),
         generator_cpu_share: own_cpu.map(|cpu| cpu.as_secs_f64() / elapsed.as_secs_f64()),
     })
+}
+
+/// What is still on its way belongs to the run, as long as something keeps arriving.
+fn drain(swarm: &mut Swarm, publishers: &mut Publishers) -> anyhow::Result<()> {
+    let stopped = Instant::now();
+    while !publishers.idle() || swarm.tally().outstanding > 0 {
+        if publishers.idle() && swarm.last_delivery().max(stopped).elapsed() > DELIVERY_STALL {
+            break;
+        }
+        step(swarm, publishers, MAX_WAIT)?;
+    }
+    Ok(())
 }
 
 fn step(swarm: &mut Swarm, publishers: &mut Publishers, wait: Duration) -> anyhow::Result<()> {
@@ -304,7 +309,7 @@ fn publish(
             // Expected first: the server may be quicker than the return from the call.
             let topic = sent as usize % topics.len();
             swarm.expect(topic);
-            publisher.send(sent, &topics[topic], swarm.clock())?;
+            publisher.send(sent, &topics[topic], due.unwrap_or(now), swarm.clock())?;
             sent_at = now;
             continue;
         }
@@ -376,6 +381,7 @@ fn report(
         rss_after_kib: after.rss_kib,
         rss_idle_per_connection_kib: idle.rss_growth_kib(before, options.connections),
         rss_after_per_connection_kib: after.rss_growth_kib(before, options.connections),
+        burst_deliveries_lost: 0,
         rss_burst_per_connection_kib: None,
         tcp_mem_idle_per_connection_kib: idle.tcp_mem_growth_kib(before, options.connections),
         tcp_mem_before_pages: before.tcp_mem_pages,

@@ -107,17 +107,16 @@ impl Publisher {
         self.waiting_since.is_none()
     }
 
-    /// Publishes event number `n`, stamped with the time since `clock`.
-    pub(super) fn send(&mut self, n: u64, topic: &str, clock: Instant) -> anyhow::Result<()> {
+    /// Publishes event number `n`, stamped with `due` as the time since `clock`.
+    pub(super) fn send(&mut self, n: u64, topic: &str, due: Instant, clock: Instant) -> anyhow::Result<()> {
         if self.stream.is_none() {
             self.connect()?;
         }
-        let now = Instant::now();
-        let stamp = STAMP_BASE_US + now.duration_since(clock).as_micros() as u64;
+        let stamp = STAMP_BASE_US + due.duration_since(clock).as_micros() as u64;
         let data = format!(r#"{{"n":{n},"t_us":{stamp},"pad":"{}"}}"#, self.pad);
         self.unsent = self.peer.publish((&self.host, &self.headers), topic, &data);
         self.answer.clear();
-        self.waiting_since = Some(now);
+        self.waiting_since = Some(Instant::now());
         self.flush()
     }
 

@@ -4,7 +4,8 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
-/// Times from sending a publish to reading its frame, sampled on every 16th connection.
+/// Times from sending a publish to reading its frame, sampled on one of 16 connections. At a rate they
+/// count from when the publish was due: one that goes out late because the server is slow is not excused.
 #[derive(Debug, Clone, Serialize)]
 pub struct Latency {
     /// Median in ms.
@@ -41,7 +42,7 @@ pub struct FanoutReport {
     pub address: String,
     /// Clients connected.
     pub connections: usize,
-    /// Clients the server closed during the run.
+    /// Clients the server closed during the run, the burst included.
     pub connections_dropped: usize,
     /// Topics the clients are spread over.
     pub topics: usize,
@@ -102,6 +103,8 @@ pub struct FanoutReport {
     pub rss_after_per_connection_kib: Option<f64>,
     /// Growth from before to after a burst of large events, in KiB per connection.
     pub rss_burst_per_connection_kib: Option<f64>,
+    /// Deliveries of that burst that never came.
+    pub burst_deliveries_lost: u64,
     /// Growth of the memory of all TCP sockets of the machine from before to idle, both ends of each
     /// connection, in KiB per connection.
     pub tcp_mem_idle_per_connection_kib: Option<f64>,
