@@ -20,6 +20,11 @@ impl Capabilities for SessionCapabilities {
         self.0.topics.grant(principal, selector)
     }
 
+    fn renew(&self) -> LocalBoxFuture<'static, Result<(), Refusal>> {
+        let topics = self.0.topics.clone();
+        Box::pin(async move { Ok(topics.refresh().await?) })
+    }
+
     fn authenticate(&self, token: String) -> LocalBoxFuture<'static, Result<Principal, Refusal>> {
         let services = self.0.clone();
         Box::pin(async move { super::auth::of_secret(&services, &token).await })

@@ -319,7 +319,7 @@ impl World {
         let notices = own.notices.take();
         for notice in notices {
             own.step = match notice {
-                Notice::FellBehind { after } => Some(own.session.behind(after)),
+                Notice::FellBehind { after } | Notice::Created { after } => Some(own.session.behind(after)),
                 Notice::Recheck | Notice::Closed(_) => None,
             };
         }

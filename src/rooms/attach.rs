@@ -28,6 +28,12 @@ pub enum Notice {
         /// Everything up to this number has been delivered.
         after: u64,
     },
+    /// An entity of its topics has come into being, and with it who may hear of it: judge them again, then
+    /// catch up from here.
+    Created {
+        /// The number of the entry that says so.
+        after: u64,
+    },
     /// Who may hear its topics has changed: judge them again.
     Recheck,
     /// The session is over; its queue has been told.

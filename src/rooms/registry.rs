@@ -62,6 +62,24 @@ impl Tenant {
             tracing::debug!(sessions, "fanned out");
         }
     }
+
+    /// Takes those who hear of an entity that has come into being out of its rooms, until they are judged again.
+    fn hold(&mut self, sessions: &mut IndexMap<ConnectionId, Entry>, created: &Event) {
+        let after = created.seq();
+        for (id, entry) in sessions {
+            let is_live = entry.tenant == *self.log.tenant() && entry.behind.is_none();
+            if is_live && hears(&entry.grants, created.topic()) {
+                self.topics.leave(*id, &entry.grants);
+                entry.behind = Some(after);
+                entry.handle.notify(Notice::Created { after });
+            }
+        }
+    }
+}
+
+/// Whether any of these grants is about what happens in a topic's room.
+fn hears(grants: &[Grant], topic: &Topic) -> bool {
+    grants.iter().any(|grant| grant.selector.room().as_ref() == Some(topic))
 }
 
 /// The sessions and rooms of one worker thread.
@@ -227,6 +245,9 @@ impl Registry {
                 break;
             };
             for event in &events {
+                if event.is_internal() {
+                    own.hold(&mut self.sessions, event);
+                }
                 own.fan_out(event, &mut overflowed);
                 own.delivered = event.seq();
             }
@@ -513,6 +534,10 @@ fn top_up(
         own.log.after(after, ADVANCE_BATCH).filter(|events| after + events.len() as u64 >= own.delivered);
     let mut reached = after;
     for event in events.ok_or(after)?.iter().take_while(|event| event.seq() <= own.delivered) {
+        if event.is_internal() && hears(grants, event.topic()) {
+            // it has to be judged again: it finds this in its next page
+            return Err(reached);
+        }
         if is_shown(grants, event) {
             let audience = audience_of(grants, event);
             if !queue.has_room_for(event, audience) {

@@ -18,6 +18,9 @@ pub trait Capabilities {
     /// What a principal may hear of this, or the code of the refusal.
     fn grant(&self, principal: &Principal, selector: &Selector) -> Result<Grant, &'static str>;
 
+    /// Looks up who may hear what, so that [`Capabilities::grant`] answers by what the store says now.
+    fn renew(&self) -> LocalBoxFuture<'static, Result<(), Refusal>>;
+
     /// Whose token this is.
     fn authenticate(&self, token: String) -> LocalBoxFuture<'static, Result<Principal, Refusal>>;
 

@@ -1,3 +1,4 @@
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -102,6 +103,7 @@ pub struct SessionActor {
     /// Held until the session has ended.
     admission: Option<Admission>,
     closed: Option<CloseCode>,
+    notices: Rc<Notices>,
 }
 
 impl SessionActor {
@@ -130,6 +132,7 @@ impl SessionActor {
             late: None,
             admission: None,
             closed: None,
+            notices: Rc::default(),
         };
         let address = actor.start();
         let port = Port::new(address, MAILBOX, mailboxes);
@@ -163,7 +166,7 @@ impl SessionActor {
             hello: request.hello,
             credentials: request.who.credentials(),
             about: self.about.clone(),
-            handle: Box::new(port),
+            handle: Box::new(Handle { port, notices: self.notices.clone() }),
         };
         self.admission = Some(request.admission);
         let credentials = attach.credentials.clone();
@@ -235,7 +238,12 @@ impl SessionActor {
                 LogError::Unavailable(_) | LogError::Overloaded => CloseCode::GoingAway,
                 _ => CloseCode::InsufficientState,
             });
-            go_on(actor, page, context);
+            match &page {
+                Ok(Page::Events { events, .. }) if events.iter().any(|event| event.is_internal()) => {
+                    actor.judge(context, |actor, context| go_on(actor, page, context));
+                }
+                _ => go_on(actor, page, context),
+            }
         }));
     }
 
@@ -253,6 +261,44 @@ impl SessionActor {
                 go_on(actor, context);
             }
         }));
+    }
+
+    /// Judges what the principal may hear by what the store says now, then goes on.
+    fn judge(
+        &mut self,
+        context: &mut Context<Self>,
+        go_on: impl FnOnce(&mut Self, &mut Context<Self>) + 'static,
+    ) {
+        let renewed = self.context.capabilities.renew();
+        context.spawn(renewed.into_actor(self).map(|renewed, actor, context| match renewed {
+            Ok(()) => {
+                actor.recheck();
+                go_on(actor, context);
+            }
+            Err(_) => actor.leave(CloseCode::GoingAway, context),
+        }));
+    }
+
+    /// Does what the registry has said since this was last called.
+    fn heed(&mut self, context: &mut Context<Self>) {
+        if let Some(code) = self.notices.closed.take() {
+            self.closed = Some(code);
+            return context.stop();
+        }
+        if self.notices.recheck.take() {
+            self.recheck();
+        }
+        if let Some((after, is_judged)) = self.notices.behind.take() {
+            self.is_live = false;
+            let catch_up = move |actor: &mut Self, context: &mut Context<Self>| {
+                let step = actor.session.behind(after);
+                actor.take(step, context);
+            };
+            match is_judged {
+                true => catch_up(self, context),
+                false => self.judge(context, catch_up),
+            }
+        }
     }
 
     fn went_live(&mut self, context: &mut Context<Self>) {
@@ -287,10 +333,31 @@ impl Actor for SessionActor {
     }
 }
 
-impl SessionHandle for Port<SessionActor> {
+/// What its registry has said, kept beside the mailbox: it is never refused.
+#[derive(Default)]
+struct Notices {
+    closed: Cell<Option<CloseCode>>,
+    recheck: Cell<bool>,
+    /// From where to catch up, and whether what it may hear is judged already.
+    behind: Cell<Option<(u64, bool)>>,
+}
+
+/// How its registry reaches a session.
+struct Handle {
+    port: Port<SessionActor>,
+    notices: Rc<Notices>,
+}
+
+impl SessionHandle for Handle {
     fn notify(&self, notice: Notice) {
-        // a session that has stopped has no use for it
-        let _ = self.tell(Notify(notice));
+        match notice {
+            Notice::FellBehind { after } => self.notices.behind.set(Some((after, true))),
+            Notice::Created { after } => self.notices.behind.set(Some((after, false))),
+            Notice::Recheck => self.notices.recheck.set(true),
+            Notice::Closed(code) => self.notices.closed.set(Some(code)),
+        }
+        // it is looked at after every message: one that waits in a full mailbox does as well
+        let _ = self.port.tell(Noticed);
     }
 }
 
@@ -300,7 +367,7 @@ struct Begin(Port<SessionActor>);
 
 #[derive(Message)]
 #[rtype(result = "()")]
-struct Notify(Notice);
+struct Noticed;
 
 /// The client broke the protocol, and has been told.
 #[derive(Message)]
@@ -314,7 +381,9 @@ where
     type Result = MessageResult<Counted<M>>;
 
     fn handle(&mut self, message: Counted<M>, context: &mut Context<Self>) -> Self::Result {
-        message.carry_out(self, context)
+        let result = message.carry_out(self, context);
+        self.heed(context);
+        result
     }
 }
 
@@ -339,21 +408,8 @@ impl Handles<Begin> for SessionActor {
     }
 }
 
-impl Handles<Notify> for SessionActor {
-    fn handle(&mut self, Notify(notice): Notify, context: &mut Context<Self>) {
-        match notice {
-            Notice::FellBehind { after } => {
-                self.is_live = false;
-                let step = self.session.behind(after);
-                self.take(step, context);
-            }
-            Notice::Recheck => self.recheck(),
-            Notice::Closed(code) => {
-                self.closed = Some(code);
-                context.stop();
-            }
-        }
-    }
+impl Handles<Noticed> for SessionActor {
+    fn handle(&mut self, _: Noticed, _: &mut Context<Self>) {}
 }
 
 impl Handles<Left> for SessionActor {

@@ -58,18 +58,17 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> StreamConnection<Io> {
             } else {
                 // an empty view would keep the last frame alive
                 let head = std::mem::take(&mut self.unsent);
-                ready!(WRITE.with_borrow_mut(|scratch| self.fill(&head, scratch, context)))?;
+                if WRITE.with_borrow_mut(|scratch| self.fill(&head, scratch, context))? {
+                    // within TLS, what was written may wait to be encrypted and sent
+                    ready!(Pin::new(&mut self.io).poll_flush(context))?;
+                    return Poll::Pending;
+                }
             }
         }
     }
 
-    /// Takes frames from the body and writes them; ready when there is more to do at once.
-    fn fill(
-        &mut self,
-        head: &[u8],
-        scratch: &mut Vec<u8>,
-        context: &mut Context<'_>,
-    ) -> Poll<io::Result<()>> {
+    /// Takes frames from the body and writes them; true when all that there is was taken by the socket.
+    fn fill(&mut self, head: &[u8], scratch: &mut Vec<u8>, context: &mut Context<'_>) -> io::Result<bool> {
         scratch.clear();
         scratch.extend_from_slice(head);
         self.has_begun = true;
@@ -96,7 +95,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> StreamConnection<Io> {
         let is_sent = sent == scratch.len();
         self.unsent = Bytes::copy_from_slice(&scratch[sent..]);
         scratch.shrink_to(SCRATCH + LARGE);
-        if is_empty && is_sent { Poll::Pending } else { Poll::Ready(Ok(())) }
+        Ok(is_empty && is_sent)
     }
 
     fn append(&self, scratch: &mut Vec<u8>, frame: &[u8]) -> io::Result<()> {

@@ -80,6 +80,23 @@ async fn a_kick_closes_every_kind_of_connection_of_the_user() {
 }
 
 #[tokio::test]
+async fn nothing_that_follows_a_declaration_reaches_whoever_is_no_member() {
+    let server = server();
+    let api = server.api();
+    let kim = token("kim", json!({}));
+    for round in 0..20 {
+        let (path, topic) = (format!("/v2/topics/room-{round}"), format!("topic:room-{round}"));
+        let mut stream = server.api().bearing(&kim).listen(&format!("{topic},topic:open"), None).await;
+        stream.ready().await;
+        api.call("PUT", &path, &json!({"membership": true})).await.expect(201);
+        api.publish(&topic, "note", json!(1)).await;
+        api.publish("topic:open", "end", json!(2)).await;
+        assert_eq!(stream.expect("unsubscribed").await.data, json!({"topic": topic, "code": "not_a_member"}));
+        assert_eq!(stream.expect("end").await.data["data"], 2);
+    }
+}
+
+#[tokio::test]
 async fn whoever_is_no_member_any_more_is_told_so_within_a_second() {
     let server = server();
     let api = server.api();

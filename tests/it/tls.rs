@@ -68,6 +68,27 @@ async fn a_stream_over_tls_is_a_stream() {
 }
 
 #[tokio::test]
+async fn the_end_of_a_replay_over_tls_does_not_wait_for_what_comes_next() {
+    let scene = Scene::set(|options| options.set("sessions.heartbeat_ms", 60_000));
+    let publisher = connect(&scene.certificates.path("ca.pem"), scene.server.address()).await;
+    let headers = [("x-api-key", scene.server.key())];
+    let mut ws = Ws::over(publisher, "localhost", "/v2/realtime/ws", &headers).await.expect("a WebSocket");
+    ws.ready().await;
+    let first = ws.done("publish", json!({"topic": "topic:a", "type": "note", "data": 0})).await;
+    let text = "x".repeat(60_000);
+    for number in 1..=60 {
+        ws.done("publish", json!({"topic": "topic:a", "type": "note", "data": {"n": number, "text": text}}))
+            .await;
+    }
+    let resume = format!("Last-Event-ID: {}", first["id"].as_str().expect("an id"));
+    // slower than it is sent: the socket is full until the end
+    let args = ["-H", &scene.key, "-H", &resume, "--limit-rate", "2M"];
+    let authority = scene.certificates.path("ca.pem");
+    let mut stream = CurlStream::open(&authority, scene.server.address(), STREAM, &args);
+    stream.until("\"n\":60").await;
+}
+
+#[tokio::test]
 async fn tls_1_2_and_1_3_are_spoken_and_nothing_older() {
     let scene = Scene::set(|options| options);
     for version in ["1.2", "1.3"] {
