@@ -273,7 +273,7 @@ class Bench:
         """Name: (digits, figure of a row's reports)."""
         return {
             f"CPU, µs per delivery at {self.rate:g}/s": (2, lambda r: r["rate"]["server_cpu_us_per_delivery"]),
-            f"p99 at {self.rate:g}/s, ms": (1, lambda r: r["rate"]["latency"]["p99_ms"]),
+            f"p99 at {self.rate:g}/s, ms": (1, lambda r: (r["rate"]["latency"] or {}).get("p99_ms")),
             "deliveries/s, 1 publisher": (0, lambda r: r["one"]["deliveries_per_s"]),
             "CPU, µs": (2, lambda r: r["one"]["server_cpu_us_per_delivery"]),
             f"deliveries/s, {self.publishers} publishers": (0, lambda r: r["many"]["deliveries_per_s"]),

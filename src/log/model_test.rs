@@ -131,8 +131,12 @@ fn topic(index: u8) -> Topic {
 }
 
 fn event(entry: Entry, n: u64, position: Option<Position>) -> Event {
+    Event::new(parts(entry, n, position))
+}
+
+fn parts(entry: Entry, n: u64, position: Option<Position>) -> EventParts {
     let fill = "x".repeat(entry.fill);
-    Event::new(EventParts {
+    EventParts {
         position,
         topic: topic(entry.topic),
         name: EventName::trusted(entry.class.as_str()),
@@ -143,7 +147,7 @@ fn event(entry: Entry, n: u64, position: Option<Position>) -> Event {
         expires_at: None,
         full: Content::new(format!("{{\"n\":{n},\"topic\":{},\"fill\":\"{fill}\"}}", entry.topic)),
         public: None,
-    })
+    }
 }
 
 impl World {
@@ -526,4 +530,26 @@ fn who_arrives_while_the_only_other_session_is_cut_hears_what_comes_after() {
     world.run(&publish(1));
     world.settle();
     assert_eq!(world.clients[1].as_ref().unwrap().received, 5);
+}
+
+#[test]
+fn who_hears_of_a_new_entity_is_judged_before_anything_that_follows_is_delivered() {
+    let mut world = World::new();
+    let attach = |client, topics| Op::Attach { client, topics, from: From::Nowhere };
+    world.run(&attach(0, 1));
+    world.run(&attach(1, 2));
+    let entry = |topic| Entry { topic, class: Class::Durable, fill: 1 };
+    world.entries.push(entry(0));
+    let name = EventName::trusted(EventName::ENTITY_CREATED);
+    let created = EventParts { name, ..parts(entry(0), 1, Some(world.log.position(1))) };
+    world.log.push(vec![Event::new(created)], &BUDGET, Timestamp::from_micros(0));
+    world.publish(entry(0));
+    world.publish(entry(1));
+    world.run(&Op::Deliver);
+    let of = |client: usize| {
+        let own = world.clients[client].as_ref().unwrap();
+        (own.notices.borrow().clone(), own.queue.last_seq())
+    };
+    assert_eq!(of(0), (vec![Notice::Created { after: 1 }], 0), "it has nothing yet");
+    assert_eq!(of(1), (vec![], 3), "of other topics nothing waits");
 }

@@ -92,7 +92,7 @@ async fn nothing_that_follows_a_declaration_reaches_whoever_is_no_member() {
         api.publish(&topic, "note", json!(1)).await;
         api.publish("topic:open", "end", json!(2)).await;
         assert_eq!(stream.expect("unsubscribed").await.data, json!({"topic": topic, "code": "not_a_member"}));
-        assert_eq!(stream.expect("end").await.data["data"], 2);
+        assert_eq!(stream.take(1).await[0].event, "end");
     }
 }
 
