@@ -19,9 +19,11 @@ const io = new Server(http, {
   httpCompression: false,
   serveClient: false,
 });
-// Socket.IO's advice for less memory: nothing here reads a connection's first request again
-io.engine.on("connection", (rawSocket) => (rawSocket.request = null));
-io.on("connection", (socket) => socket.join(socket.handshake.query.topic));
+io.on("connection", (socket) => {
+  socket.join(socket.handshake.query.topic);
+  // Socket.IO's advice for less memory: nothing here reads a connection's first request again
+  socket.conn.request = null;
+});
 http.listen({ port: 0, host: "127.0.0.1", backlog: 4096 }, () => {
   console.log(JSON.stringify({ event: "listening", address: `127.0.0.1:${http.address().port}` }));
 });

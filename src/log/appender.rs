@@ -395,7 +395,11 @@ impl Appender {
         let oldest =
             self.shared.database.log_transaction(move |tx| tx.oldest(&name, after, TRIM_BATCH)).await?;
         let Some(trim) = self.retention.plan(&row, &oldest, now) else {
-            self.oldest_at.insert(tenant.clone(), oldest.first().map_or(i64::MAX, |first| first.at_us));
+            match oldest.first() {
+                Some(first) => self.oldest_at.insert(tenant.clone(), first.at_us),
+                // the last trim has taken everything: what comes next is looked at again
+                None => self.oldest_at.remove(tenant),
+            };
             return Ok(false);
         };
         self.oldest_at.remove(tenant);
