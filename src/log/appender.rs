@@ -34,7 +34,7 @@ const BATCH_BYTES: usize = 16 << 20;
 /// A commit wakes the relay at most once in this time.
 const RELAY_SPACING: Duration = Duration::from_millis(5);
 const TRIM_INTERVAL: Duration = Duration::from_secs(1);
-const TRIM_BATCH: i64 = 2000;
+pub(super) const TRIM_BATCH: i64 = 2000;
 /// Batches trimmed of one tenant in one interval, at most: more than any tenant appends in it.
 const TRIM_ROUNDS: usize = 100;
 

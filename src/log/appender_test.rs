@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc};
 
-use super::appender::Appender;
+use super::appender::{Appender, TRIM_BATCH};
 use super::batch::new_tenant;
 use super::head_file::HeadFile;
 use super::retention::Retention;
@@ -125,6 +125,12 @@ impl Scene {
         let url = self.dir.path().join("bongsu.db");
         let mut conn = SqliteConnection::establish(&url.to_string_lossy()).unwrap();
         conn.batch_execute(text).unwrap();
+    }
+
+    /// How many entries the tenant's log holds.
+    async fn stored(&self) -> usize {
+        let oldest = |tx: &mut LogTx<'_>| tx.oldest(tenant().as_str(), 0, i64::MAX);
+        self.shared.database.log_transaction(oldest).await.unwrap().len()
     }
 
     fn log(&self) -> Arc<TenantLog> {
@@ -260,4 +266,16 @@ async fn a_trim_forgets_no_version_of_what_is_still_there_though_a_volatile_even
     assert_eq!(scene.after(1).map(|events| events.len()), Some(3), "the first one has gone");
     let stale = scene.append(vec![versioned(Class::Durable, 4)]).await.unwrap();
     assert_eq!(stale, [Ok(vec![Appended::Stale { stored: 6 }])]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_trim_by_age_that_took_everything_in_whole_batches_is_not_the_last() {
+    let mut scene = Scene::set(1_000_000).await;
+    for count in [TRIM_BATCH, 1] {
+        scene.append((0..count).map(|n| request(event(&n.to_string()))).collect()).await.unwrap();
+        scene.sql("UPDATE log_entries SET at_us = 0");
+        assert_eq!(scene.stored().await, count as usize);
+        scene.appender.trim().await;
+        assert_eq!(scene.stored().await, 0, "all {count} were too old");
+    }
 }
