@@ -32,6 +32,8 @@ struct Entry {
     about: Rc<About>,
     /// Where it stands while it is not live.
     behind: Option<u64>,
+    /// Whether its client is told when it has caught up; who was only judged again was never behind for it.
+    tells_end: bool,
     heartbeat_at: Instant,
     expires_at: Instant,
     /// When its token runs out, whatever the machine's clock does meanwhile.
@@ -71,6 +73,7 @@ impl Tenant {
             if is_live && hears(&entry.grants, created.topic()) {
                 self.topics.leave(*id, &entry.grants);
                 entry.behind = Some(after);
+                entry.tells_end = false;
                 entry.handle.notify(Notice::Created { after });
             }
         }
@@ -142,6 +145,7 @@ impl Registry {
             credentials: attach.credentials,
             about: attach.about,
             behind,
+            tells_end: true,
             heartbeat_at: now + self.options.heartbeat,
             expires_at: now + jittered(self.options.max_age, 0.1),
         };
@@ -173,7 +177,9 @@ impl Registry {
             return Joined::Behind { after: reached };
         }
         entry.behind = None;
-        entry.queue.push_control(entry.queue.dialect().position(own.log.position(own.delivered)));
+        if std::mem::replace(&mut entry.tells_end, true) {
+            entry.queue.push_control(entry.queue.dialect().position(own.log.position(own.delivered)));
+        }
         self.enter(id);
         Joined::Live
     }
