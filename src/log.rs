@@ -13,6 +13,7 @@ mod appender;
 mod appender_test;
 mod batch;
 mod event_log;
+mod floor;
 mod head_file;
 mod load;
 #[cfg(test)]
@@ -23,6 +24,7 @@ mod recovery;
 mod retention;
 mod shared;
 mod tenant_log;
+mod trimming;
 mod window;
 
 pub use append::{AppendRequest, Appended, Dedup, Idempotency, LogError, NewEvent};

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 pub use error::SettingsError;
 pub use load::{DEFAULTS, Overrides, load};
-pub use validate::Warning;
+pub use validate::{Warning, resolve};
 
 /// Everything that can be set; `config/default.toml` says what each option means, its unit and range.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -20,7 +20,7 @@ pub mod sqlite;
 
 pub use database::{Backend, Database, DatabaseOptions, ServeLock, check_writable};
 pub use error::StoreError;
-pub use log_store::{LogTx, OldestRow, TenantRow};
+pub use log_store::{FloorRow, LogTx, OldestRow, TenantRow};
 pub use records::{
     ApiKeyRow, BlockRow, DeclaredTopicRow, Feed, FleetRow, IdempotencyRow, KickRow, LogRow, OutboxRow,
     ReadingRow, TicketRow, TopicMemberRow,

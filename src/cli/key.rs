@@ -60,6 +60,7 @@ enum KeyCommand {
         #[command(flatten)]
         common: Common,
         /// The key's id, as `key list` shows it
+        #[arg(required = true)]
         key_ids: Vec<String>,
     },
 }

@@ -1,10 +1,15 @@
 use std::io::{IsTerminal as _, Write as _};
+use std::os::fd::AsFd as _;
+use std::pin::pin;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
 use futures_util::StreamExt as _;
+use futures_util::future::{Either, select};
 use serde_json::Value;
+use tokio::io::Interest;
+use tokio::net::unix::pipe::Sender;
 
 use super::client::{ClientArgs, block_on};
 use crate::clock::jittered;
@@ -55,22 +60,46 @@ pub fn run(args: &TailArgs) -> anyhow::Result<()> {
     let retry = Duration::from_secs(1);
     let mut tail = Tail { args, cursor: args.since.clone(), left: args.count, retry, coloured };
     block_on(async {
-        let client = args.client.client()?;
+        let reader = pin!(reader_gone());
+        let listening = pin!(tail.listen());
+        match select(reader, listening).await {
+            Either::Left(_) => Ok(()),
+            Either::Right((ended, _)) => ended,
+        }
+    })
+}
+
+/// Waits until nobody reads standard output any more, as after `| head -1`; for ever where it is no pipe.
+async fn reader_gone() {
+    let out = std::io::stdout().as_fd().try_clone_to_owned();
+    let gone = async |out| Sender::from_owned_fd_unchecked(out)?.ready(Interest::ERROR).await;
+    if let Ok(out) = out
+        && gone(out).await.is_err()
+    {
+        std::future::pending().await
+    }
+}
+
+impl Tail<'_> {
+    async fn listen(&mut self) -> anyhow::Result<()> {
+        let client = self.args.client.client()?;
         let mut failures = 0;
         loop {
-            match tail.connect(&client).await {
+            match self.connect(&client).await {
                 Ok(Ended::Enough) => return Ok(()),
                 Ok(Ended::Again) => failures = 0,
                 Err(error) if error.is::<Refused>() => return Err(error),
+                // nobody reads what it prints any more
+                Err(error) if error.is::<std::io::Error>() => return Ok(()),
                 Err(error) => {
                     failures += 1;
                     eprintln!("{error:#}; trying again");
                 }
             }
-            let wait = tail.retry.saturating_mul(1 << failures.min(5)).min(MAX_BACKOFF);
+            let wait = self.retry.saturating_mul(1 << failures.min(5)).min(MAX_BACKOFF);
             tokio::time::sleep(jittered(wait.max(Duration::from_millis(200)), 0.5)).await;
         }
-    })
+    }
 }
 
 /// The server will not have us, however often we ask.

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use super::client_io::{ClientIo, StallGuard};
 use crate::http;
-use crate::sessions::StreamConnection;
+use crate::sessions::{SendQueue, StreamConnection};
 
 /// What is read of a connection before it is decided who serves it.
 const FIRST_READ: usize = 4096;
@@ -65,8 +65,10 @@ where
             Some((request, codec)) => {
                 drop(first);
                 // boxed, as it is over before the stream begins
-                if let Some((head, body, is_chunked)) = Box::pin(self.answer(request, codec)).await {
-                    StreamConnection::new(io, head, body, is_chunked).await;
+                if let Some(Stream { head, body, is_chunked, queue }) =
+                    Box::pin(self.answer(request, codec)).await
+                {
+                    StreamConnection::new(io, head, body, is_chunked, queue).await;
                 }
                 Ok(())
             }
@@ -101,18 +103,29 @@ where
         Some((request, codec))
     }
 
-    /// The encoded head and the body of the app's answer, and whether the body comes in chunks.
-    async fn answer(&self, request: Request, mut codec: h1::Codec) -> Option<(Bytes, BoxBody, bool)> {
+    /// The app's answer.
+    async fn answer(&self, request: Request, mut codec: h1::Codec) -> Option<Stream> {
         let may_chunk = request.version() >= Version::HTTP_11;
         let response = self.app.call(request).await;
         let (mut response, body) = response.map_or_else(Response::from, Response::from).into_parts();
         response.head_mut().set_connection_type(ConnectionType::Close);
         response.head_mut().no_chunking(!may_chunk);
         let is_chunked = may_chunk && body.size() == BodySize::Stream;
+        let queue = response.extensions_mut().remove::<Rc<SendQueue>>();
         let mut head = BytesMut::new();
         codec.encode(h1::Message::Item((response, body.size())), &mut head).ok()?;
-        Some((head.freeze(), body, is_chunked))
+        Some(Stream { head: head.freeze(), body, is_chunked, queue })
     }
+}
+
+/// An answer that lasts as long as its connection.
+struct Stream {
+    /// Encoded.
+    head: Bytes,
+    body: BoxBody,
+    is_chunked: bool,
+    /// Where the body's frames come from.
+    queue: Option<Rc<SendQueue>>,
 }
 
 /// What comes first; nothing when the client goes without a word.

@@ -1,4 +1,3 @@
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -20,7 +19,7 @@ use crate::limits::{Limiter, Rules};
 use crate::log::{EventLog, LogOptions};
 use crate::publishing::{PublishLimits, Publisher};
 use crate::rooms::Workers;
-use crate::settings::Settings;
+use crate::settings::{Settings, resolve};
 use crate::storage::{Database, DatabaseOptions, ServeLock, StorageRuntime, StoreError, check_writable};
 use crate::telemetry::Metrics;
 use crate::topics::Topics;
@@ -121,9 +120,9 @@ async fn lay(settings: Settings, options: StartOptions) -> Result<Foundation, St
     let database = Database::open(&database_options(&settings), runtime, &metrics).await?;
     database.migrate().await?;
     let keys = KeyRing::load(database.clone()).await?;
-    let address: SocketAddr = settings.server.bind.parse().map_err(|_| StartError::Listen {
+    let address = resolve(&settings.server.bind).map_err(|error| StartError::Listen {
         address: settings.server.bind.clone(),
-        problem: "not an address".into(),
+        problem: error.to_string(),
     })?;
     let development = keys.development_key_ids();
     if !address.ip().is_loopback() && !development.is_empty() {

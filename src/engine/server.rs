@@ -29,6 +29,7 @@ use crate::http::{self, Services};
 use crate::log::PageLimit;
 use crate::rooms::{Registry, RegistryOptions, RoomRegistryActor, Rooms};
 use crate::sessions::{QueueLimits, QueueMetrics, SessionContext};
+use crate::settings::resolve;
 use crate::telemetry::Metrics;
 
 /// Unflushed bytes above which actix-http no longer asks a body for more; small, so that a burst leaves no
@@ -108,7 +109,7 @@ fn count_failure<Tls, Http>(metrics: &Metrics, error: TlsError<Tls, Http>) -> Tl
 
 fn listen(bind: &str, backlog: u32) -> Result<TcpListener, StartError> {
     let failed = |problem: String| StartError::Listen { address: bind.to_owned(), problem };
-    let address: SocketAddr = bind.parse().map_err(|_| failed("not an address".into()))?;
+    let address = resolve(bind).map_err(|error| failed(error.to_string()))?;
     let open = || -> std::io::Result<TcpListener> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(socket2::Protocol::TCP))?;
         socket.set_reuse_address(true)?;
@@ -140,12 +141,10 @@ fn connections<Io: ClientIo>(
     let app = app(services.clone(), worker.clone()).into_factory();
     let app = Rc::new(map_config(app, |()| AppConfig::default()));
     let http = Rc::new(http_service(services, worker, address));
-    let (server, sessions) = (&services.settings.server, &services.settings.sessions);
+    let server = &services.settings.server;
     let stall = Duration::from_millis(server.stall_timeout_ms);
     let patience = Duration::from_millis(server.request_head_timeout_ms);
     let keep_alive = Duration::from_millis(server.keep_alive_ms);
-    // the sweep comes first: it says why
-    let guard = stall + Duration::from_millis(sessions.sweep_ms).mul_f64(1.5);
     let config = ServiceConfig::default();
     fn_factory(move || {
         let (http, app, config) = (http.new_service(()), app.new_service(()), config.clone());
@@ -153,7 +152,7 @@ fn connections<Io: ClientIo>(
             let front = Rc::new(Front { http: http.await?, app: app.await?, config, patience, keep_alive });
             Ok(fn_service(move |io: Io| {
                 prepare(io.tcp(), stall);
-                front.clone().serve(StallGuard::new(io, guard))
+                front.clone().serve(StallGuard::new(io, stall))
             }))
         }
     })
@@ -246,15 +245,17 @@ fn app(
 /// The worker thread's registry actor and what its sessions share.
 fn worker(services: &Services) -> Rc<http::WorkerContext> {
     let (settings, clock) = (&services.settings, services.log.clock());
+    let sweep = Duration::from_millis(settings.sessions.sweep_ms);
+    let stall = Duration::from_millis(settings.server.stall_timeout_ms);
     let options = RegistryOptions {
         heartbeat: Duration::from_millis(settings.sessions.heartbeat_ms),
-        stall: Duration::from_millis(settings.server.stall_timeout_ms),
+        // the last sweep before the connection's guard ends it: the sweep says why
+        stall: stall.saturating_sub(sweep).max(stall / 2),
         max_age: Duration::from_secs(settings.sessions.max_age_s),
         retry_spread: Duration::from_millis(settings.drain.retry_spread_ms),
     };
     let metrics = services.metrics.clone();
     let build = move || Registry::new(options, clock, metrics.clone());
-    let sweep = Duration::from_millis(settings.sessions.sweep_ms);
     let (rooms, mail): (Rooms, _) = RoomRegistryActor::start_here(build, sweep, services.metrics.clone());
     services.workers.add(mail);
     let sessions = SessionContext {
@@ -267,7 +268,7 @@ fn worker(services: &Services) -> Rc<http::WorkerContext> {
         mailboxes: services.metrics.mailboxes("session"),
         page: PageLimit { events: PAGE_EVENTS, bytes: settings.sessions.queue_bytes },
         ready_timeout: Duration::from_millis(settings.sessions.ready_timeout_ms),
-        stall: Duration::from_millis(settings.server.stall_timeout_ms),
+        stall,
         max_topics: settings.sessions.max_topics,
     };
     Rc::new(http::WorkerContext {

@@ -34,7 +34,7 @@ use crate::wire::Framing;
 pub async fn poll(request: HttpRequest) -> Result<HttpResponse, Problem> {
     let query = Query::of(&request)?;
     let (session, wait) = admit(&request, &query, asked(&query), "poll").await?;
-    let cursor = query.get("cursor").map(Cursor::read);
+    let cursor = query.cursor();
     let session = SessionRequest { cursor, ..session };
     let id = session.id;
     let poll = LongPoll {

@@ -3,7 +3,7 @@ use std::ops::RangeInclusive;
 
 use actix_web::{HttpRequest, web};
 
-use crate::domain::{EntityId, Refusal, Selector};
+use crate::domain::{Cursor, EntityId, Refusal, Selector};
 
 /// The parameters behind a request's question mark, decoded.
 pub struct Query(Vec<(String, String)>);
@@ -24,6 +24,11 @@ impl Query {
     /// The first value of a parameter.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(own, _)| own == name).map(|(_, value)| value.as_str())
+    }
+
+    /// `cursor`: where to resume; an empty one is none.
+    pub fn cursor(&self) -> Option<Cursor> {
+        self.get("cursor").filter(|text| !text.is_empty()).map(Cursor::read)
     }
 
     /// A list split at commas, trimmed, empties and repetitions dropped; missing or empty is an error.

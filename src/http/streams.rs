@@ -145,7 +145,11 @@ async fn open(
         None => Frames::of(queue),
         Some(batching) => Frames::batched(queue, batching, settings.queue_bytes, services.log.clock()),
     };
-    Ok(event_stream(&mut HttpResponse::Ok()).body(SseBody::new(frames, session)))
+    let queue = frames.queue().clone();
+    let mut response = event_stream(&mut HttpResponse::Ok()).body(SseBody::new(frames, session));
+    // whoever owns the socket tells it what the kernel has not taken
+    response.extensions_mut().insert(queue);
+    Ok(response)
 }
 
 /// Opens a session on this worker thread, with a queue of its own.
@@ -279,7 +283,7 @@ fn grants(
 
 fn cursor(request: &HttpRequest, query: &Query) -> Option<Cursor> {
     let sent = request.headers().get("last-event-id").map(|value| value.to_str().unwrap_or("?"));
-    sent.filter(|text| !text.is_empty()).or_else(|| query.get("cursor")).map(Cursor::read)
+    sent.filter(|text| !text.is_empty()).map(Cursor::read).or_else(|| query.cursor())
 }
 
 pub(super) fn header<'a>(request: &'a HttpRequest, name: &str) -> Option<&'a str> {

@@ -160,11 +160,7 @@ impl Door {
 
     fn wishes(&self, query: &Query) -> Result<Wishes, Refusal> {
         let topics = query.get("topics").map_or(Ok(Vec::new()), |_| query.list("topics"))?;
-        Ok(Wishes {
-            selectors: self.read(topics)?,
-            cursor: query.get("cursor").map(Cursor::read),
-            batching: batching(query)?,
-        })
+        Ok(Wishes { selectors: self.read(topics)?, cursor: query.cursor(), batching: batching(query)? })
     }
 
     /// Reads topics that a connection begins with; one that is none refuses the whole request.

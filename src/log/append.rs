@@ -1,8 +1,9 @@
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::domain::{Class, EventName, Position, Refusal, RefusalKind, TenantId, Timestamp, Topic};
+use crate::domain::{Class, EventName, Origin, Position, Refusal, RefusalKind, TenantId, Timestamp, Topic};
 use crate::storage::{LogRow, SharedText};
+use crate::telemetry::current_origin;
 use crate::wire::{Content, Event, EventParts};
 
 /// An event that somebody wants delivered.
@@ -47,6 +48,22 @@ pub struct Dedup {
     pub key: String,
     /// How long a repetition is recognised.
     pub window: Duration,
+}
+
+/// What is known of the request that an event comes from.
+#[derive(Clone, Debug)]
+pub(super) struct Source {
+    /// The request, where somebody follows it.
+    pub origin: Option<Arc<Origin>>,
+    /// When it was accepted.
+    pub accepted: Instant,
+}
+
+impl Source {
+    /// The request under way, accepted just now.
+    pub fn current() -> Self {
+        Source { origin: current_origin(), accepted: Instant::now() }
+    }
 }
 
 /// Makes a repeated request get the stored answer.

@@ -6,7 +6,7 @@
 //!                                    └─► answers
 //! ```
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
+use super::append::Source;
 use super::batch::{Batch, Committed, new_tenant};
 use super::head_file::{Head, HeadFile};
 use super::load::Load;
@@ -23,8 +24,8 @@ use super::retention::Retention;
 use super::shared::{Shared, TracedRow};
 use super::{AppendRequest, Appended, LogError, TenantLog};
 use crate::actor_kit::{Counted, Mailbox};
-use crate::domain::{Epoch, Origin, TenantId, Timestamp};
-use crate::storage::{LogTx, StoreError, TenantRow};
+use crate::domain::{Epoch, TenantId};
+use crate::storage::{StoreError, TenantRow};
 use crate::telemetry::crash_point;
 
 /// Requests and outbox rows gathered into one transaction at most.
@@ -34,14 +35,11 @@ const BATCH_BYTES: usize = 16 << 20;
 /// A commit wakes the relay at most once in this time.
 const RELAY_SPACING: Duration = Duration::from_millis(5);
 const TRIM_INTERVAL: Duration = Duration::from_secs(1);
-pub(super) const TRIM_BATCH: i64 = 2000;
-/// Batches trimmed of one tenant in one interval, at most: more than any tenant appends in it.
-const TRIM_ROUNDS: usize = 100;
 
 pub(super) enum Job {
     Append {
         request: AppendRequest,
-        origin: Option<Arc<Origin>>,
+        source: Source,
         load: Load,
         reply: oneshot::Sender<Result<Vec<Appended>, LogError>>,
     },
@@ -65,16 +63,18 @@ impl Job {
 }
 
 pub(super) struct Appender {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     jobs: mpsc::Receiver<Counted<Job>>,
     mailbox: Arc<Mailbox>,
     head_file: HeadFile,
     instance: String,
     /// The logs as last committed.
-    tenants: Arc<HashMap<TenantId, TenantRow>>,
+    pub(super) tenants: Arc<HashMap<TenantId, TenantRow>>,
     /// When the oldest entry of a tenant was appended, where known.
-    oldest_at: HashMap<TenantId, i64>,
-    retention: Retention,
+    pub(super) oldest_at: HashMap<TenantId, i64>,
+    /// Whose logs have something to trim; a batch of one at a time, between commits.
+    pub(super) trimming: VecDeque<TenantId>,
+    pub(super) retention: Retention,
     /// Set when a commit's outcome is unknown: what is stored decides.
     pub(super) in_doubt: bool,
 }
@@ -99,6 +99,7 @@ impl Appender {
             instance,
             tenants,
             oldest_at: HashMap::new(),
+            trimming: VecDeque::new(),
             retention,
             in_doubt: false,
         }
@@ -128,7 +129,12 @@ impl Appender {
                 }
                 () = sleep_until(relay_at) => relay = true,
                 _ = trim.tick() => {
-                    self.trim().await;
+                    self.look_for_trims().await;
+                    continue;
+                }
+                // as likely as what else is ready: neither waits long for the other
+                () = std::future::ready(()), if !self.trimming.is_empty() => {
+                    self.trim_some().await;
                     continue;
                 }
             }
@@ -165,8 +171,8 @@ impl Appender {
         let (mut requests, mut replies, mut stops) = (Vec::new(), Vec::new(), Vec::new());
         for job in jobs {
             match job {
-                Job::Append { request, origin, load, reply } => {
-                    requests.push((request, origin));
+                Job::Append { request, source, load, reply } => {
+                    requests.push((request, source));
                     replies.push((reply, load));
                 }
                 Job::Open { tenant, reply } => {
@@ -226,7 +232,7 @@ impl Appender {
     /// One transaction with everything that waits, then its effects; answers in the order of requests.
     pub(super) async fn commit(
         &mut self,
-        requests: Vec<(AppendRequest, Option<Arc<Origin>>)>,
+        requests: Vec<(AppendRequest, Source)>,
         relay: bool,
     ) -> Result<(Vec<Result<Vec<Appended>, LogError>>, bool), StoreError> {
         if self.in_doubt {
@@ -261,9 +267,9 @@ impl Appender {
             stored: self.tenants.clone(),
             changed: HashMap::new(),
             rows: Vec::new(),
-            origins: Vec::new(),
+            sources: Vec::new(),
             volatile: Vec::new(),
-            origin: None,
+            source: None,
             now: self.shared.clock.steady(),
             max_message_bytes: self.shared.options.max_message_bytes,
         }
@@ -275,9 +281,9 @@ impl Appender {
             tracing::warn!(%error, "log.head could not be written; a restored backup may go unnoticed");
         }
         let mut by_tenant: HashMap<String, Vec<TracedRow>> = HashMap::new();
-        let origins = committed.origins.into_iter().chain(std::iter::repeat(None));
-        for (row, origin) in committed.rows.into_iter().zip(origins) {
-            by_tenant.entry(row.tenant.clone()).or_default().push((row, origin));
+        let sources = committed.sources.into_iter().chain(std::iter::repeat(None));
+        for (row, source) in committed.rows.into_iter().zip(sources) {
+            by_tenant.entry(row.tenant.clone()).or_default().push((row, source));
         }
         for (tenant, row) in committed.tenants {
             if self.shared.tenant(&tenant).is_none() {
@@ -294,9 +300,9 @@ impl Appender {
                 self.shared.show(&log, rows);
             }
         }
-        for (tenant, event, origin) in committed.volatile {
+        for (tenant, event, source) in committed.volatile {
             if let Some(log) = self.shared.tenant(&tenant) {
-                self.shared.send_volatile(&log, event, origin);
+                self.shared.send_volatile(&log, event, source);
             }
         }
         self.shared.metrics.outbox_published(committed.relayed);
@@ -307,7 +313,7 @@ impl Appender {
     }
 
     /// After a transaction of unknown outcome: shows what it stored after all, and forgets what it did not trim.
-    async fn settle(&mut self) -> Result<(), StoreError> {
+    pub(super) async fn settle(&mut self) -> Result<(), StoreError> {
         let known: Vec<(String, i64)> =
             self.tenants.values().map(|row| (row.tenant.clone(), row.head)).collect();
         let (tenants, rows, floors, commit) = self
@@ -332,98 +338,20 @@ impl Appender {
             tenants.into_iter().filter_map(|row| Some((TenantId::parse(&row.tenant).ok()?, row))).collect();
         let head = Head { instance: self.instance.clone(), number };
         // what was volatile is not known any more, and was not answered
-        let (answers, origins, volatile, relay_again) = (Vec::new(), Vec::new(), Vec::new(), false);
+        let (answers, sources, volatile, relay_again) = (Vec::new(), Vec::new(), Vec::new(), false);
         let (relayed, dead) = (0, 0);
-        self.show(Committed { answers, rows, origins, volatile, tenants, head, relayed, relay_again, dead });
+        self.show(Committed { answers, rows, sources, volatile, tenants, head, relayed, relay_again, dead });
         for (row, floors) in floors {
             if let Some(log) =
                 TenantId::parse(&row.tenant).ok().and_then(|tenant| self.shared.tenant(&tenant))
             {
-                log.set_floors(Floors::stored(row.global_floor, floors));
+                log.set_floors(Floors::stored(&row, floors));
                 log.trimmed(row.trimmed as u64);
             }
         }
         self.oldest_at.clear();
         self.in_doubt = false;
         Ok(())
-    }
-
-    /// Removes what retention no longer keeps, oldest first.
-    pub(super) async fn trim(&mut self) {
-        if self.in_doubt
-            && let Err(error) = self.settle().await
-        {
-            tracing::debug!(%error, "nothing is trimmed before the last outcome is known");
-            return;
-        }
-        let now = self.shared.clock.steady();
-        let earliest = now.minus(self.retention.age).micros();
-        let due = self.tenants.iter().filter(|(tenant, row)| {
-            let over = (row.head - row.trimmed) as u64 > self.retention.count
-                || row.bytes as u64 > self.retention.bytes;
-            let aged = row.head > row.trimmed && self.oldest_at.get(*tenant).is_none_or(|at| *at < earliest);
-            over || aged
-        });
-        let due: Vec<TenantId> = due.map(|(tenant, _)| tenant.clone()).collect();
-        for tenant in due {
-            for _ in 0..TRIM_ROUNDS {
-                match self.trim_tenant(&tenant, now).await {
-                    Ok(true) => {}
-                    Ok(false) => break,
-                    Err(error) => {
-                        tracing::warn!(%error, %tenant, "the event log could not be trimmed");
-                        self.in_doubt = true;
-                        return;
-                    }
-                }
-            }
-        }
-        self.shared.shrink_windows(now);
-        if let Err(error) =
-            self.shared.database.log_transaction(move |tx| tx.forget_expired(now.micros())).await
-        {
-            tracing::debug!(%error, "expired answers could not be forgotten");
-        }
-    }
-
-    /// Trims one batch; true when there may be more to trim.
-    async fn trim_tenant(&mut self, tenant: &TenantId, now: Timestamp) -> Result<bool, StoreError> {
-        let (Some(row), Some(log)) = (self.tenants.get(tenant).cloned(), self.shared.tenant(tenant)) else {
-            return Ok(false);
-        };
-        let (name, after) = (row.tenant.clone(), row.trimmed);
-        let oldest =
-            self.shared.database.log_transaction(move |tx| tx.oldest(&name, after, TRIM_BATCH)).await?;
-        let Some(trim) = self.retention.plan(&row, &oldest, now) else {
-            match oldest.first() {
-                Some(first) => self.oldest_at.insert(tenant.clone(), first.at_us),
-                // the last trim has taken everything: what comes next is looked at again
-                None => self.oldest_at.remove(tenant),
-            };
-            return Ok(false);
-        };
-        self.oldest_at.remove(tenant);
-        // floors rise first: a reader that finds the events gone also finds why
-        let global = log.raise_floors(&trim.floors, self.shared.options.max_trim_floors);
-        let mut next = row;
-        next.trimmed = trim.up_to;
-        next.bytes -= trim.bytes;
-        next.global_floor = global.map_or(next.global_floor, |floor| next.global_floor.max(floor as i64));
-        let floors: Vec<(String, i64)> =
-            trim.floors.iter().map(|(topic, floor)| (topic.as_str().to_owned(), *floor as i64)).collect();
-        let (stored, up_to) = (next.clone(), trim.up_to);
-        let work = move |tx: &mut LogTx<'_>| {
-            tx.trim(&stored.tenant, up_to, &floors)?;
-            if global.is_some() {
-                tx.drop_floors(&stored.tenant, stored.global_floor)?;
-            }
-            tx.save_tenant(&stored)
-        };
-        self.shared.database.log_transaction(work).await?;
-        log.trimmed(trim.up_to as u64);
-        Arc::make_mut(&mut self.tenants).insert(tenant.clone(), next);
-        self.shared.metrics.log_trimmed(trim.count);
-        Ok(trim.count == TRIM_BATCH as u64)
     }
 }
 

@@ -9,15 +9,18 @@ use tempfile::TempDir;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc};
 
-use super::appender::{Appender, TRIM_BATCH};
+use super::append::Source;
+use super::appender::Appender;
 use super::batch::new_tenant;
+use super::floor::Floor;
 use super::head_file::HeadFile;
 use super::retention::Retention;
 use super::shared::Shared;
 use super::tenant_log::WindowRead;
+use super::trimming::TRIM_BATCH;
 use super::{
-    AppendRequest, Appended, Dedup, Idempotency, LogError, LogObserver, LogOptions, NewEvent, PageLimit,
-    TenantLog,
+    AppendRequest, Appended, Dedup, EventLog, Idempotency, LogError, LogObserver, LogOptions, NewEvent,
+    PageLimit, TenantLog,
 };
 use crate::actor_kit::Mailbox;
 use crate::clock::Clock;
@@ -60,6 +63,10 @@ fn event(data: &str) -> NewEvent {
         data: data.into(),
         public: None,
     }
+}
+
+fn other(data: &str) -> NewEvent {
+    NewEvent { topic: Topic::parse("topic:b").unwrap(), ..event(data) }
 }
 
 fn request(event: NewEvent) -> AppendRequest {
@@ -107,18 +114,23 @@ impl Scene {
         &mut self,
         requests: Vec<AppendRequest>,
     ) -> Result<Vec<Result<Vec<Appended>, LogError>>, StoreError> {
-        let requests = requests.into_iter().map(|request| (request, None)).collect();
+        let requests = requests.into_iter().map(|request| (request, Source::current())).collect();
         self.appender.commit(requests, false).await.map(|(answers, _)| answers)
     }
 
     /// Commits what the appender does not hear the end of.
     async fn append_unheard(&mut self, data: &str) {
         let mut batch = self.appender.batch();
-        let requests = vec![(request(event(data)), None)];
+        let requests = vec![(request(event(data)), Source::current())];
         let committed =
             self.shared.database.log_transaction(move |tx| batch.carry_out(tx, &requests, 0)).await;
         assert_eq!(committed.unwrap().rows.len(), 1);
         self.appender.in_doubt = true;
+    }
+
+    async fn trim(&mut self) {
+        self.appender.look_for_trims().await;
+        while self.appender.trim_some().await {}
     }
 
     fn sql(&self, text: &str) {
@@ -137,10 +149,19 @@ impl Scene {
         self.shared.tenant(&tenant()).unwrap()
     }
 
+    /// Whether something after a number may be missed by who hears the topic.
+    fn is_evicted(&self, seq: u64) -> bool {
+        self.log().is_evicted(&[Selector::Topic(topic())], seq, self.shared.clock.steady())
+    }
+
     /// The data of what is in the window after a number; None where something may have been trimmed.
     fn after(&self, seq: u64) -> Option<Vec<String>> {
         let selectors: Arc<[Selector]> = [Selector::Topic(topic())].into();
-        match self.log().select(&selectors, seq, PageLimit { events: 100, bytes: 1 << 20 }) {
+        match self.log().select(
+            &selectors,
+            seq,
+            (PageLimit { events: 100, bytes: 1 << 20 }, self.shared.clock.steady()),
+        ) {
             WindowRead::Evicted => None,
             WindowRead::Older { before } => panic!("the window begins at {before}"),
             WindowRead::Events { events, .. } => {
@@ -190,7 +211,7 @@ async fn a_trim_begins_with_what_a_commit_of_unknown_outcome_stored() {
     let mut scene = Scene::set(2).await;
     scene.append(vec![request(event("1")), request(event("2"))]).await.unwrap();
     scene.append_unheard("3").await;
-    scene.appender.trim().await;
+    scene.trim().await;
     assert_eq!((scene.after(0), scene.after(1).unwrap()), (None, vec!["2".to_owned(), "3".to_owned()]));
     assert_eq!(scene.append(vec![request(event("4"))]).await.unwrap(), [at(4)]);
 }
@@ -200,11 +221,11 @@ async fn a_trim_that_failed_leaves_no_floor_behind() {
     let mut scene = Scene::set(2).await;
     scene.append((1..=5).map(|n| request(event(&n.to_string()))).collect()).await.unwrap();
     scene.sql("CREATE TRIGGER fails BEFORE DELETE ON log_entries BEGIN SELECT RAISE(ABORT, 'no'); END");
-    scene.appender.trim().await;
+    scene.trim().await;
     scene.append(vec![request(event("6"))]).await.unwrap();
     assert_eq!(scene.after(0).unwrap(), ["1", "2", "3", "4", "5", "6"]);
     scene.sql("DROP TRIGGER fails");
-    scene.appender.trim().await;
+    scene.trim().await;
     assert_eq!((scene.after(3), scene.after(4).unwrap()), (None, vec!["5".to_owned(), "6".to_owned()]));
 }
 
@@ -213,7 +234,7 @@ async fn a_trim_of_unknown_outcome_that_was_stored_keeps_its_floors() {
     let mut scene = Scene::set(2).await;
     scene.append((1..=5).map(|n| request(event(&n.to_string()))).collect()).await.unwrap();
     let trim = |tx: &mut LogTx<'_>| {
-        tx.trim(tenant().as_str(), 3, &[("topic:a".to_owned(), 3)])?;
+        tx.trim(tenant().as_str(), 3, &[Floor::lasting(3).to_row(tenant().as_str(), "topic:a")])?;
         let mut row = tx.tenants()?.remove(0);
         row.trimmed = 3;
         tx.save_tenant(&row)
@@ -262,10 +283,49 @@ async fn a_trim_forgets_no_version_of_what_is_still_there_though_a_volatile_even
     let entries = [request(event("1")), versioned(Class::Durable, 5), versioned(Class::Volatile, 6)];
     assert_eq!(scene.append(entries.into()).await.unwrap()[2], at(0));
     scene.append(vec![request(event("3")), request(event("4"))]).await.unwrap();
-    scene.appender.trim().await;
+    scene.trim().await;
     assert_eq!(scene.after(1).map(|events| events.len()), Some(3), "the first one has gone");
     let stale = scene.append(vec![versioned(Class::Durable, 4)]).await.unwrap();
     assert_eq!(stale, [Ok(vec![Appended::Stale { stored: 6 }])]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn publishes_do_not_wait_until_a_backlog_is_trimmed() {
+    const BATCHES: i64 = 40;
+    let mut scene = Scene::set(1_000_000).await;
+    for _ in 0..BATCHES {
+        scene.append((0..TRIM_BATCH).map(|_| request(event("1"))).collect()).await.unwrap();
+    }
+    scene.sql("UPDATE log_entries SET at_us = 0");
+    let Scene { dir, shared, appender } = scene;
+    drop(appender);
+    let Ok(Shared { database, clock, metrics, options, observer, .. }) = Arc::try_unwrap(shared) else {
+        panic!("nobody else has it");
+    };
+    let source = (dir.path(), false);
+    let log = EventLog::start(database.clone(), source, (clock, metrics), options, observer).await.unwrap();
+    assert_eq!(log.append(request(event("2"))).await, at((BATCHES * TRIM_BATCH + 1) as u64));
+    let count = |tx: &mut LogTx<'_>| tx.oldest(tenant().as_str(), 0, i64::MAX);
+    let left = database.log_transaction(count).await.unwrap().len() as i64;
+    assert!(left > TRIM_BATCH, "{left} of {BATCHES} batches are left");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_time_to_live_that_is_over_makes_no_cursor_evicted_though_it_ran_when_it_was_trimmed() {
+    let mut scene = Scene::set(2).await;
+    let short = |data| NewEvent { ttl: Some(Duration::from_millis(300)), ..event(data) };
+    scene.append(vec![request(event("1")), request(short("2"))]).await.unwrap();
+    scene.append((3..=5).map(|n| request(event(&n.to_string()))).collect()).await.unwrap();
+    scene.trim().await;
+    assert!(scene.is_evicted(1), "3 has gone for good");
+    scene.append(vec![request(event("6")), request(short("7"))]).await.unwrap();
+    scene.append(vec![request(other("8")), request(other("9"))]).await.unwrap();
+    scene.trim().await;
+    assert!(scene.is_evicted(6), "7 has gone and would still be sent");
+    while scene.is_evicted(6) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(scene.is_evicted(5), "6 is missed for ever");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -275,7 +335,7 @@ async fn a_trim_by_age_that_took_everything_in_whole_batches_is_not_the_last() {
         scene.append((0..count).map(|n| request(event(&n.to_string()))).collect()).await.unwrap();
         scene.sql("UPDATE log_entries SET at_us = 0");
         assert_eq!(scene.stored().await, count as usize);
-        scene.appender.trim().await;
+        scene.trim().await;
         assert_eq!(scene.stored().await, 0, "all {count} were too old");
     }
 }

@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
-use super::append::to_row;
+use super::append::{Source, to_row};
 use super::head_file::Head;
 use super::{AppendRequest, Appended, LogError, NewEvent};
 use crate::clock::random_u64;
@@ -14,10 +15,10 @@ use crate::storage::{LogRow, LogTx, OutboxRow, StoreError, TenantRow};
 pub(super) struct Committed {
     pub answers: Vec<Result<Vec<Appended>, LogError>>,
     pub rows: Vec<LogRow>,
-    /// The requests that the rows come from, in their order, as far as that is known.
-    pub origins: Vec<Option<Arc<Origin>>>,
+    /// Where the rows come from, in their order, as far as that is known.
+    pub sources: Vec<Option<Source>>,
     /// Volatile events that are sent now that it is known that nobody sent them before.
-    pub volatile: Vec<(TenantId, NewEvent, Option<Arc<Origin>>)>,
+    pub volatile: Vec<(TenantId, NewEvent, Source)>,
     pub tenants: HashMap<TenantId, TenantRow>,
     pub head: Head,
     pub relayed: u64,
@@ -44,10 +45,10 @@ pub(super) struct Batch {
     /// Those this transaction appends to.
     pub changed: HashMap<TenantId, TenantRow>,
     pub rows: Vec<LogRow>,
-    pub origins: Vec<Option<Arc<Origin>>>,
-    pub volatile: Vec<(TenantId, NewEvent, Option<Arc<Origin>>)>,
-    /// The request that is being carried out.
-    pub origin: Option<Arc<Origin>>,
+    pub sources: Vec<Option<Source>>,
+    pub volatile: Vec<(TenantId, NewEvent, Source)>,
+    /// Where what is being carried out comes from.
+    pub source: Option<Source>,
     pub now: Timestamp,
     pub max_message_bytes: usize,
 }
@@ -56,13 +57,13 @@ impl Batch {
     pub fn carry_out(
         &mut self,
         tx: &mut LogTx<'_>,
-        requests: &[(AppendRequest, Option<Arc<Origin>>)],
+        requests: &[(AppendRequest, Source)],
         relay: i64,
     ) -> Result<Committed, StoreError> {
         let (relayed, dead, relay_again) = self.relay(tx, relay)?;
         let mut answers = Vec::with_capacity(requests.len());
-        for (request, origin) in requests {
-            self.origin.clone_from(origin);
+        for (request, source) in requests {
+            self.source = Some(source.clone());
             answers.push(self.answer(tx, request)?);
         }
         tx.insert_entries(&self.rows)?;
@@ -72,8 +73,8 @@ impl Batch {
         let (instance, number) = tx.advance_commit()?;
         let head = Head { instance, number };
         let (rows, tenants) = (std::mem::take(&mut self.rows), std::mem::take(&mut self.changed));
-        let (origins, volatile) = (std::mem::take(&mut self.origins), std::mem::take(&mut self.volatile));
-        Ok(Committed { answers, rows, origins, volatile, tenants, head, relayed, relay_again, dead })
+        let (sources, volatile) = (std::mem::take(&mut self.sources), std::mem::take(&mut self.volatile));
+        Ok(Committed { answers, rows, sources, volatile, tenants, head, relayed, relay_again, dead })
     }
 
     /// Appends waiting outbox rows and marks them, in the order of their commits.
@@ -125,7 +126,12 @@ impl Batch {
             data: if fits { row.data.as_str() } else { "{\"reason\":\"event_too_large\"}" }.into(),
             public: row.public.as_deref().filter(|_| fits).map(Arc::from),
         };
-        self.origin = row.origin.as_deref().and_then(Origin::parse).map(Arc::new);
+        let waited = self.now.since(Timestamp::from_micros(row.created_us));
+        let accepted = Instant::now();
+        self.source = Some(Source {
+            origin: row.origin.as_deref().and_then(Origin::parse).map(Arc::new),
+            accepted: accepted.checked_sub(waited).unwrap_or(accepted),
+        });
         self.append_group(tx, &tenant, &[event])?;
         Ok(if fits { Ok(()) } else { Err("larger than log.max_message_bytes") })
     }
@@ -222,14 +228,15 @@ impl Batch {
             tx.save_dedup(&row, &dedup.key, until)?;
         }
         if event.is_volatile() {
-            self.volatile.push((tenant.clone(), event.clone(), self.origin.clone()));
+            let source = self.source.clone().unwrap_or_else(Source::current);
+            self.volatile.push((tenant.clone(), event.clone(), source));
             return Ok(());
         }
         let own = self.log_of(tenant);
         own.head = row.seq;
         own.bytes += row.bytes;
         self.rows.push(row);
-        self.origins.push(self.origin.clone());
+        self.sources.push(self.source.clone());
         Ok(())
     }
 }

@@ -1,11 +1,10 @@
-use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, RwLock};
 
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use super::append::to_event;
+use super::append::{Source, to_event};
 use super::appender::{Appender, Job};
 use super::head_file::{Head, HeadFile, is_restored};
 use super::load::Loads;
@@ -16,8 +15,8 @@ use super::{AppendRequest, Appended, LogError, NewEvent, Page, PageLimit, Tenant
 use crate::actor_kit::{Counted, InFlightKeys, Mailbox};
 use crate::clock::{Clock, random_u64};
 use crate::domain::{Selector, TenantId};
-use crate::storage::{Database, LogRow, LogTx, StoreError, TenantRow};
-use crate::telemetry::{Metrics, current_origin};
+use crate::storage::{Database, FloorRow, LogRow, LogTx, StoreError, TenantRow};
+use crate::telemetry::Metrics;
 use crate::wire::Event;
 
 /// Entries of the database that one page of a replay looks at, at most.
@@ -65,7 +64,7 @@ impl EventLog {
             let (Ok(tenant), Ok(epoch)) = (TenantId::parse(&row.tenant), row.epoch.parse()) else {
                 return Err(StoreError::Unexpected(format!("log of tenant {:?}", row.tenant)));
             };
-            let floors = Floors::stored(row.global_floor, floors.clone());
+            let floors = Floors::stored(row, floors.clone());
             shared.insert(TenantLog::new(tenant, epoch, row.head as u64, floors));
         }
         let (jobs, receiver) = mpsc::channel(options.append_queue);
@@ -123,15 +122,16 @@ impl EventLog {
             None => None,
         };
         let load = self.loads.enter(request.held_bytes()).ok_or_else(|| self.overloaded())?;
-        let origin = current_origin();
-        self.ask(|reply| Job::Append { request, origin, load, reply }).await?
+        let source = Source::current();
+        self.ask(|reply| Job::Append { request, source, load, reply }).await?
     }
 
     /// Delivers to the sessions of this moment; waits, and may fail, only where the tenant's log has to be
     /// made first.
     pub async fn publish_volatile(&self, tenant: &TenantId, event: NewEvent) -> Result<(), LogError> {
+        let source = Source::current();
         let log = self.open(tenant).await?;
-        self.shared.send_volatile(&log, event, current_origin());
+        self.shared.send_volatile(&log, event, source);
         Ok(())
     }
 
@@ -159,9 +159,10 @@ impl EventLog {
         after: u64,
         limit: PageLimit,
     ) -> Result<Page, LogError> {
-        let before = match log.select(selectors, after, limit) {
+        let now = self.shared.clock.steady();
+        let before = match log.select(selectors, after, (limit, now)) {
             WindowRead::Older { .. } => match self.warm(log).await {
-                Ok(()) => log.select(selectors, after, limit),
+                Ok(()) => log.select(selectors, after, (limit, now)),
                 Err(error) => return Err(LogError::Unavailable(error.to_string())),
             },
             read => read,
@@ -189,7 +190,7 @@ impl EventLog {
         self.shared.metrics.log_store_read();
         let (rows, scanned_to) = self.rows_between(log.tenant(), selectors, (after, up_to), limit).await?;
         // trimming raises the floors first, so looking afterwards misses nothing that went meanwhile
-        if log.is_evicted(selectors, after) {
+        if log.is_evicted(selectors, after, self.shared.clock.steady()) {
             return Ok(Page::Evicted);
         }
         let epoch = log.head().epoch;
@@ -286,7 +287,7 @@ impl EventLog {
 
 struct Loaded {
     head: Head,
-    tenants: Vec<(TenantRow, HashMap<String, i64>)>,
+    tenants: Vec<(TenantRow, Vec<FloorRow>)>,
 }
 
 fn load(tx: &mut LogTx<'_>, file: Option<&Head>, new_epoch: bool) -> Result<Loaded, StoreError> {

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 use serde_json::Value;
 
+use super::floor::Floor;
 use super::recovery::Floors;
 use super::tenant_log::WindowRead;
 use super::{Page, PageLimit, TenantLog, WindowBudget};
@@ -220,7 +221,7 @@ impl World {
     fn trim(&mut self, count: u64) {
         let up_to = (self.trimmed + count).min(self.head());
         let gone = self.own(u8::MAX, self.trimmed, up_to);
-        let floors: Vec<_> = gone.map(|(seq, entry)| (topic(entry.topic), seq)).collect();
+        let floors: Vec<_> = gone.map(|(seq, entry)| (topic(entry.topic), Floor::lasting(seq))).collect();
         self.log.raise_floors(&floors, usize::MAX);
         self.trimmed = up_to;
         self.log.trimmed(up_to);
@@ -354,7 +355,7 @@ impl World {
 
     /// What `EventLog::read` does, with the model in the place of the database.
     fn page(&self, own: &Connection, after: u64) -> Page {
-        match self.log.select(&own.selectors, after, PAGE) {
+        match self.log.select(&own.selectors, after, (PAGE, Timestamp::from_micros(0))) {
             WindowRead::Evicted => Page::Evicted,
             WindowRead::Events { events, scanned_to } => Page::Events { events, scanned_to },
             WindowRead::Older { before } => {

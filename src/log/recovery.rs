@@ -1,6 +1,8 @@
 use std::collections::HashMap;
 
-use crate::domain::{Cursor, Epoch, Selector, Topic};
+use super::floor::Floor;
+use crate::domain::{Cursor, Epoch, Selector, Timestamp, Topic};
+use crate::storage::{FloorRow, TenantRow};
 use crate::wire::RecoveryFailure;
 
 /// What a cursor leads to.
@@ -51,39 +53,37 @@ impl Recovery {
 /// Up to where each topic has been trimmed; only trimming of own topics makes a cursor unusable.
 #[derive(Debug, Default)]
 pub(super) struct Floors {
-    by_topic: HashMap<Topic, u64>,
+    by_topic: HashMap<Topic, Floor>,
     global: u64,
 }
 
 impl Floors {
-    pub fn new(global: u64, by_topic: HashMap<Topic, u64>) -> Self {
-        Floors { by_topic, global }
-    }
-
     /// As the database has them.
-    pub fn stored(global: i64, by_topic: impl IntoIterator<Item = (String, i64)>) -> Self {
-        let read = |(topic, floor): (String, i64)| Some((Topic::parse(&topic).ok()?, floor as u64));
-        Floors::new(global as u64, by_topic.into_iter().filter_map(read).collect())
+    pub fn stored(row: &TenantRow, by_topic: Vec<FloorRow>) -> Self {
+        let read = |own: FloorRow| Some((Topic::parse(&own.topic).ok()?, Floor::stored(&own)));
+        Floors { by_topic: by_topic.into_iter().filter_map(read).collect(), global: row.global_floor as u64 }
     }
 
-    /// Number of the newest event of the selected topics that may have been trimmed.
-    pub fn of(&self, selectors: &[Selector]) -> u64 {
+    /// Number of the newest event of the selected topics that may have been trimmed and is still missed.
+    pub fn of(&self, selectors: &[Selector], now: Timestamp) -> u64 {
         let own = selectors.iter().map(|selector| match selector {
-            Selector::Topic(topic) => self.by_topic.get(topic).copied().unwrap_or(0),
+            Selector::Topic(topic) => self.by_topic.get(topic).map_or(0, |floor| floor.at(now)),
             Selector::Prefix { .. } => {
                 let matching = self.by_topic.iter().filter(|(topic, _)| selector.matches(topic));
-                matching.map(|(_, floor)| *floor).max().unwrap_or(0)
+                matching.map(|(_, floor)| floor.at(now)).max().unwrap_or(0)
             }
         });
         own.max().unwrap_or(0).max(self.global)
     }
 
-    /// Raises the floors of topics whose events go.
-    pub fn raise(&mut self, floors: &[(Topic, u64)]) {
-        for (topic, floor) in floors {
+    /// Raises the floors of topics whose events go; returns what they are then.
+    pub fn raise(&mut self, floors: &[(Topic, Floor)]) -> Vec<(Topic, Floor)> {
+        let raised = floors.iter().map(|(topic, floor)| {
             let own = self.by_topic.entry(topic.clone()).or_default();
-            *own = (*own).max(*floor);
-        }
+            floor.0.iter().for_each(|step| own.raise(*step));
+            (topic.clone(), own.clone())
+        });
+        raised.collect()
     }
 
     /// When more than `limit` topics have a floor, the lower half share the global one; returns it.
@@ -91,10 +91,10 @@ impl Floors {
         if self.by_topic.len() <= limit {
             return None;
         }
-        let mut floors: Vec<u64> = self.by_topic.values().copied().collect();
+        let mut floors: Vec<u64> = self.by_topic.values().map(Floor::top).collect();
         let middle = floors.len() / 2;
         self.global = self.global.max(*floors.select_nth_unstable(middle).1);
-        self.by_topic.retain(|_, floor| *floor > self.global);
+        self.by_topic.retain(|_, floor| floor.top() > self.global);
         Some(self.global)
     }
 }
@@ -104,7 +104,7 @@ pub(super) fn judge(
     cursor: Option<Cursor>,
     (epoch, head): (Epoch, u64),
     floors: &Floors,
-    selectors: &[Selector],
+    (selectors, now): (&[Selector], Timestamp),
 ) -> Recovery {
     let position = match cursor {
         None => return Recovery::Fresh,
@@ -115,7 +115,7 @@ pub(super) fn judge(
         Recovery::Failed(RecoveryFailure::EpochChanged)
     } else if position.seq > head {
         Recovery::Failed(RecoveryFailure::Ahead)
-    } else if floors.of(selectors) > position.seq {
+    } else if floors.of(selectors, now) > position.seq {
         Recovery::Failed(RecoveryFailure::Evicted)
     } else if position.seq == head {
         Recovery::Current
@@ -137,13 +137,15 @@ mod tests {
         ids.iter().map(|id| Selector::parse(&format!("topic:{id}")).unwrap()).collect()
     }
 
+    const NOW: Timestamp = Timestamp::from_micros(1000);
+
     #[test]
     fn every_cursor_has_one_outcome() {
         let mut floors = Floors::default();
-        floors.raise(&[(topic("a"), 40)]);
+        floors.raise(&[(topic("a"), Floor::lasting(40))]);
         let epoch = Epoch::new(1);
         let at = |epoch, seq| Some(Cursor::At(Position { epoch, seq }));
-        let judged = |cursor, ids: &[&str]| judge(cursor, (epoch, 100), &floors, &selectors(ids));
+        let judged = |cursor, ids: &[&str]| judge(cursor, (epoch, 100), &floors, (&selectors(ids), NOW));
         assert_eq!(judged(None, &["a"]), Recovery::Fresh);
         assert_eq!(judged(Some(Cursor::Unreadable), &["a"]), Recovery::Failed(RecoveryFailure::Invalid));
         assert_eq!(judged(at(Epoch::new(2), 50), &["a"]), Recovery::Failed(RecoveryFailure::EpochChanged));
@@ -158,12 +160,12 @@ mod tests {
     #[test]
     fn too_many_floors_become_one_that_is_never_too_low() {
         let mut floors = Floors::default();
-        floors.raise(&(0..10).map(|n| (topic(&format!("t{n}")), 10 + n)).collect::<Vec<_>>());
+        floors.raise(&(0..10).map(|n| (topic(&format!("t{n}")), Floor::lasting(10 + n))).collect::<Vec<_>>());
         assert_eq!(floors.overflow(10), None);
-        floors.raise(&[(topic("t10"), 20)]);
+        floors.raise(&[(topic("t10"), Floor::lasting(20))]);
         assert_eq!(floors.overflow(10), Some(15));
-        assert_eq!(floors.of(&selectors(&["t3"])), 15);
-        assert_eq!(floors.of(&selectors(&["never-trimmed"])), 15);
-        assert_eq!(floors.of(&selectors(&["t10"])), 20);
+        assert_eq!(floors.of(&selectors(&["t3"]), NOW), 15);
+        assert_eq!(floors.of(&selectors(&["never-trimmed"]), NOW), 15);
+        assert_eq!(floors.of(&selectors(&["t10"]), NOW), 20);
     }
 }

@@ -1,7 +1,8 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::domain::{Timestamp, Topic};
+use super::floor::Floor;
+use crate::domain::{EventName, Timestamp, Topic};
 use crate::storage::{OldestRow, TenantRow};
 
 /// How much of a tenant's log is kept for replay.
@@ -24,8 +25,8 @@ pub(super) struct Trim {
     pub count: u64,
     /// Their bytes.
     pub bytes: i64,
-    /// Highest number that goes, by topic; entries that had expired leave no floor.
-    pub floors: Vec<(Topic, u64)>,
+    /// What each topic loses; entries that had expired, or that no client would have seen, are no loss.
+    pub floors: Vec<(Topic, Floor)>,
 }
 
 impl Retention {
@@ -35,7 +36,7 @@ impl Retention {
         let mut kept = (tenant.head - tenant.trimmed) as u64;
         let mut kept_bytes = tenant.bytes;
         let mut trim = Trim::default();
-        let mut floors: HashMap<&str, u64> = HashMap::new();
+        let mut floors: HashMap<&str, Floor> = HashMap::new();
         for row in oldest {
             let over = kept > self.count || kept_bytes > self.bytes as i64 || row.at_us < earliest;
             if !over {
@@ -46,12 +47,14 @@ impl Retention {
             trim.up_to = row.seq;
             trim.count += 1;
             trim.bytes += row.bytes;
-            if row.expires_us.is_none_or(|at| at > now.micros()) {
-                floors.insert(&row.topic, row.seq as u64);
+            if row.expires_us.is_none_or(|at| at > now.micros()) && row.name != EventName::ENTITY_CREATED {
+                floors.entry(&row.topic).or_default().pass(row.seq as u64, row.expires_us);
             }
         }
-        trim.floors =
-            floors.into_iter().filter_map(|(topic, seq)| Some((Topic::parse(topic).ok()?, seq))).collect();
+        trim.floors = floors
+            .into_iter()
+            .filter_map(|(topic, floor)| Some((Topic::parse(topic).ok()?, floor)))
+            .collect();
         (trim.count > 0).then_some(trim)
     }
 }
@@ -68,7 +71,14 @@ mod tests {
 
     fn row(seq: i64, topic: &str, age_s: i64, expired: bool) -> OldestRow {
         let at_us = NOW.micros() - age_s * 1_000_000;
-        OldestRow { seq, topic: topic.into(), at_us, expires_us: expired.then_some(at_us + 1), bytes: 10 }
+        OldestRow {
+            seq,
+            topic: topic.into(),
+            name: "tick".into(),
+            at_us,
+            expires_us: expired.then_some(at_us + 1),
+            bytes: 10,
+        }
     }
 
     const KEEP: Retention = Retention { count: 3, bytes: 1000, age: Duration::from_secs(100) };
@@ -87,7 +97,14 @@ mod tests {
     fn floors_name_the_topics_that_lost_something_still_worth_sending() {
         let rows = [row(1, "topic:a", 0, false), row(2, "topic:b", 9, true), row(3, "topic:a", 0, false)];
         let trim = KEEP.plan(&tenant(6, 0, 60), &rows, NOW).unwrap();
-        assert_eq!(trim.floors, [(Topic::parse("topic:a").unwrap(), 3)]);
+        assert_eq!(trim.floors, [(Topic::parse("topic:a").unwrap(), Floor::lasting(3))]);
         assert_eq!((trim.count, trim.bytes), (3, 30));
+    }
+
+    #[test]
+    fn what_no_client_would_have_seen_is_no_loss() {
+        let created = OldestRow { name: EventName::ENTITY_CREATED.into(), ..row(1, "topic:a", 0, false) };
+        let trim = KEEP.plan(&tenant(4, 0, 40), &[created], NOW).unwrap();
+        assert_eq!((trim.up_to, trim.floors), (1, vec![]));
     }
 }

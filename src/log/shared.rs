@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::append::{to_event, to_volatile};
+use super::append::{Source, to_event, to_volatile};
 use super::retention::Retention;
 use super::{NewEvent, TenantLog, WindowBudget};
 use crate::clock::Clock;
-use crate::domain::{Class, Origin, TenantId, Timestamp};
+use crate::domain::{Class, TenantId, Timestamp};
 use crate::settings::Settings;
 use crate::storage::{Database, LogRow};
 use crate::telemetry::Metrics;
@@ -55,8 +55,8 @@ impl From<&Settings> for LogOptions {
     }
 }
 
-/// A row with the request that it comes from, where somebody follows it.
-pub(super) type TracedRow = (LogRow, Option<Arc<Origin>>);
+/// A row with where it comes from, where that is known.
+pub(super) type TracedRow = (LogRow, Option<Source>);
 
 /// What the handle, the readers and the appender have in common.
 pub(super) struct Shared {
@@ -91,7 +91,13 @@ impl Shared {
             self.metrics.published(class.as_str(), count as u64);
         }
         let epoch = log.head().epoch;
-        let event = |(row, origin)| Some(to_event(epoch, row)?.of(origin));
+        let event = |(row, source): TracedRow| {
+            let event = to_event(epoch, row)?;
+            Some(match source {
+                Some(Source { origin, accepted }) => event.of(origin, accepted),
+                None => event,
+            })
+        };
         let events: Vec<Event> = rows.into_iter().filter_map(event).collect();
         for event in &events {
             let (origin, tenant) = (event.origin(), log.tenant());
@@ -111,9 +117,10 @@ impl Shared {
     }
 
     /// Sends an event to those who listen at this moment.
-    pub fn send_volatile(&self, log: &Arc<TenantLog>, event: NewEvent, origin: Option<Arc<Origin>>) {
+    pub fn send_volatile(&self, log: &Arc<TenantLog>, event: NewEvent, source: Source) {
         self.metrics.published(Class::Volatile.as_str(), 1);
-        self.observer.volatile(log, Arc::new(to_volatile(event, self.clock.steady()).of(origin)));
+        let event = to_volatile(event, self.clock.steady()).of(source.origin, source.accepted);
+        self.observer.volatile(log, Arc::new(event));
     }
 
     pub fn shrink_windows(&self, now: Timestamp) {

@@ -2,6 +2,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::PageLimit;
+use super::floor::Floor;
 use super::recovery::{Floors, Recovery, judge};
 use super::window::{Window, WindowBudget};
 use crate::domain::{Cursor, Epoch, Position, Selector, TenantId, Timestamp, Topic};
@@ -63,10 +64,15 @@ impl TenantLog {
     }
 
     /// What a cursor leads to for a connection with these topics, with the head it was judged against.
-    pub fn recovery(&self, cursor: Option<Cursor>, selectors: &[Selector]) -> (Recovery, Position) {
+    pub fn recovery(
+        &self,
+        cursor: Option<Cursor>,
+        selectors: &[Selector],
+        now: Timestamp,
+    ) -> (Recovery, Position) {
         let state = self.state();
         let head = state.window.head();
-        (judge(cursor, (self.epoch, head), &state.floors, selectors), self.position(head))
+        (judge(cursor, (self.epoch, head), &state.floors, (selectors, now)), self.position(head))
     }
 
     /// Every event after `seq`, at most `limit`; None when the window no longer reaches back that far.
@@ -75,9 +81,14 @@ impl TenantLog {
         state.window.covers(seq).then(|| state.window.after(seq, limit))
     }
 
-    pub(super) fn select(&self, selectors: &[Selector], after: u64, limit: PageLimit) -> WindowRead {
+    pub(super) fn select(
+        &self,
+        selectors: &[Selector],
+        after: u64,
+        (limit, now): (PageLimit, Timestamp),
+    ) -> WindowRead {
         let state = self.state();
-        if state.floors.of(selectors) > after {
+        if state.floors.of(selectors, now) > after {
             return WindowRead::Evicted;
         }
         if !state.window.covers(after) {
@@ -89,8 +100,8 @@ impl TenantLog {
     }
 
     /// Whether events of the selected topics after `after` may have been trimmed.
-    pub(super) fn is_evicted(&self, selectors: &[Selector], after: u64) -> bool {
-        self.state().floors.of(selectors) > after
+    pub(super) fn is_evicted(&self, selectors: &[Selector], after: u64, now: Timestamp) -> bool {
+        self.state().floors.of(selectors, now) > after
     }
 
     /// Shows committed events; returns the sizes of the window afterwards.
@@ -126,11 +137,15 @@ impl TenantLog {
         self.measure(&state);
     }
 
-    /// Raises floors before their events go, so that no reader misses that they went.
-    pub(super) fn raise_floors(&self, floors: &[(Topic, u64)], limit: usize) -> Option<u64> {
+    /// Raises floors before their events go, so that no reader misses that they went; returns what these are
+    /// then, and the one of all topics if that has risen.
+    pub(super) fn raise_floors(
+        &self,
+        floors: &[(Topic, Floor)],
+        limit: usize,
+    ) -> (Vec<(Topic, Floor)>, Option<u64>) {
         let mut state = self.state();
-        state.floors.raise(floors);
-        state.floors.overflow(limit)
+        (state.floors.raise(floors), state.floors.overflow(limit))
     }
 
     /// Takes back what a trim raised that may have come to nothing.

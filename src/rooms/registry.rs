@@ -1,4 +1,4 @@
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, hash_map};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -30,8 +30,6 @@ struct Entry {
     handle: Box<dyn SessionHandle>,
     credentials: Credentials,
     about: Rc<About>,
-    /// Where it stands while it is not live.
-    behind: Option<u64>,
     /// Whether its client is told when it has caught up; who was only judged again was never behind for it.
     tells_end: bool,
     heartbeat_at: Instant,
@@ -46,6 +44,8 @@ struct Tenant {
     delivered: u64,
     topics: TenantTopics,
     sessions: usize,
+    /// Who is not live but catching up, and where they stand.
+    behind: HashMap<ConnectionId, u64>,
 }
 
 impl Tenant {
@@ -69,10 +69,10 @@ impl Tenant {
     fn hold(&mut self, sessions: &mut IndexMap<ConnectionId, Entry>, created: &Event) {
         let after = created.seq();
         for (id, entry) in sessions {
-            let is_live = entry.tenant == *self.log.tenant() && entry.behind.is_none();
+            let is_live = entry.tenant == *self.log.tenant() && !self.behind.contains_key(id);
             if is_live && hears(&entry.grants, created.topic()) {
                 self.topics.leave(*id, &entry.grants);
-                entry.behind = Some(after);
+                self.behind.insert(*id, after);
                 entry.tells_end = false;
                 entry.handle.notify(Notice::Created { after });
             }
@@ -144,14 +144,18 @@ impl Registry {
             credentials_end_at: self.end_of(&attach.credentials, now),
             credentials: attach.credentials,
             about: attach.about,
-            behind,
             tells_end: true,
             heartbeat_at: now + self.options.heartbeat,
             expires_at: now + jittered(self.options.max_age, 0.1),
         };
         self.sessions.insert(attach.id, entry);
         match behind {
-            Some(after) => Attached::Behind { after },
+            Some(after) => {
+                if let Some(own) = self.tenants.get_mut(&tenant) {
+                    own.behind.insert(attach.id, after);
+                }
+                Attached::Behind { after }
+            }
             None => {
                 self.enter(attach.id);
                 Attached::Live
@@ -161,22 +165,23 @@ impl Registry {
 
     /// A session has everything up to `after`; joins it when that is where the worker stands.
     pub fn join(&mut self, id: ConnectionId, after: u64) -> Joined {
-        let Some(entry) = self.sessions.get_mut(&id) else {
+        let Some(tenant) = self.sessions.get(&id).map(|entry| entry.tenant.clone()) else {
             return Joined::Live;
         };
-        entry.behind = Some(after);
-        let tenant = entry.tenant.clone();
+        if let Some(own) = self.tenants.get_mut(&tenant) {
+            own.behind.insert(id, after);
+        }
         self.advance(&tenant);
-        let Some((entry, own)) = self.sessions.get_mut(&id).zip(self.tenants.get(&tenant)) else {
+        let Some((entry, own)) = self.sessions.get_mut(&id).zip(self.tenants.get_mut(&tenant)) else {
             return Joined::Live;
         };
         if own.delivered > after
             && let Err(reached) = top_up((&entry.queue, &entry.grants, None), own, after, &self.metrics)
         {
-            entry.behind = Some(reached);
+            own.behind.insert(id, reached);
             return Joined::Behind { after: reached };
         }
-        entry.behind = None;
+        own.behind.remove(&id);
         if std::mem::replace(&mut entry.tells_end, true) {
             entry.queue.push_control(entry.queue.dialect().position(own.log.position(own.delivered)));
         }
@@ -194,7 +199,7 @@ impl Registry {
         let Some((entry, own)) = self.sessions.get_mut(&id).zip(self.tenants.get_mut(&tenant)) else {
             return Widened::Gone;
         };
-        if entry.behind.is_some() {
+        if own.behind.contains_key(&id) {
             return Widened::NotLive;
         }
         if let Some((after, request)) = replayed
@@ -220,7 +225,7 @@ impl Registry {
         let own = self.tenants.get_mut(&entry.tenant)?;
         own.topics.leave(id, &entry.grants);
         entry.grants = entry.grants.iter().filter_map(kept).collect();
-        if entry.behind.is_none() {
+        if !own.behind.contains_key(&id) {
             own.topics.enter(id, &entry.grants, &entry.queue);
         }
         Some(entry.grants.clone())
@@ -230,8 +235,9 @@ impl Registry {
     pub fn standing(&self, id: ConnectionId) -> Option<Standing> {
         let entry = self.sessions.get(&id)?;
         let own = self.tenants.get(&entry.tenant)?;
-        let position = own.log.position(entry.behind.unwrap_or(own.delivered));
-        Some(Standing { position, is_live: entry.behind.is_none() })
+        let behind = own.behind.get(&id).copied();
+        let position = own.log.position(behind.unwrap_or(own.delivered));
+        Some(Standing { position, is_live: behind.is_none() })
     }
 
     /// The client has left, or its connection broke.
@@ -271,6 +277,11 @@ impl Registry {
         };
         let mut overflowed = Vec::new();
         own.fan_out(event, &mut overflowed);
+        let behind = own.behind.keys().filter_map(|id| self.sessions.get(id));
+        let missed = behind.filter(|entry| is_shown(&entry.grants, event)).count();
+        if missed > 0 {
+            self.metrics.dropped("catching_up").inc_by(missed as u64);
+        }
         self.cut_slow(overflowed);
     }
 
@@ -292,13 +303,14 @@ impl Registry {
                 && let Some(own) = self.tenants.get(&entry.tenant)
             {
                 entry.heartbeat_at = now + self.options.heartbeat;
-                let seq = entry.behind.unwrap_or(own.delivered);
+                let behind = own.behind.get(id).copied();
+                let seq = behind.unwrap_or(own.delivered);
                 let dialect = entry.queue.dialect();
                 let beat = heartbeats
                     .entry((entry.tenant.clone(), seq, dialect))
                     .or_insert_with(|| dialect.heartbeat(own.log.position(seq), wall));
                 // while it catches up, the queue may hold events beyond its last whole page
-                if entry.behind.is_none() || entry.queue.last_seq() <= seq {
+                if behind.is_none() || entry.queue.last_seq() <= seq {
                     entry.queue.push_heartbeat(beat.clone());
                 }
             }
@@ -422,11 +434,12 @@ impl Registry {
             delivered: attach.log.head().seq,
             topics: TenantTopics::default(),
             sessions: 0,
+            behind: HashMap::new(),
         });
         // counted before anything is delivered: that may cut the tenant's last other session
         own.sessions += 1;
         let selectors: Vec<_> = attach.grants.iter().map(|grant| grant.selector.clone()).collect();
-        let (recovery, head) = attach.log.recovery(attach.cursor, &selectors);
+        let (recovery, head) = attach.log.recovery(attach.cursor, &selectors, self.clock.steady());
         self.advance(&tenant);
         let stands_at = self.tenants.get(&tenant).map_or(head.seq, |own| own.delivered);
         match recovery {
@@ -470,11 +483,11 @@ impl Registry {
         let after = own.delivered;
         own.delivered = own.log.head().seq;
         own.topics = TenantTopics::default();
-        let live =
-            self.sessions.values_mut().filter(|entry| entry.tenant == *tenant && entry.behind.is_none());
-        for entry in live {
-            entry.behind = Some(after);
-            entry.handle.notify(Notice::FellBehind { after });
+        for (id, entry) in self.sessions.iter().filter(|(_, entry)| entry.tenant == *tenant) {
+            if let hash_map::Entry::Vacant(live) = own.behind.entry(*id) {
+                live.insert(after);
+                entry.handle.notify(Notice::FellBehind { after });
+            }
         }
     }
 
@@ -519,6 +532,7 @@ impl Registry {
         let entry = self.sessions.swap_remove(&id)?;
         if let Some(own) = self.tenants.get_mut(&entry.tenant) {
             own.topics.leave(id, &entry.grants);
+            own.behind.remove(&id);
             own.sessions -= 1;
             if own.sessions == 0 {
                 self.tenants.remove(&entry.tenant);
@@ -549,11 +563,7 @@ fn top_up(
             if !queue.has_room_for(event, audience) {
                 return Err(reached);
             }
-            let pushed = match request {
-                Some(request) => queue.push_replayed(event, audience, request),
-                None => queue.push_event(event, audience),
-            };
-            if pushed == Pushed::Taken {
+            if queue.push_past(event, audience, request) == Pushed::Taken {
                 metrics.replayed(1);
             }
         }

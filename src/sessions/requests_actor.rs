@@ -154,7 +154,7 @@ impl SessionActor {
         refused.append(&mut forbidden);
         let cursor = late.subscribe.since.as_deref().map(Cursor::read);
         let selectors: Vec<Selector> = granted.iter().map(|grant| grant.selector.clone()).collect();
-        let (recovery, head) = log.recovery(cursor, &selectors);
+        let (recovery, head) = log.recovery(cursor, &selectors, self.context.log.clock().steady());
         let mut replay = Replay::new(late.id, granted.into(), refused, recovery);
         let step = match recovery {
             Recovery::Replay { after } => replay.session.behind(after),

@@ -10,7 +10,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use tracing::Level;
 
 use super::About;
-use super::waiting::{Item, Waiting};
+use super::waiting::{Item, Waiting, Way};
 use crate::clock::Clock;
 use crate::domain::Position;
 use crate::telemetry::Metrics;
@@ -158,12 +158,25 @@ impl SendQueue {
 
     /// Offers an event; the policy for a full queue is: drop volatile, conflate latest, else overflow.
     pub fn push_event(&self, event: &Arc<Event>, audience: Audience) -> Pushed {
+        self.push(event, audience, Way::Live)
+    }
+
+    /// Adds an event of the past: to a connection that was away, or as its client's `request` asks for it, which
+    /// does not move its cursor.
+    pub fn push_past(&self, event: &Arc<Event>, audience: Audience, request: Option<u64>) -> Pushed {
+        match request {
+            None => self.push(event, audience, Way::Replayed),
+            Some(request) => self.push_asked(event, audience, request),
+        }
+    }
+
+    fn push(&self, event: &Arc<Event>, audience: Audience, way: Way) -> Pushed {
         let seq = event.seq();
         if self.state.get() != State::Open || (seq != 0 && seq <= self.last_seq.get()) {
             return Pushed::Ignored;
         }
         let frame = event.frame(self.framing.events, audience);
-        let item = Item::Event { frame, event: event.clone(), audience, is_step: seq != 0 };
+        let item = Item::Event { frame, event: event.clone(), audience, way };
         let pushed = self.admit(item);
         if seq != 0 && pushed == Pushed::Taken {
             self.last_seq.set(seq);
@@ -171,13 +184,12 @@ impl SendQueue {
         pushed
     }
 
-    /// Adds an event of a replay that the client asked for by a request; it does not move the cursor.
-    pub fn push_replayed(&self, event: &Arc<Event>, audience: Audience, request: u64) -> Pushed {
+    fn push_asked(&self, event: &Arc<Event>, audience: Audience, request: u64) -> Pushed {
         if self.state.get() != State::Open {
             return Pushed::Ignored;
         }
         let frame = event.replay_frame(self.framing.events, audience, request);
-        self.append(Item::Event { frame, event: event.clone(), audience, is_step: false });
+        self.append(Item::Event { frame, event: event.clone(), audience, way: Way::Asked });
         Pushed::Taken
     }
 
@@ -333,7 +345,7 @@ impl SendQueue {
     fn deliver(&self, item: Item) -> Option<Outgoing> {
         let outgoing = match item {
             Item::Control(frame) => Outgoing { frame, kind: Kind::Control, lives_for: None },
-            Item::Event { frame, event, is_step, .. } => {
+            Item::Event { frame, event, way, .. } => {
                 let expires_at = event.parts().expires_at;
                 let lives_for = expires_at.map(|at| at.since(self.metrics.clock.steady()));
                 if lives_for == Some(Duration::ZERO) {
@@ -341,13 +353,15 @@ impl SendQueue {
                     return None;
                 }
                 self.metrics.delivered.inc();
-                self.metrics.seconds.observe(event.age().as_secs_f64());
+                if way != Way::Replayed && way != Way::Asked {
+                    self.metrics.seconds.observe(event.age().as_secs_f64());
+                }
                 if tracing::enabled!(Level::TRACE)
                     && let Some(about) = self.about.get()
                 {
                     about.log_delivered(&event);
                 }
-                let kind = Kind::Event(event.position().filter(|_| is_step));
+                let kind = Kind::Event(event.position().filter(|_| matches!(way, Way::Live | Way::Replayed)));
                 Outgoing { frame, kind, lives_for }
             }
         };
@@ -402,7 +416,7 @@ impl SendQueue {
 
     fn append(&self, item: Item) {
         let mut items = self.waiting.borrow_mut();
-        if items.len() == 0 {
+        if self.bytes.get() + self.unsent.get() == 0 {
             self.progress.set(Instant::now());
         }
         self.bytes.set(self.bytes.get() + item.len());

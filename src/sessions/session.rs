@@ -127,11 +127,7 @@ impl Session {
             if !queue.has_room_for(event, audience) {
                 return Step::Drain { room: queue.frame_len(event, audience) };
             }
-            let taken = match self.request {
-                Some(request) => queue.push_replayed(event, audience, request),
-                None => queue.push_event(event, audience),
-            };
-            if taken == Pushed::Taken {
+            if queue.push_past(event, audience, self.request) == Pushed::Taken {
                 self.replayed += 1;
             }
             self.pending.pop_front();

@@ -2,12 +2,14 @@ use std::future::Future;
 use std::io;
 use std::io::Write as _;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use actix_codec::{AsyncRead, AsyncWrite, ReadBuf};
 use actix_http::body::{BoxBody, MessageBody};
 use bytes::{Buf, Bytes};
 
+use super::SendQueue;
 use super::scratch::{LARGE, READ, SCRATCH, WRITE};
 
 /// A response that lasts as long as its connection: one small future that owns the socket.
@@ -21,14 +23,22 @@ pub struct StreamConnection<Io> {
     /// With chunked transfer coding (RFC 9112 §7.1), or as it is.
     is_chunked: bool,
     unsent: Bytes,
+    /// Where its frames come from, to be told of what the kernel has not taken.
+    queue: Option<Rc<SendQueue>>,
     has_begun: bool,
     is_over: bool,
 }
 
 impl<Io: AsyncRead + AsyncWrite + Unpin> StreamConnection<Io> {
-    /// Sends `head`, which is the encoded head of a response, then its body.
-    pub fn new(io: Io, head: Bytes, body: BoxBody, is_chunked: bool) -> Self {
-        StreamConnection { io, body, is_chunked, unsent: head, has_begun: false, is_over: false }
+    /// Sends `head`, which is the encoded head of a response, then its body, whose frames come from `queue`.
+    pub fn new(io: Io, head: Bytes, body: BoxBody, is_chunked: bool, queue: Option<Rc<SendQueue>>) -> Self {
+        StreamConnection { io, body, is_chunked, unsent: head, queue, has_begun: false, is_over: false }
+    }
+
+    fn tell_unsent(&self) {
+        if let Some(queue) = &self.queue {
+            queue.set_unsent(self.unsent.len());
+        }
     }
 
     /// Ready when the client is gone.
@@ -53,6 +63,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> StreamConnection<Io> {
                     return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
                 }
                 self.unsent.advance(sent);
+                self.tell_unsent();
             } else if self.is_over {
                 return Pin::new(&mut self.io).poll_shutdown(context);
             } else {
@@ -93,7 +104,10 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> StreamConnection<Io> {
             },
         };
         let is_sent = sent == scratch.len();
-        self.unsent = Bytes::copy_from_slice(&scratch[sent..]);
+        if !is_sent {
+            self.unsent = Bytes::copy_from_slice(&scratch[sent..]);
+            self.tell_unsent();
+        }
         scratch.shrink_to(SCRATCH + LARGE);
         Ok(is_empty && is_sent)
     }
@@ -122,5 +136,59 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Future for StreamConnection<Io> {
             return Poll::Ready(());
         }
         this.poll_send(context).map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::time::{Duration, Instant};
+
+    use actix_http::body::BodySize;
+    use futures_util::FutureExt as _;
+    use tokio::io::AsyncReadExt as _;
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::sessions::{QueueLimits, QueueMetrics};
+    use crate::telemetry::Metrics;
+    use crate::wire::Framing;
+
+    struct Body(Rc<SendQueue>);
+
+    impl MessageBody for Body {
+        type Error = Infallible;
+
+        fn size(&self) -> BodySize {
+            BodySize::Stream
+        }
+
+        fn poll_next(
+            self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+        ) -> Poll<Option<Result<Bytes, Infallible>>> {
+            self.0.poll_next(context).map(|frame| frame.map(Ok))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_stops_has_stalled_though_nothing_waits_in_its_queue() {
+        let metrics = QueueMetrics::new(&Metrics::default(), Clock::system());
+        let limits = QueueLimits { bytes: 10_000, items: 10 };
+        let queue = Rc::new(SendQueue::new(Framing::SSE_OBJECT, limits, Rc::new(metrics)));
+        let (io, mut reader) = tokio::io::duplex(100);
+        let (head, body) = (Bytes::from_static(b"head"), BoxBody::new(Body(queue.clone())));
+        let mut stream = StreamConnection::new(io, head, body, false, Some(queue.clone()));
+        let in_a_minute = Instant::now() + Duration::from_secs(60);
+        let stalled = || queue.stalled_for(in_a_minute) > Duration::from_secs(50);
+        assert!((&mut stream).now_or_never().is_none() && !stalled());
+        queue.push_control(Bytes::from(vec![b'a'; 500]));
+        assert!((&mut stream).now_or_never().is_none() && stalled());
+        for _ in 0..5 {
+            reader.read_exact(&mut [0; 100]).await.unwrap();
+            assert!((&mut stream).now_or_never().is_none());
+        }
+        reader.read_exact(&mut [0; 4]).await.unwrap();
+        assert!(!stalled());
     }
 }

@@ -6,6 +6,19 @@ use bytes::Bytes;
 use crate::domain::{Class, EventName, Timestamp, Topic};
 use crate::wire::{Audience, Event, Format};
 
+/// How an event came to a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// As it was published; moves the client's cursor.
+    Live,
+    /// From the log, as the client was away; moves the client's cursor.
+    Replayed,
+    /// From the log, as a request of the client has asked for it.
+    Asked,
+    /// In the place of an older value.
+    Conflated,
+}
+
 /// One frame that waits for its connection.
 #[derive(Debug)]
 pub(super) enum Item {
@@ -19,8 +32,8 @@ pub(super) enum Item {
         event: Arc<Event>,
         /// Which variant of it.
         audience: Audience,
-        /// Whether it moves the client's cursor.
-        is_step: bool,
+        /// How it came here.
+        way: Way,
     },
 }
 
@@ -169,5 +182,5 @@ impl Waiting {
 
 fn without_id(event: &Arc<Event>, audience: Audience, format: Format) -> Item {
     let frame = event.frame_without_id(format, audience);
-    Item::Event { frame, event: event.clone(), audience, is_step: false }
+    Item::Event { frame, event: event.clone(), audience, way: Way::Conflated }
 }

@@ -1,3 +1,5 @@
+use std::net::{SocketAddr, ToSocketAddrs as _};
+
 use super::error::SettingsError;
 use super::{DEFAULTS, JwtAlgorithm, OWN_KEY_ID, Settings};
 
@@ -68,8 +70,10 @@ fn between(settings: &Settings) -> Result<(), SettingsError> {
     }
     for (key, address) in [("server.bind", &settings.server.bind), ("metrics.bind", &settings.metrics.bind)] {
         let optional = key == "metrics.bind" && address.is_empty();
-        if !optional && address.parse::<std::net::SocketAddr>().is_err() {
-            return fail(key, format!("must be HOST:PORT with a numeric host, is {address:?}"));
+        if let Err(error) = resolve(address)
+            && !optional
+        {
+            return fail(key, format!("must be HOST:PORT, is {address:?}: {error}"));
         }
     }
     if settings.cors.allowed_origins.iter().any(|origin| origin != "*" && !origin.contains("://")) {
@@ -132,8 +136,14 @@ fn jwt(settings: &Settings) -> Result<(), SettingsError> {
     Ok(())
 }
 
+/// The address that `HOST:PORT` stands for: the first one where a name has several.
+pub fn resolve(address: &str) -> std::io::Result<SocketAddr> {
+    let missing = || std::io::Error::new(std::io::ErrorKind::NotFound, "the name has no address");
+    address.to_socket_addrs()?.next().ok_or_else(missing)
+}
+
 fn is_loopback(bind: &str) -> bool {
-    bind.parse::<std::net::SocketAddr>().is_ok_and(|at| at.ip().is_loopback())
+    resolve(bind).is_ok_and(|at| at.ip().is_loopback())
 }
 
 fn is_network(text: &str) -> bool {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use diesel::SqliteConnection;
 use diesel::migration::{Migration, MigrationSource};
 use diesel_async::pooled_connection::deadpool::Object;
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod};
@@ -21,16 +22,6 @@ use crate::telemetry::Metrics;
 
 const SQLITE_MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
 const POSTGRES_MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/postgres");
-
-/// The harness blocks inside, which a thread of a multi-thread runtime may; it is made for each
-/// backend's connection type by name, because diesel's bounds do not generalise.
-macro_rules! run_migrations {
-    ($connection:expr, $source:expr) => {{
-        let mut harness = AsyncMigrationHarness::new($connection);
-        let ran = harness.run_pending_migrations($source).map_err(unavailable)?;
-        ran.iter().map(|version| version.to_string()).collect::<Vec<_>>()
-    }};
-}
 
 /// Where the database is and how it is reached.
 #[derive(Clone, Debug)]
@@ -162,15 +153,16 @@ impl Database {
     pub async fn migrate(&self) -> Result<Vec<String>, StoreError> {
         match self.backend() {
             Backend::Sqlite(own) => {
-                refuse_newer(own.writer().await?)?;
-                Ok(run_migrations!(own.writer().await?, SQLITE_MIGRATIONS))
+                let mut writer = own.writer().await?;
+                // one transaction for all: whoever else migrates waits for it, and finds nothing left to do
+                writer.spawn_blocking(|conn| Ok(conn.immediate_transaction(migrate_sqlite))).await?
             }
             Backend::Postgres(own) => {
                 let mut lock = own.connection().await?;
                 // serialises nodes that start together; held until this connection unlocks it
                 lock.batch_execute("SELECT pg_advisory_lock(7163508)").await?;
                 let migrating = own.connection().await?;
-                let ran = (|| Ok(run_migrations!(migrating, POSTGRES_MIGRATIONS)))();
+                let ran = migrate_postgres(migrating);
                 lock.batch_execute("SELECT pg_advisory_unlock(7163508)").await?;
                 ran
             }
@@ -178,10 +170,22 @@ impl Database {
     }
 }
 
-/// Only one release at a time uses an embedded database: a newer one's schema means that this one is a downgrade.
-fn refuse_newer(connection: Object<SqliteConn>) -> Result<(), StoreError> {
+/// The harness blocks inside, which a thread of a multi-thread runtime may.
+fn migrate_postgres(connection: Object<AsyncPgConnection>) -> Result<Vec<String>, StoreError> {
     let mut harness = AsyncMigrationHarness::new(connection);
-    let applied = harness.applied_migrations().map_err(unavailable)?;
+    let ran = harness.run_pending_migrations(POSTGRES_MIGRATIONS).map_err(unavailable)?;
+    Ok(ran.iter().map(|version| version.to_string()).collect())
+}
+
+fn migrate_sqlite(conn: &mut SqliteConnection) -> Result<Vec<String>, StoreError> {
+    refuse_newer(conn)?;
+    let ran = conn.run_pending_migrations(SQLITE_MIGRATIONS).map_err(unavailable)?;
+    Ok(ran.iter().map(|version| version.to_string()).collect())
+}
+
+/// Only one release at a time uses an embedded database: a newer one's schema means that this one is a downgrade.
+fn refuse_newer(conn: &mut SqliteConnection) -> Result<(), StoreError> {
+    let applied = conn.applied_migrations().map_err(unavailable)?;
     let known: Vec<Box<dyn Migration<diesel::sqlite::Sqlite>>> =
         SQLITE_MIGRATIONS.migrations().map_err(unavailable)?;
     let newest = known.iter().map(|migration| migration.name().version().as_owned()).max();

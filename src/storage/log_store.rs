@@ -2,8 +2,6 @@
 //!
 //! Synchronous on purpose: a whole batch is one hop to a blocking thread and one commit.
 
-use std::collections::HashMap;
-
 use diesel::prelude::*;
 use diesel::sqlite::SqliteConnection;
 
@@ -31,6 +29,20 @@ pub struct TenantRow {
     pub global_floor: i64,
 }
 
+/// Up to where a topic has been trimmed.
+#[derive(Clone, Debug, PartialEq, Eq, Queryable, Selectable, Insertable)]
+#[diesel(table_name = log_floors)]
+pub struct FloorRow {
+    /// Whose log it is.
+    pub tenant: String,
+    /// The topic.
+    pub topic: String,
+    /// Number of the newest entry that has gone.
+    pub floor: i64,
+    /// Where some are missed for a time only: numbers with until when, as JSON.
+    pub steps: Option<String>,
+}
+
 /// What retention needs to know of an entry.
 #[derive(Clone, Debug, PartialEq, Eq, Queryable, Selectable)]
 #[diesel(table_name = log_entries)]
@@ -39,6 +51,8 @@ pub struct OldestRow {
     pub seq: i64,
     /// Its topic.
     pub topic: String,
+    /// Its event's name.
+    pub name: String,
     /// When it was appended.
     pub at_us: i64,
     /// When it expires.
@@ -120,13 +134,9 @@ impl LogTx<'_> {
     }
 
     /// A tenant's trim floors by topic.
-    pub fn floors(&mut self, tenant: &str) -> Result<HashMap<String, i64>, StoreError> {
+    pub fn floors(&mut self, tenant: &str) -> Result<Vec<FloorRow>, StoreError> {
         let rows = log_floors::table.filter(log_floors::tenant.eq(tenant));
-        Ok(rows
-            .select((log_floors::topic, log_floors::floor))
-            .load::<(String, i64)>(self.conn)?
-            .into_iter()
-            .collect())
+        Ok(rows.select(FloorRow::as_select()).load(self.conn)?)
     }
 
     /// Appends entries whose numbers have been given.
@@ -260,17 +270,15 @@ impl LogTx<'_> {
     }
 
     /// Removes the entries up to `seq` with the versions they hold, and raises their topics' floors.
-    pub fn trim(&mut self, tenant: &str, up_to: i64, floors: &[(String, i64)]) -> Result<(), StoreError> {
+    pub fn trim(&mut self, tenant: &str, up_to: i64, floors: &[FloorRow]) -> Result<(), StoreError> {
         let entries =
             log_entries::table.filter(log_entries::tenant.eq(tenant)).filter(log_entries::seq.le(up_to));
         diesel::delete(entries).execute(self.conn)?;
         let versions =
             log_versions::table.filter(log_versions::tenant.eq(tenant)).filter(log_versions::seq.le(up_to));
         diesel::delete(versions).execute(self.conn)?;
-        for (topic, floor) in floors {
-            let values =
-                (log_floors::tenant.eq(tenant), log_floors::topic.eq(topic), log_floors::floor.eq(floor));
-            diesel::replace_into(log_floors::table).values(values).execute(self.conn)?;
+        for floor in floors {
+            diesel::replace_into(log_floors::table).values(floor).execute(self.conn)?;
         }
         Ok(())
     }

@@ -177,6 +177,7 @@ diesel::table! {
         tenant -> Text,
         topic -> Text,
         floor -> BigInt,
+        steps -> Nullable<Text>,
     }
 }
 

@@ -91,9 +91,9 @@ impl Event {
         Event { parts, accepted: Instant::now(), origin: None }
     }
 
-    /// The same with the request that it comes from.
-    pub fn of(self, origin: Option<Arc<Origin>>) -> Self {
-        Event { origin, ..self }
+    /// The same with the request that it comes from, and when that was accepted.
+    pub fn of(self, origin: Option<Arc<Origin>>, accepted: Instant) -> Self {
+        Event { origin, accepted, ..self }
     }
 
     /// The request that it comes from, where somebody follows it.
@@ -131,7 +131,7 @@ impl Event {
         self.parts.class
     }
 
-    /// Time since this process accepted or loaded it.
+    /// Time since it was accepted; of what was loaded from the log, since then.
     pub fn age(&self) -> Duration {
         self.accepted.elapsed()
     }

@@ -70,7 +70,9 @@ async fn keys_are_made_listed_and_revoked_with_a_server_running_and_without() {
 
 #[test]
 fn a_mistake_in_the_usage_exits_with_2() {
-    for args in [&["frobnicate"][..], &["key", "create"], &["serve", "--nonsense"], &["tail"]] {
+    for args in
+        [&["frobnicate"][..], &["key", "create"], &["key", "revoke"], &["serve", "--nonsense"], &["tail"]]
+    {
         let said = failure(2, &[], args);
         assert!(said.contains("Usage") || said.contains("--help"), "{said}");
     }
@@ -161,6 +163,39 @@ async fn development_keys_are_not_served_to_the_outside() {
     assert!(said.starts_with("exit status: 1: "), "{said}");
     let key_id = key(server.data_dir(), &["list"])[0]["key_id"].as_str().expect("an id").to_owned();
     assert!(said.contains(&format!("bongsu key revoke {key_id}")), "{said}");
+}
+
+#[tokio::test]
+async fn tail_ends_when_nobody_reads_what_it_prints() {
+    let server = Server::start();
+    let url = format!("http://{}", server.address());
+    let words = ["tail", "--topics", "topic:cli", "--json", "--url", &url, "--key", server.key()];
+    let mut tail = Program::start(binary(), &words, &[]);
+    tail.find(|line| line.contains("\"ready\"").then_some(())).await;
+    // as `| head -1` does; nothing is published afterwards
+    assert!(tail.stop_reading().await.success());
+}
+
+#[test]
+fn processes_that_migrate_an_embedded_database_at_once_take_turns() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let data_dir = dir.path().to_string_lossy().into_owned();
+    let migrate = || json_lines(&["migrate", "--json", "--data-dir", &data_dir]).remove(0);
+    let ran: Vec<Value> = std::thread::scope(|scope| {
+        let started: Vec<_> = (0..6).map(|_| scope.spawn(migrate)).collect();
+        started.into_iter().map(|own| own.join().expect("it succeeds")).collect()
+    });
+    let lists = ran.iter().map(|own| own["migrations"].as_array().expect("a list").len());
+    assert_eq!(lists.filter(|count| *count > 0).count(), 1, "{ran:?}");
+}
+
+#[tokio::test]
+async fn a_server_listens_where_a_name_says() {
+    let server = Server::with(ServerOptions::default().set("server.bind", "localhost:0"));
+    assert!(server.address().ip().is_loopback());
+    server.api().publish("topic:cli", "here", 0.into()).await;
+    let said = failure(1, &[("BONGSU__SERVER__BIND", "no-such-host.invalid:1")], &["check-config"]);
+    assert!(said.contains("server.bind"), "{said}");
 }
 
 #[tokio::test]

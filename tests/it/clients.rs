@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Api, Program, Server, ServerOptions};
+use crate::support::{Api, Program, Server, ServerOptions, in_package};
 
 const PATH: &str = "/v2/realtime/ei-updates?fleet_ids=FLT-A01";
 const FIRST: std::ops::RangeInclusive<i64> = 1..=10;
@@ -96,8 +96,9 @@ async fn the_npm_ws_misses_nothing_over_a_kill() {
 async fn pythons_websockets_misses_nothing_over_a_kill() {
     let mut server = Server::with(options());
     let (url, key) = (websocket_url(&server, ""), server.key().to_owned());
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/websocket.py");
-    let mut client = Program::start("/usr/bin/python3", &[script, &url], &[("API_KEY", &key)]);
+    let script = in_package("tests/clients/websocket.py");
+    let words = [script.to_str().expect("UTF-8"), &url];
+    let mut client = Program::start("/usr/bin/python3", &words, &[("API_KEY", &key)]);
     sees_everything_over_a_kill(&mut client, &mut server).await;
     assert!(client.end().await.success());
 }

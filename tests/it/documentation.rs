@@ -1,17 +1,16 @@
 //! The documentation says what is there, and nothing that is not.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 
 use serde_json::Value;
 
-use crate::support::{Api, Server, ServerOptions, eventually};
+use crate::support::{Api, Server, ServerOptions, eventually, in_package};
 
 const DASHBOARD: &str = "deploy/grafana/dashboard.json";
 const ALERTS: &str = "deploy/prometheus/alerts.yml";
 
 fn read(path: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    let path = in_package(path);
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
@@ -170,7 +169,7 @@ fn every_promise_names_a_test_that_exists() {
 
 #[test]
 fn decisions_are_numbered_without_gaps() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/decisions");
+    let folder = in_package("docs/decisions");
     let mut names: Vec<String> = std::fs::read_dir(folder)
         .expect("readable")
         .map(|entry| entry.expect("readable").file_name().to_string_lossy().into_owned())

@@ -26,7 +26,7 @@ use futures_util::future::LocalBoxFuture;
 use serde_json::value::RawValue;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::support::Dice;
+use crate::support::{Dice, in_package};
 
 /// A parser, and which share of the usual number of inputs it gets: those that cost more get fewer.
 struct Target {
@@ -297,7 +297,7 @@ fn mutate(dice: &mut Dice, corpus: &[Vec<u8>]) -> Vec<u8> {
 }
 
 fn corpus(name: &str) -> Vec<Vec<u8>> {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/corpus").join(name);
+    let folder = in_package("tests/corpus").join(name);
     let files = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
     let mut files: Vec<PathBuf> = files.map(|file| file.expect("readable").path()).collect();
     files.sort();

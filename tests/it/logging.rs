@@ -29,7 +29,8 @@ async fn errors_go_to_both_files_and_everything_else_to_one() {
     for line in combined {
         assert!(line["timestamp"].is_string() && line["target"].is_string(), "{line}");
     }
-    assert!(logged.server.stderr().contains("could not be reread"), "standard error has it as well");
+    let told = async || logged.server.stderr().contains("could not be reread").then_some(());
+    eventually("the line on standard error", told).await;
 }
 
 #[tokio::test]

@@ -51,6 +51,34 @@ async fn every_kind_of_actor_tells_its_handling_time_and_its_mailbox() {
 }
 
 #[tokio::test]
+async fn only_what_is_live_counts_in_the_time_to_deliver() {
+    let (server, metrics) = measured();
+    for transport in [Transport::Sse, Transport::WebSocket] {
+        times_what_is_live(&server, &metrics, transport).await;
+    }
+}
+
+async fn times_what_is_live(server: &Server, metrics: &Api, transport: Transport) {
+    let api = server.api();
+    let count = async || metrics.metric("bongsu_delivery_seconds_count").await;
+    let first = api.publish("topic:news", "note", json!({"number": 0})).await;
+    let (mut client, _) = Client::over(transport, &api, "topic:news", None).await;
+    let before = count().await;
+    for number in 1..4 {
+        api.publish("topic:news", "note", json!({"number": number})).await;
+        client.event().await;
+    }
+    assert_eq!(count().await, before + 3.0);
+    drop(client);
+    let (mut client, ready) = Client::over(transport, &api, "topic:news", Some(&first)).await;
+    assert_eq!(ready["recovered"], true);
+    for _ in 1..4 {
+        client.event().await;
+    }
+    assert_eq!(count().await, before + 3.0, "what was waited for is the client's own time");
+}
+
+#[tokio::test]
 async fn the_database_pools_tell_their_size_their_use_and_the_waits_for_them() {
     let (server, metrics) = measured();
     let of = async |series: &str, pool: &str| {

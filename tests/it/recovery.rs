@@ -291,6 +291,9 @@ async fn a_cursor_that_cannot_be_read_is_told_in_band(transport: Transport) {
     let (api, operator) = (server.api(), server.operator());
     let past = publish_on(&api, "topic:a", 0..5).await;
     let epoch = past[0].split('-').next().unwrap();
+    // nothing is no cursor
+    let (_, ready) = Client::over(transport, &api, "topic:a", Some("")).await;
+    assert_eq!(ready["recovered"], Value::Null);
     let garbage = [
         "1732400000000".to_owned(),
         "garbage".to_owned(),
@@ -313,7 +316,7 @@ async fn a_cursor_that_cannot_be_read_is_told_in_band(transport: Transport) {
     for cursor in &garbage {
         must_reload(transport, &api, "topic:a", cursor, "invalid").await;
     }
-    assert_outcomes(transport, &operator, &[("invalid", garbage.len() as f64)]).await;
+    assert_outcomes(transport, &operator, &[("fresh", 1.0), ("invalid", garbage.len() as f64)]).await;
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::support::raw::RawEvent;
-use crate::support::{Api, Raw, Server, ServerOptions, eventually, pause, resident_bytes};
+use crate::support::{Api, Raw, Server, ServerOptions, eventually, not_tested, pause, resident_bytes};
 
 const CONNECTIONS: &str = r#"bongsu_connections{transport="sse",tenant="default"}"#;
 const CUT: &str = r#"bongsu_closes_total{transport="sse",code="3001",reason="slow_consumer"}"#;
@@ -73,7 +73,7 @@ async fn a_reader_that_stops_is_cut_when_nothing_has_moved_for_the_stall_time() 
     let published = Instant::now();
     assert!(!reader.is_over());
     reaches(&operator, CONNECTIONS, 0.0).await;
-    assert!(before.elapsed() >= Duration::from_secs(1), "cut by the queue's bound");
+    assert!(before.elapsed() >= Duration::from_millis(900), "cut by the queue's bound");
     assert!(published.elapsed() < Duration::from_secs(3), "{:?}", published.elapsed());
     assert_eq!(operator.metric(CUT).await, 1.0);
     assert!(operator.metric(DISCARDED).await > 0.0);
@@ -124,7 +124,7 @@ async fn a_reader_that_stops_is_gone_within_ten_seconds_by_default() {
     reaches(&operator, CONNECTIONS, 0.0).await;
     // the first one stalls somewhere between these two moments
     assert!(before.elapsed() >= Duration::from_secs(8), "{:?}", before.elapsed());
-    assert!(within.max(beyond) < Duration::from_secs(12), "{within:?} {beyond:?}");
+    assert!(within.max(beyond) < Duration::from_millis(10_500), "{within:?} {beyond:?}");
     assert_eq!(operator.metric(CUT).await, 2.0);
     let grown = resident_bytes(server.pid()).saturating_sub(resident);
     assert!(grown < 32 * MIB, "{grown} bytes");
@@ -139,8 +139,8 @@ async fn a_reader_that_stops_on_a_quiet_topic_is_gone_by_its_heartbeats() {
     reaches(&operator, CONNECTIONS, 1.0).await;
     reaches(&operator, CONNECTIONS, 0.0).await;
     eventually("the socket's end", async || reader.is_over().then_some(())).await;
-    let ended = operator.metric(CUT).await + operator.metric(LEFT).await;
-    assert_eq!(ended, 1.0);
+    // where the kernel still had room, it is the one that gave up
+    assert_eq!(operator.metric(CUT).await + operator.metric(LEFT).await, 1.0);
 }
 
 #[tokio::test]
@@ -256,7 +256,7 @@ fn ip(words: &[&str]) -> bool {
 #[tokio::test]
 async fn a_client_that_vanishes_is_noticed_within_two_heartbeats() {
     let Some(network) = Network::make() else {
-        println!("skipped: no network namespace can be made here");
+        not_tested("a client that vanishes: no network namespace can be made here");
         return;
     };
     let mut options = quick().set("sessions.heartbeat_ms", 2000).set("logging.level", "debug");
@@ -298,6 +298,10 @@ async fn a_slow_reader_gets_all_of_a_long_replay_while_the_server_keeps_none_of_
     let mut reader = reader.resume(server.key(), "topic:long", Some(&first)).await;
     let pause = Duration::from_millis(2);
     assert!(reader.trickle_until("\"n\":25000,", 16 * 1024, pause).await);
+    // what is for those who are live at this moment is not for it
+    let volatile = json!({"topic": "topic:long", "type": "tick", "class": "volatile", "data": {}});
+    assert_eq!(api.post("/v2/events", &volatile).await.status, 202);
+    assert_eq!(operator.metric(r#"bongsu_events_dropped_total{reason="catching_up"}"#).await, 1.0);
     // it stands in the middle, and the second half is in the log alone
     let grown = resident_bytes(server.pid()).saturating_sub(resident);
     assert!(grown < 24 * MIB, "{grown} bytes");

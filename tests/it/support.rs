@@ -20,6 +20,9 @@ pub mod tls;
 pub mod wait;
 pub mod ws;
 
+use std::io::Write as _;
+use std::path::PathBuf;
+
 pub use api::{Answer, Api};
 pub use burst::{Burst, assert_kept, counted, counts};
 pub use child::Program;
@@ -38,3 +41,17 @@ pub use server::{Server, ServerOptions, binary, run_cli, run_cli_with};
 pub use sse::{Sse, SseEvent};
 pub use wait::{PATIENCE, eventually, eventually_counts, pause};
 pub use ws::{Closed, Ws};
+
+/// A file of the package under test: where the runner says it is, as another checkout may have built this.
+pub fn in_package(path: &str) -> PathBuf {
+    PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").expect("set by cargo")).join(path)
+}
+
+/// Says that a test could not be made here; `./test` repeats it at its end.
+pub fn not_tested(what: &str) {
+    eprintln!("not tested: {what}");
+    if let Some(list) = std::env::var_os("BONGSU_TEST_NOT_TESTED") {
+        let list = std::fs::OpenOptions::new().create(true).append(true).open(list);
+        writeln!(list.expect("it opens"), "{what}").expect("it is written");
+    }
+}

@@ -2,7 +2,9 @@
 
 use serde_json::json;
 
-use crate::support::{Answer, Api, Frozen, Outsider, Server, ServerOptions, SmallDisk, Sse, Ws, eventually};
+use crate::support::{
+    Answer, Api, Frozen, Outsider, Server, ServerOptions, SmallDisk, Sse, Ws, eventually, not_tested,
+};
 
 /// Options under which a refusal comes soon and heartbeats are frequent.
 fn impatient() -> ServerOptions {
@@ -111,7 +113,7 @@ async fn a_database_at_its_largest_size_refuses_writes_until_there_is_room() {
 #[tokio::test]
 async fn a_full_disk_refuses_writes_until_there_is_room() {
     let Some(disk) = SmallDisk::mount("8m") else {
-        eprintln!("not tested on a full file system: mounting is not permitted here");
+        not_tested("a full file system: mounting is not permitted here");
         return;
     };
     let ballast = disk.path().join("ballast");
@@ -177,7 +179,7 @@ async fn a_database_that_becomes_read_only_refuses_writes_until_it_is_writable()
     assert_eq!(try_publish(&api, 0, 10).await.status, 202);
     api.update_ei("FLT-A01", 1.0).await;
     let Some(frozen) = Frozen::freeze(&files(&server)) else {
-        eprintln!("not tested on read-only files: chattr +i does not work here");
+        not_tested("read-only files: chattr +i does not work here");
         return;
     };
     for _ in 0..3 {
@@ -196,7 +198,7 @@ async fn a_read_only_database_is_refused_at_the_start_by_name() {
     let cursor = server.api().publish("topic:disk", "filled", json!({"count": 0})).await;
     server.kill();
     let Some(frozen) = Frozen::freeze(&files(&server)) else {
-        eprintln!("not tested on read-only files: chattr +i does not work here");
+        not_tested("read-only files: chattr +i does not work here");
         return;
     };
     let options = ServerOptions { data_dir: Some(server.data_dir().to_owned()), ..ServerOptions::default() };

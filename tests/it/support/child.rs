@@ -33,10 +33,17 @@ impl Program {
     /// A client of `tests/clients`, by its file's name.
     pub fn node(file: &str, arguments: &[&str], env: &[(&str, &str)]) -> Self {
         let node = std::env::var("BONGSU_TEST_NODE").unwrap_or_else(|_| "node".to_owned());
-        let path = format!("{}/tests/clients/{file}", env!("CARGO_MANIFEST_DIR"));
-        let mut words = vec![path.as_str()];
+        let path = super::in_package("tests/clients").join(file);
+        let mut words = vec![path.to_str().expect("UTF-8")];
         words.extend_from_slice(arguments);
         Self::start(&node, &words, env)
+    }
+
+    /// Closes the pipe that its standard output is, and waits for its end.
+    pub async fn stop_reading(mut self) -> ExitStatus {
+        drop(self.lines);
+        let ended = tokio::time::timeout(PATIENCE, self.child.wait()).await;
+        ended.expect("it ends in time").expect("it is ours")
     }
 
     /// The next line of its standard output; None at the end.

@@ -1,0 +1,1 @@
+ALTER TABLE log_floors DROP COLUMN steps;
