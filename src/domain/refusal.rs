@@ -12,6 +12,10 @@ pub enum RefusalKind {
     Forbidden,
     /// There is no such thing.
     NotFound,
+    /// It is there, and is not to be asked in this way.
+    WrongMethod,
+    /// It is spoken to by another protocol.
+    UpgradeRequired,
     /// The present state does not allow it.
     Conflict,
     /// It is larger than allowed.

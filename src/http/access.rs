@@ -4,10 +4,11 @@ use std::time::Instant;
 use actix_web::body::{BodySize, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::Method;
-use actix_web::http::header::CONTENT_TYPE;
+use actix_web::http::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use actix_web::middleware::Next;
 use actix_web::{Error, HttpMessage, HttpResponse, ResponseError};
 
+use super::openapi::methods_at;
 use super::services::services;
 use super::{Exchange, Problem};
 use crate::domain::{Refusal, RefusalKind};
@@ -72,16 +73,20 @@ fn named(response: ServiceResponse) -> ServiceResponse {
     {
         return response;
     }
+    let allowed = methods_at(response.request().path());
     let (kind, code) = match status.as_u16() {
-        404 => (RefusalKind::NotFound, "no_such_route"),
-        405 => (RefusalKind::NotFound, "method_not_allowed"),
+        // the framework makes no difference between a path and a method that it does not know
+        404 | 405 if !allowed.is_empty() => (RefusalKind::WrongMethod, "method_not_allowed"),
+        404 | 405 => (RefusalKind::NotFound, "no_such_route"),
         400..500 => (RefusalKind::Malformed, "malformed_request"),
         _ => (RefusalKind::Internal, "internal"),
     };
-    let detail = status.canonical_reason().unwrap_or("error");
+    let detail = super::problem::status(kind).canonical_reason().unwrap_or("error");
     let mut problem: HttpResponse = Problem(Refusal::new(kind, code, detail)).error_response();
-    if code == "method_not_allowed" {
-        *problem.status_mut() = status;
+    if kind == RefusalKind::WrongMethod
+        && let Ok(allowed) = HeaderValue::try_from(allowed.join(", "))
+    {
+        problem.headers_mut().insert(ALLOW, allowed);
     }
     replaced(response, problem)
 }

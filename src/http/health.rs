@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use actix_web::{HttpRequest, HttpResponse, get};
+use actix_web::{HttpRequest, HttpResponse, route};
 use serde::Serialize;
 
 use super::services::services;
@@ -31,8 +31,14 @@ pub struct Readiness {
 }
 
 /// Liveness: the event loops turn and the actors answer.
-#[utoipa::path(tag = "operation", security(()), responses((status = 200, body = Health), (status = 503, body = Health)))]
-#[get("/health")]
+#[utoipa::path(
+    method(get, head),
+    path = "/health",
+    tag = "operation",
+    security(()),
+    responses((status = 200, body = Health), (status = 503, body = Health))
+)]
+#[route("/health", method = "GET", method = "HEAD")]
 pub async fn health(request: HttpRequest) -> HttpResponse {
     match services(&request).workers.answer(LIVENESS_PATIENCE).await {
         true => HttpResponse::Ok().json(Health { status: "ok" }),
@@ -41,8 +47,14 @@ pub async fn health(request: HttpRequest) -> HttpResponse {
 }
 
 /// Readiness: the database answers, the log is open, the node is not draining.
-#[utoipa::path(tag = "operation", security(()), responses((status = 200, body = Readiness), (status = 503, body = Readiness)))]
-#[get("/ready")]
+#[utoipa::path(
+    method(get, head),
+    path = "/ready",
+    tag = "operation",
+    security(()),
+    responses((status = 200, body = Readiness), (status = 503, body = Readiness))
+)]
+#[route("/ready", method = "GET", method = "HEAD")]
 pub async fn ready(request: HttpRequest) -> HttpResponse {
     let services = services(&request);
     let query = services.database.run(|db| async move {

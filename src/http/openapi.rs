@@ -1,4 +1,9 @@
+use std::sync::LazyLock;
+
+use actix_web::dev::ResourceDef;
+use actix_web::http::header::ContentType;
 use actix_web::{App, HttpResponse, get};
+use bytes::Bytes;
 use utoipa::OpenApi;
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
@@ -21,6 +26,7 @@ struct Head;
 pub fn routes(config: &mut ServiceConfig<'_>) {
     super::streams::routes(config);
     super::poll::routes(config);
+    super::websocket::routes(config);
     super::tickets::routes(config);
     super::acks::routes(config);
     super::events::routes(config);
@@ -66,8 +72,8 @@ const WITH_BODY: &[(&str, &str)] = &[
 ];
 
 fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
-    let PathItem { get, put, post, delete, patch, .. } = item;
-    [get, put, post, delete, patch].into_iter().flatten()
+    let PathItem { get, put, post, delete, patch, head, .. } = item;
+    [get, put, post, delete, patch, head].into_iter().flatten()
 }
 
 /// Adds the refusals that an operation shares with others, and gives all of them the media type they have.
@@ -104,5 +110,22 @@ fn describe_refusals(operation: &mut Operation) {
 #[utoipa::path(tag = "operation", security(()), responses((status = 200, description = "OpenAPI 3.1", content_type = "application/json")))]
 #[get("/openapi.json")]
 async fn openapi_document() -> HttpResponse {
-    HttpResponse::Ok().json(document())
+    static DOCUMENT: LazyLock<Bytes> =
+        LazyLock::new(|| serde_json::to_vec(&document()).expect("a document is plain data").into());
+    HttpResponse::Ok().content_type(ContentType::json()).body(DOCUMENT.clone())
+}
+
+/// The methods that a path can be asked by; none where there is no such path.
+pub fn methods_at(path: &str) -> Vec<&'static str> {
+    static ROUTES: LazyLock<Vec<(ResourceDef, Vec<&'static str>)>> = LazyLock::new(|| {
+        let methods = |item: &PathItem| {
+            let PathItem { get, put, post, delete, patch, head, .. } = item;
+            let all = [("GET", get), ("HEAD", head), ("PUT", put), ("POST", post)];
+            let all = all.into_iter().chain([("DELETE", delete), ("PATCH", patch)]);
+            all.filter(|(_, own)| own.is_some()).map(|(name, _)| name).collect()
+        };
+        document().paths.paths.iter().map(|(path, item)| (ResourceDef::new(&**path), methods(item))).collect()
+    });
+    let found = ROUTES.iter().find(|(route, _)| route.is_match(path));
+    found.map(|(_, methods)| methods.clone()).unwrap_or_default()
 }

@@ -7,7 +7,7 @@ use super::Problem;
 use super::problem::ProblemBody;
 use super::query::Query;
 use super::services::services;
-use super::streams::{admit, listen, worker};
+use super::streams::{admit, listen, resumed, worker};
 use crate::domain::{Cursor, EntityId, Refusal, Selector};
 use crate::sessions::{LongPoll, PollAnswer, SessionRequest};
 use crate::wire::Framing;
@@ -20,7 +20,7 @@ use crate::wire::Framing;
     tag = "realtime",
     params(
         ("topics" = String, Query, description = "topics separated by commas, at most 128"),
-        ("cursor" = Option<String>, Query, description = "the last answer's cursor"),
+        ("cursor" = Option<String>, Query, description = "the last answer's cursor; Last-Event-ID beats it"),
         ("wait" = Option<u64>, Query, description = "wait so long for a first event, 0-60 seconds (25)"),
         ("session" = Option<String>, Query, description = "1-64 characters chosen by the client, the same in all its calls: reserved for presence"),
         ("ticket" = Option<String>, Query, description = "for clients that cannot send headers"),
@@ -34,7 +34,7 @@ use crate::wire::Framing;
 pub async fn poll(request: HttpRequest) -> Result<HttpResponse, Problem> {
     let query = Query::of(&request)?;
     let (session, wait) = admit(&request, &query, asked(&query), "poll").await?;
-    let cursor = query.cursor();
+    let cursor = resumed(&request, &query);
     let session = SessionRequest { cursor, ..session };
     let id = session.id;
     let poll = LongPoll {

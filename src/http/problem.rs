@@ -1,5 +1,5 @@
 use actix_web::http::StatusCode;
-use actix_web::http::header::{ContentType, RETRY_AFTER, WWW_AUTHENTICATE};
+use actix_web::http::header::{ContentType, RETRY_AFTER, UPGRADE, WWW_AUTHENTICATE};
 use actix_web::{HttpResponse, ResponseError};
 
 use crate::domain::{Refusal, RefusalKind};
@@ -65,6 +65,8 @@ pub fn status(kind: RefusalKind) -> StatusCode {
         RefusalKind::Unauthenticated => StatusCode::UNAUTHORIZED,
         RefusalKind::Forbidden => StatusCode::FORBIDDEN,
         RefusalKind::NotFound => StatusCode::NOT_FOUND,
+        RefusalKind::WrongMethod => StatusCode::METHOD_NOT_ALLOWED,
+        RefusalKind::UpgradeRequired => StatusCode::UPGRADE_REQUIRED,
         RefusalKind::Timeout => StatusCode::REQUEST_TIMEOUT,
         RefusalKind::Conflict => StatusCode::CONFLICT,
         RefusalKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -100,6 +102,9 @@ impl ResponseError for Problem {
             }
             RefusalKind::RateLimited | RefusalKind::Unavailable => {
                 response.insert_header((RETRY_AFTER, retry_after_s(&self.0).to_string()));
+            }
+            RefusalKind::UpgradeRequired => {
+                response.insert_header((UPGRADE, "websocket"));
             }
             // the rest of a body that was refused is not read: the connection cannot be used again
             RefusalKind::TooLarge | RefusalKind::Timeout => {

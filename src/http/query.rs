@@ -31,11 +31,15 @@ impl Query {
         self.get("cursor").filter(|text| !text.is_empty()).map(Cursor::read)
     }
 
-    /// A list split at commas, trimmed, empties and repetitions dropped; missing or empty is an error.
+    /// A list split at commas, trimmed, empties and repetitions dropped, of one or more such parameters;
+    /// missing or empty is an error.
     pub fn list(&self, name: &str) -> Result<Vec<&str>, Refusal> {
-        let text = self.get(name).ok_or_else(|| Refusal::malformed(name, "is required"))?;
+        if self.get(name).is_none() {
+            return Err(Refusal::malformed(name, "is required"));
+        }
         let mut seen = HashSet::new();
-        let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+        let texts = self.0.iter().filter(|(own, _)| own == name).map(|(_, text)| text);
+        let items = texts.flat_map(|text| text.split(',')).map(str::trim).filter(|item| !item.is_empty());
         let items: Vec<&str> = items.filter(|item| seen.insert(*item)).collect();
         if items.is_empty() {
             return Err(Refusal::malformed(name, "names nothing"));
@@ -90,6 +94,7 @@ mod tests {
     #[test]
     fn lists_are_trimmed_and_deduplicated() {
         assert_eq!(query("ids=a,%20b%20,,a,c").list("ids").unwrap_or_default(), ["a", "b", "c"]);
+        assert_eq!(query("ids=a,b&other=x&ids=c,a").list("ids").unwrap_or_default(), ["a", "b", "c"]);
         assert!(query("ids=,%20,").list("ids").is_err());
         assert!(query("other=1").list("ids").is_err());
         assert!(query("ids=a%0Ab").ids("ids").is_err());

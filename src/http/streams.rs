@@ -133,7 +133,7 @@ async fn open(
         let detail = "the credentials could not be judged in time, try again";
         Err(Refusal::new(RefusalKind::Unavailable, "not_in_time", detail))
     })?;
-    let session = SessionRequest { cursor: cursor(request, &query), ..session };
+    let session = SessionRequest { cursor: resumed(request, &query), ..session };
     let services = services(request);
     let framing = if batching.is_some() { framing.batched() } else { framing };
     let settings = &services.settings.sessions;
@@ -281,7 +281,8 @@ fn grants(
     Err(refused.iter().fold(refusal, |refusal, topic| refusal.with_field("topics", topic)))
 }
 
-fn cursor(request: &HttpRequest, query: &Query) -> Option<Cursor> {
+/// Where a request wants to resume.
+pub(super) fn resumed(request: &HttpRequest, query: &Query) -> Option<Cursor> {
     let sent = request.headers().get("last-event-id").map(|value| value.to_str().unwrap_or("?"));
     sent.filter(|text| !text.is_empty()).map(Cursor::read).or_else(|| query.cursor())
 }

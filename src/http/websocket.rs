@@ -10,9 +10,11 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{
     CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, USER_AGENT, WWW_AUTHENTICATE,
 };
+use actix_web::{HttpResponse, get};
 use futures_util::SinkExt;
 use futures_util::future::LocalBoxFuture;
 
+use super::Problem;
 use super::gate::Caller;
 use super::problem::{ProblemBody, retry_after_s, status};
 use super::query::Query;
@@ -30,6 +32,35 @@ use crate::wire::{CloseCode, Framing};
 
 /// Where the native WebSocket protocol is spoken.
 const PATH: &str = "/v2/realtime/ws";
+
+/// Listen to topics, publish and command over one WebSocket.
+///
+/// A request without `Upgrade: websocket` is told so; the protocol is described in the documentation.
+#[utoipa::path(
+    tag = "realtime",
+    security(()),
+    params(
+        ("topics" = Option<String>, Query, description = "topics separated by commas, at most 128; more by `subscribe`"),
+        ("cursor" = Option<String>, Query, description = "position to resume from"),
+        ("batch_ms" = Option<u64>, Query, description = "events in batches, put together for so long"),
+        ("batch_max" = Option<u64>, Query, description = "most events of a batch"),
+        ("ticket" = Option<String>, Query, description = "for clients that cannot send headers; others may also say who they are by `auth`"),
+    ),
+    responses(
+        (status = 101, description = "the WebSocket is open"), (status = 400, body = ProblemBody),
+        (status = 401, body = ProblemBody), (status = 403, body = ProblemBody), (status = 426, body = ProblemBody),
+    )
+)]
+#[get("/v2/realtime/ws")]
+pub async fn plain() -> Result<HttpResponse, Problem> {
+    let detail = "this is a WebSocket: ask with Upgrade: websocket (RFC 6455)";
+    Err(Problem(Refusal::new(RefusalKind::UpgradeRequired, "upgrade_required", detail)))
+}
+
+/// The routes of this file.
+pub fn routes(config: &mut utoipa_actix_web::service_config::ServiceConfig<'_>) {
+    config.service(plain);
+}
 
 /// A connection of the native protocol.
 pub type NativeConnection<Io> = WsConnection<Io, SessionInbox>;

@@ -73,7 +73,7 @@ async fn whatever_an_operation_is_asked_its_answer_is_documented() {
             is_known("as it should be", &recipe.send(api, NAMES).await);
         }
         let answer = recipe.send(&callers[2], NAMES).await;
-        assert_eq!(answer.status, if *is_open { 200 } else { 401 }, "{operation}");
+        assert_eq!(answer.status, if *is_open { recipe.granted } else { 401 }, "{operation}");
         let (method, path) = recipe.target(NAMES);
         let bare = path.split('?').next().expect("a path");
         let another = format!("{bare}?topics=%ff&limit=x&after=%ff&fleet_ids=&bid_ids=&bid_id=&order_ids=");
@@ -103,4 +103,48 @@ async fn whatever_an_operation_is_asked_its_answer_is_documented() {
         }
     }
     assert!(missing.borrow().is_empty(), "not documented: {:#?}", missing.borrow());
+}
+
+#[tokio::test]
+async fn a_path_asked_by_another_method_names_its_methods_and_an_unknown_one_is_unknown() {
+    let server = Server::start();
+    let api = server.api();
+    let refused = async |method: &str, path: &str, status: u16, code: &str| {
+        let response = api.request(method, path).send().await.expect("an answer");
+        assert_eq!(response.status().as_u16(), status, "{method} {path}");
+        let allow = response.headers().get("allow").map(|own| own.to_str().expect("text").to_owned());
+        let body: Value = response.json().await.expect("a problem");
+        assert_eq!((&body["code"], &body["status"]), (&json!(code), &json!(status)), "{method} {path}");
+        allow
+    };
+    let (wrong, unknown) = ("method_not_allowed", "no_such_route");
+    assert_eq!(refused("PUT", "/v2/events", 405, wrong).await.as_deref(), Some("POST"));
+    assert_eq!(refused("POST", "/v2/fleets/FLT-1", 405, wrong).await.as_deref(), Some("GET"));
+    let allow = refused("PATCH", "/v2/topics/crew/members", 405, wrong).await;
+    assert_eq!(allow.as_deref(), Some("POST, DELETE"));
+    assert_eq!(refused("POST", "/health", 405, wrong).await.as_deref(), Some("GET, HEAD"));
+    assert_eq!(refused("GET", "/v2/events/none", 404, unknown).await, None);
+    assert_eq!(refused("GET", "/", 404, unknown).await, None);
+}
+
+#[tokio::test]
+async fn health_and_readiness_answer_a_head_request_without_a_body() {
+    let server = Server::start();
+    for path in ["/health", "/ready"] {
+        let answer = server.api().anonymous().request("HEAD", path).send().await.expect("an answer");
+        assert_eq!(answer.status().as_u16(), 200);
+        assert_eq!(answer.text().await.expect("text"), "");
+    }
+}
+
+#[tokio::test]
+async fn a_plain_request_for_the_websocket_is_told_to_upgrade() {
+    let server = Server::start();
+    let answer =
+        server.api().request("GET", "/v2/realtime/ws?topics=topic:a").send().await.expect("an answer");
+    assert_eq!(
+        (answer.status().as_u16(), &answer.headers()["upgrade"]),
+        (426, &"websocket".parse().unwrap())
+    );
+    assert_eq!(answer.json::<Value>().await.expect("a problem")["code"], "upgrade_required");
 }

@@ -36,7 +36,7 @@ pub use memory::{peak_resident_bytes, resident_bytes};
 pub use obstacles::{Frozen, SmallDisk};
 pub use poll::Poller;
 pub use raw::Raw;
-pub use recipes::{RECIPES, Recipe, operations};
+pub use recipes::{OPEN, RECIPES, Recipe, operations};
 pub use server::{Server, ServerOptions, binary, run_cli, run_cli_with};
 pub use sse::{Sse, SseEvent};
 pub use wait::{PATIENCE, eventually, eventually_counts, pause};

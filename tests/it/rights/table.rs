@@ -139,9 +139,6 @@ pub const COMMANDS: &[Row] = &[
 /// What the topics are walked over.
 pub const LISTENING: &[&str] = &["GET /v2/realtime/stream", "GET /v2/realtime/poll"];
 
-/// What anybody may ask for.
-pub const OPEN: &[&str] = &["GET /health", "GET /ready", "GET /openapi.json"];
-
 /// Rows, or parts of some, that cannot be reached yet, by the operations and WebSocket requests that will reach
 /// them: as soon as one of those exists, its row belongs into the tables above.
 pub const NOT_YET: &[(&str, &[&str])] = &[

@@ -29,6 +29,7 @@ pub const RECIPES: &[Recipe] = &[
     recipe("GET /v2/realtime/proposal-ranking-updates", "?bid_id=<fleet>", "", 200),
     recipe("GET /v2/realtime/order-updates", "?order_ids=<fleet>", "", 200),
     recipe("GET /v2/realtime/poll", "?topics=<topic>&wait=0", "", 200),
+    recipe("GET /v2/realtime/ws", "", "", 426),
     recipe("POST /v2/realtime/tickets", "", r#"{"topics":["<topic>"]}"#, 201),
     recipe("DELETE /v2/realtime/tickets/{ticket_id}", "/v2/realtime/tickets/<ticket>", "", 404),
     recipe("POST /v2/realtime/ack", "", r#"{"ids":["<position>"]}"#, 200),
@@ -53,11 +54,17 @@ pub const RECIPES: &[Recipe] = &[
     recipe("GET /metrics", "", "", 200),
     recipe("GET /health", "", "", 200),
     recipe("GET /ready", "", "", 200),
+    recipe("HEAD /health", "", "", 200),
+    recipe("HEAD /ready", "", "", 200),
     recipe("GET /openapi.json", "", "", 200),
     recipe("WS publish", "", r#"{"topic":"<topic>","type":"note","data":1}"#, 200),
     recipe("WS command update_ei", "", r#"{"fleet_id":"<fleet>","new_ei":1}"#, 200),
     recipe("WS ack", "", r#"{"ids":["<position>"]}"#, 200),
 ];
+
+/// What is for everybody; a WebSocket asks for credentials once it is open.
+pub const OPEN: &[&str] =
+    &["GET /health", "HEAD /health", "GET /ready", "HEAD /ready", "GET /openapi.json", "GET /v2/realtime/ws"];
 
 impl Recipe {
     /// That of an operation.
