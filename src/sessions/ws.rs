@@ -255,7 +255,8 @@ impl<Io: AsyncRead + AsyncWrite + Unpin, I: Inbox + Unpin> WsConnection<Io, I> {
     }
 
     fn fail(&mut self, code: CloseCode) {
-        self.frames.queue().cut(code);
+        // what came before is still answered
+        self.frames.queue().finish_with(code);
         self.inbox.failed(code);
         self.assembly = None;
         self.busy = None;

@@ -366,6 +366,16 @@ async fn raw_connection(server: &Server) -> Raw {
 }
 
 #[tokio::test]
+async fn what_was_asked_before_a_bad_frame_is_still_answered() {
+    let server = Server::start();
+    let mut raw = raw_connection(&server).await;
+    let ping = frame(0x81, b"{\"id\":7,\"op\":\"ping\"}", true);
+    raw.send(&[ping, frame(0xc1, b"{}", true)].concat()).await;
+    raw.read_until("\"reply\":7").await;
+    assert_eq!(raw.close_code().await, Some(1002));
+}
+
+#[tokio::test]
 async fn every_class_of_bad_frame_is_closed_with_its_code() {
     let server = Server::start();
     let operator = server.operator();
