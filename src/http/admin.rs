@@ -4,7 +4,7 @@ use std::time::Duration;
 use actix_web::{HttpRequest, HttpResponse, get, post, rt};
 use serde::{Deserialize, Serialize};
 
-use super::auth::authenticate;
+use super::auth::{authenticate, authenticate_command};
 use super::body::JsonBody;
 use super::problem::ProblemBody;
 use super::query::Query;
@@ -102,7 +102,7 @@ fn shown(connection: rooms::Connection, now: Timestamp) -> Connection {
 #[post("/v2/admin/drain")]
 pub async fn drain(request: HttpRequest) -> Result<HttpResponse, Problem> {
     let services = services(&request);
-    let principal = authenticate(&request).await?;
+    let principal = authenticate_command(&request).await?;
     rights::require(&principal, Command::OperateNodes)?;
     // a caller that leaves does not stop it half-way
     let begun = rt::spawn(begin_drain(services.clone()));

@@ -14,6 +14,13 @@ pub async fn authenticate(request: &HttpRequest) -> Result<Principal, Refusal> {
     identify(services(request), &shown(request)).await
 }
 
+/// The same of a command without a body; it takes its sender's token, as those with one do.
+pub async fn authenticate_command(request: &HttpRequest) -> Result<Principal, Refusal> {
+    let principal = authenticate(request).await?;
+    services(request).gate.limiter.commands(&principal, 1)?;
+    Ok(principal)
+}
+
 /// What a request's head shows of its sender.
 pub fn shown(request: &HttpRequest) -> Presented<'_> {
     let peer = request.peer_addr().map(|address| address.ip());

@@ -7,6 +7,7 @@ use super::body::JsonBody;
 use super::problem::{ProblemBody, status};
 use super::services::services;
 use crate::domain::Refusal;
+use crate::identity::rights;
 use crate::publishing::{MAX_BATCH, Publish, Published};
 use crate::wire::parse;
 
@@ -78,11 +79,13 @@ pub async fn publish_batch(request: HttpRequest, body: JsonBody<Batch>) -> Resul
     let outcomes = services.publisher.publish_all(&body.principal, events, key).await?;
     let results = outcomes.into_iter().map(|outcome| match outcome {
         Ok(published) => BatchItem { status: 202, published: Some(published), error: None },
-        Err(refusal) => BatchItem {
-            status: status(refusal.kind).as_u16(),
-            published: None,
-            error: Some(ProblemBody::new(&refusal)),
-        },
+        Err(refusal) => {
+            if refusal.code == rights::FORBIDDEN {
+                services.metrics.auth_failed(rights::FORBIDDEN);
+            }
+            let (status, error) = (status(refusal.kind).as_u16(), Some(ProblemBody::new(&refusal)));
+            BatchItem { status, published: None, error }
+        }
     });
     Ok(HttpResponse::Accepted().json(BatchAnswer { results: results.collect() }))
 }

@@ -1,7 +1,7 @@
 use actix_web::{HttpRequest, HttpResponse, delete, web};
 
 use super::Problem;
-use super::auth::authenticate;
+use super::auth::authenticate_command;
 use super::problem::ProblemBody;
 use super::services::services;
 use crate::domain::{Refusal, RefusalKind};
@@ -19,7 +19,7 @@ use crate::identity::rights::{self, Command};
 #[delete("/v2/admin/keys/{key_id}")]
 pub async fn revoke(request: HttpRequest, key_id: web::Path<String>) -> Result<HttpResponse, Problem> {
     let services = services(&request);
-    let principal = authenticate(&request).await?;
+    let principal = authenticate_command(&request).await?;
     rights::require(&principal, Command::Administer)?;
     let (tenant, key_id) = (principal.tenant()?.as_str().to_owned(), key_id.into_inner());
     let now = services.log.clock().now().micros();

@@ -1,7 +1,7 @@
 use actix_web::{HttpRequest, HttpResponse, delete, post, web};
 
 use super::Problem;
-use super::auth::authenticate;
+use super::auth::authenticate_command;
 use super::body::JsonBody;
 use super::problem::ProblemBody;
 use super::services::services;
@@ -41,7 +41,7 @@ pub async fn issue(request: HttpRequest, body: JsonBody<TicketRequest>) -> Resul
 )]
 #[delete("/v2/realtime/tickets/{ticket_id}")]
 pub async fn revoke(request: HttpRequest, ticket_id: web::Path<String>) -> Result<HttpResponse, Problem> {
-    let principal = authenticate(&request).await?;
+    let principal = authenticate_command(&request).await?;
     let is_administrator = rights::may(&principal, Command::Administer);
     services(&request).tickets.revoke(&principal, &ticket_id, is_administrator).await?;
     Ok(HttpResponse::NoContent().finish())

@@ -30,6 +30,26 @@ async fn commands_of_a_principal_are_limited_and_others_are_not_hurt() {
 }
 
 #[tokio::test]
+async fn commands_without_a_body_are_limited_as_those_with_one() {
+    let options =
+        ServerOptions::default().set("limits.key_commands_per_s", 1).set("limits.key_commands_burst", 2);
+    let server = Server::with(options);
+    for path in ["/v2/admin/keys/none", "/v2/realtime/tickets/none"] {
+        let api = server.api_of("default", "admin");
+        for _ in 0..2 {
+            assert_eq!(api.delete(path).await.status, 404, "{path}");
+        }
+        retry_after(&api.delete(path).await, "commands");
+    }
+    let operator = server.operator();
+    for _ in 0..2 {
+        operator.request("POST", "/v2/admin/drain").send().await.expect("an answer");
+    }
+    let third = operator.request("POST", "/v2/admin/drain").send().await.expect("an answer");
+    assert_eq!(third.status().as_u16(), 429);
+}
+
+#[tokio::test]
 async fn events_of_a_principal_are_limited_one_by_one_in_batches_too() {
     let options =
         ServerOptions::default().set("limits.key_publishes_per_s", 1).set("limits.key_publishes_burst", 10);
