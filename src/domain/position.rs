@@ -84,6 +84,11 @@ impl Cursor {
     pub fn read(text: &str) -> Self {
         text.parse().map_or(Cursor::Unreadable, Cursor::At)
     }
+
+    /// The same of what may be left empty, which is no cursor.
+    pub fn given(text: &str) -> Option<Self> {
+        (!text.is_empty()).then(|| Cursor::read(text))
+    }
 }
 
 #[cfg(test)]
@@ -121,6 +126,7 @@ mod tests {
             "00000000000000ab-1\n",
         ] {
             assert_eq!(Cursor::read(text), Cursor::Unreadable, "{text:?}");
+            assert_eq!(Cursor::given(text).is_none(), text.is_empty());
         }
     }
 }

@@ -9,7 +9,6 @@ use ipnet::IpNet;
 use tracing::Span;
 use tracing::field::Empty;
 
-use super::query::Query;
 use super::services::services;
 use crate::clock::random_u64;
 use crate::domain::{Cursor, Origin, Refusal, RefusalKind, Trace};
@@ -231,8 +230,8 @@ pub enum Opening {
 
 impl Opening {
     /// What a request over this transport does.
-    pub fn of(transport: &str, query: &Query) -> Self {
-        match query.get("cursor").map(Cursor::read) {
+    pub fn of(transport: &str, cursor: Option<Cursor>) -> Self {
+        match cursor {
             Some(Cursor::At(_)) if transport == "poll" => Opening::NextPoll,
             _ => Opening::New,
         }

@@ -28,7 +28,7 @@ impl Query {
 
     /// `cursor`: where to resume; an empty one is none.
     pub fn cursor(&self) -> Option<Cursor> {
-        self.get("cursor").filter(|text| !text.is_empty()).map(Cursor::read)
+        self.get("cursor").and_then(Cursor::given)
     }
 
     /// A list split at commas, trimmed, empties and repetitions dropped, of one or more such parameters;

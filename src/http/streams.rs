@@ -177,7 +177,7 @@ pub(super) async fn admit<T>(
     if services.is_draining() {
         return Err(Refusal::new(RefusalKind::Unavailable, "draining", "this node is draining"));
     }
-    let opening = Opening::of(transport, query);
+    let opening = Opening::of(transport, resumed(request, query));
     gate::open(request, opening)?;
     let limit = services.settings.sessions.max_topics;
     let asked = asked.and_then(|(selectors, asked)| Ok((within_limit(selectors, limit)?, asked)));
@@ -284,7 +284,7 @@ fn grants(
 /// Where a request wants to resume.
 pub(super) fn resumed(request: &HttpRequest, query: &Query) -> Option<Cursor> {
     let sent = request.headers().get("last-event-id").map(|value| value.to_str().unwrap_or("?"));
-    sent.filter(|text| !text.is_empty()).map(Cursor::read).or_else(|| query.cursor())
+    sent.and_then(Cursor::given).or_else(|| query.cursor())
 }
 
 pub(super) fn header<'a>(request: &'a HttpRequest, name: &str) -> Option<&'a str> {

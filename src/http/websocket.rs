@@ -323,7 +323,7 @@ impl Door {
             }
             false => auth::of_secret(&self.services, &auth.token).await?,
         };
-        let cursor = auth.cursor.as_deref().map(Cursor::read).or(self.wishes.cursor);
+        let cursor = auth.cursor.as_deref().and_then(Cursor::given).or(self.wishes.cursor);
         self.request(principal, selectors, cursor)
     }
 }

@@ -152,7 +152,7 @@ impl SessionActor {
             self.context.metrics.auth_failed("forbidden_topics");
         }
         refused.append(&mut forbidden);
-        let cursor = late.subscribe.since.as_deref().map(Cursor::read);
+        let cursor = late.subscribe.since.as_deref().and_then(Cursor::given);
         let selectors: Vec<Selector> = granted.iter().map(|grant| grant.selector.clone()).collect();
         let (recovery, head) = log.recovery(cursor, &selectors, self.context.log.clock().steady());
         let mut replay = Replay::new(late.id, granted.into(), refused, recovery);

@@ -52,6 +52,22 @@ fn numbers(answer: &Value) -> Vec<u64> {
 }
 
 #[tokio::test]
+async fn a_poll_resumes_by_last_event_id_which_beats_the_cursor() {
+    let server = Server::start();
+    let api = server.api();
+    let mut past = Vec::new();
+    for n in 0..3 {
+        past.push(api.publish("topic:news", "headline", json!({"n": n})).await);
+    }
+    for query in ["", "&cursor=", &format!("&cursor={}", past[1]), "&cursor=garbage"] {
+        let path = format!("/v2/realtime/poll?topics=topic:news&wait=0{query}");
+        let asked = api.request("GET", &path).header("Last-Event-ID", &past[0]);
+        let answer: Value = asked.send().await.expect("an answer").json().await.expect("JSON");
+        assert_eq!((numbers(&answer), &answer["recovered"]), (vec![1, 2], &json!(true)), "{query}");
+    }
+}
+
+#[tokio::test]
 async fn the_first_call_is_answered_at_once_and_says_where_to_go_on() {
     let server = Server::start();
     let api = server.api();

@@ -91,7 +91,10 @@ async fn each_event_of_a_batch_that_its_sender_may_not_publish_is_counted() {
     let server = Server::start();
     let events = json!({"events": [tick("topic:a", 0), tick("topic:a", 1)]});
     let answer = server.api_of("default", "subscribe").post("/v2/events/batch", &events).await.expect(202);
-    assert_eq!((&answer["results"][0]["status"], &answer["results"][1]["status"]), (&json!(403), &json!(403)));
+    assert_eq!(
+        (&answer["results"][0]["status"], &answer["results"][1]["status"]),
+        (&json!(403), &json!(403))
+    );
     let forbidden = "bongsu_auth_failures_total{reason=\"forbidden\"}";
     assert_eq!(server.operator().metric(forbidden).await, 2.0);
 }
