@@ -12,9 +12,11 @@ mod appender;
 #[cfg(test)]
 mod appender_test;
 mod batch;
+mod embedded;
 mod event_log;
 mod floor;
 mod head_file;
+mod home;
 mod load;
 #[cfg(test)]
 mod model_test;
@@ -22,15 +24,18 @@ mod outbox_watch;
 mod page;
 mod recovery;
 mod retention;
-mod shared;
 mod tenant_log;
+mod tenant_logs;
 mod trimming;
 mod window;
 
-pub use append::{AppendRequest, Appended, Dedup, Idempotency, LogError, NewEvent};
+pub use append::{AppendRequest, Appended, Dedup, Idempotency, LogError, NewEvent, Source};
 pub use event_log::EventLog;
+pub use home::{LogHome, StoredPage};
+pub use load::Load;
 pub use page::{Page, PageLimit};
 pub use recovery::Recovery;
-pub use shared::{LogObserver, LogOptions};
+
 pub use tenant_log::TenantLog;
+pub use tenant_logs::{LogObserver, LogOptions, TenantLogs};
 pub use window::WindowBudget;

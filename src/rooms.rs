@@ -6,6 +6,7 @@
 
 mod attach;
 mod registry;
+mod renewal;
 mod room;
 mod room_registry_actor;
 mod workers;

@@ -149,7 +149,7 @@ async fn assemble(
     let tokens = tokens(&settings, &database, clock, &metrics).await?;
     let authenticator =
         Authenticator::new(revocations.clone(), tokens, Compat::from(&settings.compat), clock);
-    let log = EventLog::start(
+    let log = EventLog::embedded(
         database.clone(),
         (&data_dir, options.new_epoch),
         (clock, metrics.clone()),

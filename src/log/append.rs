@@ -52,7 +52,7 @@ pub struct Dedup {
 
 /// What is known of the request that an event comes from.
 #[derive(Clone, Debug)]
-pub(super) struct Source {
+pub struct Source {
     /// The request, where somebody follows it.
     pub origin: Option<Arc<Origin>>,
     /// When it was accepted.

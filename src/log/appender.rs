@@ -21,7 +21,7 @@ use super::load::Load;
 use super::outbox_watch::watch_outbox;
 use super::recovery::Floors;
 use super::retention::Retention;
-use super::shared::{Shared, TracedRow};
+use super::tenant_logs::{TenantLogs, TracedRow};
 use super::{AppendRequest, Appended, LogError, TenantLog};
 use crate::actor_kit::{Counted, Mailbox};
 use crate::domain::{Epoch, TenantId};
@@ -63,7 +63,7 @@ impl Job {
 }
 
 pub(super) struct Appender {
-    pub(super) shared: Arc<Shared>,
+    pub(super) logs: Arc<TenantLogs>,
     jobs: mpsc::Receiver<Counted<Job>>,
     mailbox: Arc<Mailbox>,
     head_file: HeadFile,
@@ -81,18 +81,18 @@ pub(super) struct Appender {
 
 impl Appender {
     pub fn new(
-        shared: Arc<Shared>,
+        logs: Arc<TenantLogs>,
         (jobs, mailbox): (mpsc::Receiver<Counted<Job>>, Arc<Mailbox>),
         head_file: HeadFile,
         instance: String,
         tenants: Vec<TenantRow>,
     ) -> Self {
-        let retention = shared.options.retention;
+        let retention = logs.options.retention;
         let tenants =
             tenants.into_iter().filter_map(|row| Some((TenantId::parse(&row.tenant).ok()?, row))).collect();
         let tenants = Arc::new(tenants);
         Appender {
-            shared,
+            logs,
             jobs,
             mailbox,
             head_file,
@@ -109,7 +109,7 @@ impl Appender {
     pub async fn run(mut self) {
         // dropped, and so ended, with this future
         let mut watching = JoinSet::new();
-        watching.spawn(watch_outbox(self.shared.clone()));
+        watching.spawn(watch_outbox(self.logs.clone()));
         let mut trim = tokio::time::interval(TRIM_INTERVAL);
         // where the store is away, trims that wait for it in vain do not come one after the other
         trim.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -123,7 +123,7 @@ impl Appender {
                     Some(job) => jobs.push(job.open()),
                     None => return,
                 },
-                () = self.shared.relay_wake.notified() => {
+                () = self.logs.relay_wake.notified() => {
                     relay_at.get_or_insert(last_relay + RELAY_SPACING);
                     continue;
                 }
@@ -194,7 +194,7 @@ impl Appender {
                     drop(reply.send(answer));
                 }
                 if relay_again {
-                    self.shared.relay_wake.notify_one();
+                    self.logs.relay_wake.notify_one();
                 }
             }
             Err(error) => {
@@ -210,12 +210,12 @@ impl Appender {
         if self.in_doubt {
             self.settle().await?;
         }
-        if let Some(log) = self.shared.tenant(&tenant) {
+        if let Some(log) = self.logs.tenant(&tenant) {
             return Ok(log);
         }
         let row = new_tenant(&tenant);
         let stored = row.clone();
-        let saved = self.shared.database.log_transaction(move |tx| tx.save_tenant(&stored)).await;
+        let saved = self.logs.database.log_transaction(move |tx| tx.save_tenant(&stored)).await;
         self.in_doubt = saved.is_err();
         saved.map(|()| self.adopt(&tenant, row))
     }
@@ -224,7 +224,7 @@ impl Appender {
     fn adopt(&mut self, tenant: &TenantId, row: TenantRow) -> Arc<TenantLog> {
         let epoch: Epoch = row.epoch.parse().unwrap_or(Epoch::new(0));
         let log = TenantLog::new(tenant.clone(), epoch, row.head as u64, Floors::default());
-        let log = self.shared.insert(log);
+        let log = self.logs.insert(log);
         Arc::make_mut(&mut self.tenants).insert(tenant.clone(), row);
         log
     }
@@ -243,19 +243,19 @@ impl Appender {
         }
         let started = Instant::now();
         let mut batch = self.batch();
-        let relay_limit = if relay { self.shared.options.relay_batch as i64 } else { 0 };
+        let relay_limit = if relay { self.logs.options.relay_batch as i64 } else { 0 };
         let outcome =
-            self.shared.database.log_transaction(move |tx| batch.carry_out(tx, &requests, relay_limit)).await;
+            self.logs.database.log_transaction(move |tx| batch.carry_out(tx, &requests, relay_limit)).await;
         let committed = match outcome {
             Ok(committed) => committed,
             Err(error) => {
                 self.in_doubt = true;
-                self.shared.metrics.log_refused("unavailable");
+                self.logs.metrics.log_refused("unavailable");
                 tracing::error!(%error, "the event log could not be written");
                 return Err(error);
             }
         };
-        self.shared.metrics.log_committed(started.elapsed().as_secs_f64());
+        self.logs.metrics.log_committed(started.elapsed().as_secs_f64());
         crash_point("append.after_commit");
         let relay_again = committed.relay_again;
         let answers = self.show(committed);
@@ -270,8 +270,8 @@ impl Appender {
             sources: Vec::new(),
             volatile: Vec::new(),
             source: None,
-            now: self.shared.clock.steady(),
-            max_message_bytes: self.shared.options.max_message_bytes,
+            now: self.logs.clock.steady(),
+            max_message_bytes: self.logs.options.max_message_bytes,
         }
     }
 
@@ -286,7 +286,7 @@ impl Appender {
             by_tenant.entry(row.tenant.clone()).or_default().push((row, source));
         }
         for (tenant, row) in committed.tenants {
-            if self.shared.tenant(&tenant).is_none() {
+            if self.logs.tenant(&tenant).is_none() {
                 // opened by this very transaction: the window begins before its first event
                 let first = by_tenant
                     .get(tenant.as_str())
@@ -295,19 +295,18 @@ impl Appender {
                 self.adopt(&tenant, TenantRow { head: first, ..row.clone() });
             }
             Arc::make_mut(&mut self.tenants).insert(tenant.clone(), row);
-            if let (Some(log), Some(rows)) = (self.shared.tenant(&tenant), by_tenant.remove(tenant.as_str()))
-            {
-                self.shared.show(&log, rows);
+            if let (Some(log), Some(rows)) = (self.logs.tenant(&tenant), by_tenant.remove(tenant.as_str())) {
+                self.logs.show(&log, rows);
             }
         }
         for (tenant, event, source) in committed.volatile {
-            if let Some(log) = self.shared.tenant(&tenant) {
-                self.shared.send_volatile(&log, event, source);
+            if let Some(log) = self.logs.tenant(&tenant) {
+                self.logs.send_volatile(&log, event, source);
             }
         }
-        self.shared.metrics.outbox_published(committed.relayed);
+        self.logs.metrics.outbox_published(committed.relayed);
         for _ in 0..committed.dead {
-            self.shared.metrics.outbox_dead();
+            self.logs.metrics.outbox_dead();
         }
         committed.answers
     }
@@ -317,7 +316,7 @@ impl Appender {
         let known: Vec<(String, i64)> =
             self.tenants.values().map(|row| (row.tenant.clone(), row.head)).collect();
         let (tenants, rows, floors, commit) = self
-            .shared
+            .logs
             .database
             .log_transaction(move |tx| {
                 let tenants = tx.tenants()?;
@@ -342,8 +341,7 @@ impl Appender {
         let (relayed, dead) = (0, 0);
         self.show(Committed { answers, rows, sources, volatile, tenants, head, relayed, relay_again, dead });
         for (row, floors) in floors {
-            if let Some(log) =
-                TenantId::parse(&row.tenant).ok().and_then(|tenant| self.shared.tenant(&tenant))
+            if let Some(log) = TenantId::parse(&row.tenant).ok().and_then(|tenant| self.logs.tenant(&tenant))
             {
                 log.set_floors(Floors::stored(&row, floors));
                 log.trimmed(row.trimmed as u64);

@@ -7,7 +7,7 @@ use diesel::connection::SimpleConnection;
 use diesel::{Connection, SqliteConnection};
 use tempfile::TempDir;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 
 use super::append::Source;
 use super::appender::Appender;
@@ -15,8 +15,8 @@ use super::batch::new_tenant;
 use super::floor::Floor;
 use super::head_file::HeadFile;
 use super::retention::Retention;
-use super::shared::Shared;
 use super::tenant_log::WindowRead;
+use super::tenant_logs::TenantLogs;
 use super::trimming::TRIM_BATCH;
 use super::{
     AppendRequest, Appended, Dedup, EventLog, Idempotency, LogError, LogObserver, LogOptions, NewEvent,
@@ -33,13 +33,14 @@ use crate::wire::Event;
 struct Nobody;
 impl LogObserver for Nobody {
     fn advanced(&self, _: &Arc<TenantLog>) {}
+    fn renewed(&self, _: &Arc<TenantLog>) {}
     fn volatile(&self, _: &Arc<TenantLog>, _: Arc<Event>) {}
 }
 
 /// An appender on a database of its own, driven by hand.
 struct Scene {
     dir: TempDir,
-    shared: Arc<Shared>,
+    logs: Arc<TenantLogs>,
     appender: Appender,
 }
 
@@ -93,21 +94,14 @@ impl Scene {
         database.log_transaction(|tx| tx.create_commit("instance")).await.unwrap();
         let defaults = LogOptions::from(&Settings::defaults());
         let retention = Retention { count: retention_count, ..defaults.retention };
-        let shared = Arc::new(Shared {
-            database,
-            clock: Clock::system(),
-            metrics,
-            options: LogOptions { retention, ..defaults },
-            relay_wake: Notify::new(),
-            tenants: Default::default(),
-            observer: Arc::new(Nobody),
-        });
+        let options = LogOptions { retention, ..defaults };
+        let logs = TenantLogs::new(database, (Clock::system(), metrics), options, Arc::new(Nobody));
         let (_, jobs) = mpsc::channel(1);
         let head_file = HeadFile::open(dir.path()).unwrap();
-        let mailbox = Mailbox::new(1, shared.metrics.mailboxes("appender"));
+        let mailbox = Mailbox::new(1, logs.metrics.mailboxes("appender"));
         let appender =
-            Appender::new(shared.clone(), (jobs, mailbox), head_file, "instance".to_owned(), Vec::new());
-        Scene { dir, shared, appender }
+            Appender::new(logs.clone(), (jobs, mailbox), head_file, "instance".to_owned(), Vec::new());
+        Scene { dir, logs, appender }
     }
 
     async fn append(
@@ -122,8 +116,7 @@ impl Scene {
     async fn append_unheard(&mut self, data: &str) {
         let mut batch = self.appender.batch();
         let requests = vec![(request(event(data)), Source::current())];
-        let committed =
-            self.shared.database.log_transaction(move |tx| batch.carry_out(tx, &requests, 0)).await;
+        let committed = self.logs.database.log_transaction(move |tx| batch.carry_out(tx, &requests, 0)).await;
         assert_eq!(committed.unwrap().rows.len(), 1);
         self.appender.in_doubt = true;
     }
@@ -142,16 +135,16 @@ impl Scene {
     /// How many entries the tenant's log holds.
     async fn stored(&self) -> usize {
         let oldest = |tx: &mut LogTx<'_>| tx.oldest(tenant().as_str(), 0, i64::MAX);
-        self.shared.database.log_transaction(oldest).await.unwrap().len()
+        self.logs.database.log_transaction(oldest).await.unwrap().len()
     }
 
     fn log(&self) -> Arc<TenantLog> {
-        self.shared.tenant(&tenant()).unwrap()
+        self.logs.tenant(&tenant()).unwrap()
     }
 
     /// Whether something after a number may be missed by who hears the topic.
     fn is_evicted(&self, seq: u64) -> bool {
-        self.log().is_evicted(&[Selector::Topic(topic())], seq, self.shared.clock.steady())
+        self.log().is_evicted(&[Selector::Topic(topic())], seq, self.logs.clock.steady())
     }
 
     /// The data of what is in the window after a number; None where something may have been trimmed.
@@ -160,7 +153,7 @@ impl Scene {
         match self.log().select(
             &selectors,
             seq,
-            (PageLimit { events: 100, bytes: 1 << 20 }, self.shared.clock.steady()),
+            (PageLimit { events: 100, bytes: 1 << 20 }, self.logs.clock.steady()),
         ) {
             WindowRead::Evicted => None,
             WindowRead::Older { before } => panic!("the window begins at {before}"),
@@ -201,7 +194,7 @@ async fn a_log_whose_making_failed_is_looked_for_before_it_is_made() {
     // as if that had been stored after all
     let row = new_tenant(&tenant());
     let stored = row.clone();
-    scene.shared.database.log_transaction(move |tx| tx.save_tenant(&stored)).await.unwrap();
+    scene.logs.database.log_transaction(move |tx| tx.save_tenant(&stored)).await.unwrap();
     let log = scene.appender.open(tenant()).await.unwrap();
     assert_eq!(log.head().epoch.to_string(), row.epoch);
 }
@@ -239,7 +232,7 @@ async fn a_trim_of_unknown_outcome_that_was_stored_keeps_its_floors() {
         row.trimmed = 3;
         tx.save_tenant(&row)
     };
-    scene.shared.database.log_transaction(trim).await.unwrap();
+    scene.logs.database.log_transaction(trim).await.unwrap();
     scene.appender.in_doubt = true;
     scene.append(vec![request(event("6"))]).await.unwrap();
     assert_eq!(
@@ -297,14 +290,15 @@ async fn publishes_do_not_wait_until_a_backlog_is_trimmed() {
         scene.append((0..TRIM_BATCH).map(|_| request(event("1"))).collect()).await.unwrap();
     }
     scene.sql("UPDATE log_entries SET at_us = 0");
-    let Scene { dir, shared, appender } = scene;
+    let Scene { dir, logs, appender } = scene;
     drop(appender);
-    let Ok(Shared { database, clock, metrics, options, observer, .. }) = Arc::try_unwrap(shared) else {
-        panic!("nobody else has it");
-    };
-    let source = (dir.path(), false);
-    let log = EventLog::start(database.clone(), source, (clock, metrics), options, observer).await.unwrap();
-    assert_eq!(log.append(request(event("2"))).await, at((BATCHES * TRIM_BATCH + 1) as u64));
+    let (database, means, options) =
+        (logs.database.clone(), (logs.clock, logs.metrics.clone()), logs.options);
+    drop(logs);
+    let place = (dir.path(), false);
+    let log = EventLog::embedded(database.clone(), place, means, options, Arc::new(Nobody)).await.unwrap();
+    let appended = log.append(request(event("2"))).await.map(|(_, outcomes)| outcomes);
+    assert_eq!(appended, at((BATCHES * TRIM_BATCH + 1) as u64));
     let count = |tx: &mut LogTx<'_>| tx.oldest(tenant().as_str(), 0, i64::MAX);
     let left = database.log_transaction(count).await.unwrap().len() as i64;
     assert!(left > TRIM_BATCH, "{left} of {BATCHES} batches are left");

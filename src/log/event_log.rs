@@ -1,119 +1,88 @@
 use std::path::Path;
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 
-use tokio::runtime::Handle;
-use tokio::sync::{Notify, mpsc, oneshot};
-
-use super::append::{Source, to_event};
-use super::appender::{Appender, Job};
-use super::head_file::{Head, HeadFile, is_restored};
+use super::append::Source;
+use super::embedded::Embedded;
+use super::home::LogHome;
 use super::load::Loads;
-use super::recovery::Floors;
-use super::shared::{LogObserver, LogOptions, Shared};
 use super::tenant_log::WindowRead;
+use super::tenant_logs::{LogObserver, LogOptions, TenantLogs};
 use super::{AppendRequest, Appended, LogError, NewEvent, Page, PageLimit, TenantLog};
-use crate::actor_kit::{Counted, InFlightKeys, Mailbox};
-use crate::clock::{Clock, random_u64};
-use crate::domain::{Selector, TenantId};
-use crate::storage::{Database, FloorRow, LogRow, LogTx, StoreError, TenantRow};
+use crate::actor_kit::InFlightKeys;
+use crate::clock::Clock;
+use crate::domain::{Cursor, Epoch, Position, Selector, TenantId};
+use crate::storage::{Database, StoreError};
 use crate::telemetry::Metrics;
 use crate::wire::Event;
 
-/// Entries of the database that one page of a replay looks at, at most.
+/// Entries of the store that one page of a replay looks at, at most.
 const SPAN: u64 = 4096;
-/// What is read at once when a cold window is filled.
-const WARM_PAGE: PageLimit = PageLimit { events: 100, bytes: 1 << 20 };
 
 /// A shared handle to the event log of every tenant.
 #[derive(Clone)]
 pub struct EventLog {
-    shared: Arc<Shared>,
-    jobs: mpsc::Sender<Counted<Job>>,
-    mailbox: Arc<Mailbox>,
+    logs: Arc<TenantLogs>,
+    home: Arc<dyn LogHome>,
     in_flight: InFlightKeys,
     loads: Loads,
 }
 
 impl EventLog {
-    /// Loads what is stored and starts the appender; must run on the storage runtime.
+    /// The log in the tables of the database, written by this process alone; must run on the storage runtime.
     ///
     /// A database that was restored from a backup, or `new_epoch`, starts every log afresh.
-    pub async fn start(
+    pub async fn embedded(
         database: Database,
-        (data_dir, new_epoch): (&Path, bool),
-        (clock, metrics): (Clock, Arc<Metrics>),
+        place: (&Path, bool),
+        means: (Clock, Arc<Metrics>),
         options: LogOptions,
         observer: Arc<dyn LogObserver>,
     ) -> Result<Self, StoreError> {
-        let file_error = |error: std::io::Error| StoreError::Unavailable(format!("log.head: {error}"));
-        let mut head_file = HeadFile::open(data_dir).map_err(file_error)?;
-        let file_head = head_file.read().map_err(file_error)?;
-        let loaded = database.log_transaction(move |tx| load(tx, file_head.as_ref(), new_epoch)).await?;
-        head_file.write(&loaded.head).map_err(file_error)?;
-        let relay_wake = Notify::new();
-        let shared = Arc::new(Shared {
-            database,
-            clock,
-            metrics,
-            options,
-            relay_wake,
-            tenants: RwLock::default(),
-            observer,
-        });
-        for (row, floors) in &loaded.tenants {
-            let (Ok(tenant), Ok(epoch)) = (TenantId::parse(&row.tenant), row.epoch.parse()) else {
-                return Err(StoreError::Unexpected(format!("log of tenant {:?}", row.tenant)));
-            };
-            let floors = Floors::stored(row, floors.clone());
-            shared.insert(TenantLog::new(tenant, epoch, row.head as u64, floors));
-        }
-        let (jobs, receiver) = mpsc::channel(options.append_queue);
-        let mailbox = Mailbox::new(options.append_queue, shared.metrics.mailboxes("appender"));
-        let tenants = loaded.tenants.into_iter().map(|(row, _)| row).collect();
-        let appender = Appender::new(
-            shared.clone(),
-            (receiver, mailbox.clone()),
-            head_file,
-            loaded.head.instance,
-            tenants,
-        );
-        Handle::current().spawn(appender.run());
-        let loads = Loads::new(options.append_queue_bytes);
-        let log = EventLog { shared, jobs, mailbox, in_flight: InFlightKeys::default(), loads };
-        log.report_windows();
-        Ok(log)
+        let (logs, home) = Embedded::start(database, place, means, options, observer).await?;
+        Ok(EventLog::kept_by(logs, Arc::new(home)))
     }
 
-    fn report_windows(&self) {
-        let shared = Arc::downgrade(&self.shared);
-        self.shared.metrics.add_reading(Box::new(move |metrics| {
-            let Some(shared) = shared.upgrade() else { return };
-            let sizes = shared
-                .all()
-                .iter()
-                .map(|log| log.window_size())
-                .fold((0, 0), |sum, own| (sum.0 + own.0, sum.1 + own.1));
-            metrics.window(sizes.0, sizes.1);
-        }));
+    /// A log that is kept elsewhere; `home` brings whatever it numbers to `logs`.
+    pub fn kept_by(logs: Arc<TenantLogs>, home: Arc<dyn LogHome>) -> Self {
+        logs.report_windows();
+        let loads = Loads::new(logs.options.append_queue_bytes);
+        EventLog { logs, home, in_flight: InFlightKeys::default(), loads }
     }
 
     /// The clock that events are stamped and expire by.
     pub fn clock(&self) -> Clock {
-        self.shared.clock
+        self.logs.clock
     }
 
     /// A tenant's log, made on first use.
     pub async fn open(&self, tenant: &TenantId) -> Result<Arc<TenantLog>, LogError> {
-        if let Some(log) = self.shared.tenant(tenant) {
-            return Ok(log);
-        }
-        self.ask(|reply| Job::Open { tenant: tenant.clone(), reply }).await?
+        self.home.open(tenant).await
     }
 
-    /// Appends; nothing is delivered, and nothing answered, before it is committed.
+    /// The same, with whatever has to be known of it to judge this cursor.
+    pub async fn open_at(
+        &self,
+        tenant: &TenantId,
+        cursor: Option<Cursor>,
+    ) -> Result<Arc<TenantLog>, LogError> {
+        self.home.open_at(tenant, cursor).await
+    }
+
+    /// The present run of a tenant's log, if it is open.
+    pub fn present(&self, tenant: &TenantId) -> Option<Arc<TenantLog>> {
+        self.logs.tenant(tenant)
+    }
+
+    /// The newest position of all that was ever acknowledged.
+    pub async fn top(&self, tenant: &TenantId) -> Result<Position, LogError> {
+        self.home.top(tenant).await
+    }
+
+    /// Appends; nothing is delivered, and nothing answered, before it is committed. The outcome of each
+    /// group, and the run of the log that their numbers belong to.
     ///
     /// May be abandoned at any await: what was handed over is carried out all the same.
-    pub async fn append(&self, request: AppendRequest) -> Result<Vec<Appended>, LogError> {
+    pub async fn append(&self, request: AppendRequest) -> Result<(Epoch, Vec<Appended>), LogError> {
         let _in_flight = match &request.idempotency {
             Some(own) => {
                 let key = format!("{}\n{}\n{}", request.tenant, own.principal, own.key);
@@ -121,34 +90,29 @@ impl EventLog {
             }
             None => None,
         };
-        let load = self.loads.enter(request.held_bytes()).ok_or_else(|| self.overloaded())?;
-        let source = Source::current();
-        self.ask(|reply| Job::Append { request, source, load, reply }).await?
+        let load = self.loads.enter(request.held_bytes()).ok_or_else(|| self.logs.overloaded())?;
+        self.home.append(request, Source::current(), load).await
     }
 
     /// Delivers to the sessions of this moment; waits, and may fail, only where the tenant's log has to be
-    /// made first.
+    /// made first, or events go by way of other nodes.
     pub async fn publish_volatile(&self, tenant: &TenantId, event: NewEvent) -> Result<(), LogError> {
-        let source = Source::current();
-        let log = self.open(tenant).await?;
-        self.shared.send_volatile(&log, event, source);
-        Ok(())
+        self.home.volatile(tenant, event, Source::current()).await
     }
 
-    /// Whether the appender still takes requests.
+    /// Whether the log still takes requests.
     pub fn is_running(&self) -> bool {
-        !self.jobs.is_closed()
+        self.home.is_running()
     }
 
     /// A domain transaction has committed outbox rows.
     pub fn wake_relay(&self) {
-        self.shared.relay_wake.notify_one();
+        self.logs.relay_wake.notify_one();
     }
 
-    /// Appends what waits, outbox rows included, and ends the appender.
+    /// Appends what waits and ends.
     pub async fn stop(&self) {
-        // an appender that is gone has nothing left to do
-        let _ = self.ask(|reply| Job::Stop { reply }).await;
+        self.home.stop().await;
     }
 
     /// The next events of the selected topics after `after`.
@@ -159,12 +123,12 @@ impl EventLog {
         after: u64,
         limit: PageLimit,
     ) -> Result<Page, LogError> {
-        let now = self.shared.clock.steady();
+        let now = self.logs.clock.steady();
         let before = match log.select(selectors, after, (limit, now)) {
-            WindowRead::Older { .. } => match self.warm(log).await {
-                Ok(()) => log.select(selectors, after, (limit, now)),
-                Err(error) => return Err(LogError::Unavailable(error.to_string())),
-            },
+            WindowRead::Older { .. } => {
+                self.warm(log).await?;
+                log.select(selectors, after, (limit, now))
+            }
             read => read,
         };
         match before {
@@ -173,9 +137,7 @@ impl EventLog {
                 Ok(Page::Events { events: self.unexpired(events), scanned_to })
             }
             WindowRead::Older { before } => {
-                let span = (after, before.min(after + SPAN));
-                let page = self.read_store(log, selectors, span, limit).await;
-                page.map_err(|error| LogError::Unavailable(error.to_string()))
+                self.read_store(log, selectors, (after, before.min(after + SPAN)), limit).await
             }
         }
     }
@@ -186,131 +148,41 @@ impl EventLog {
         selectors: &Arc<[Selector]>,
         (after, up_to): (u64, u64),
         limit: PageLimit,
-    ) -> Result<Page, StoreError> {
-        self.shared.metrics.log_store_read();
-        let (rows, scanned_to) = self.rows_between(log.tenant(), selectors, (after, up_to), limit).await?;
+    ) -> Result<Page, LogError> {
+        self.logs.metrics.log_store_read();
+        let stored = self.home.read(log, selectors, (after, up_to), limit).await?;
         // trimming raises the floors first, so looking afterwards misses nothing that went meanwhile
-        if log.is_evicted(selectors, after, self.shared.clock.steady()) {
+        if log.is_evicted(selectors, after, self.logs.clock.steady()) {
             return Ok(Page::Evicted);
         }
-        let epoch = log.head().epoch;
-        let events = rows.into_iter().filter_map(|row| to_event(epoch, row).map(Arc::new));
+        let events = stored.events.into_iter().map(Arc::new);
         let selected =
             events.filter(|event| selectors.iter().any(|selector| selector.matches(event.topic())));
-        Ok(Page::Events { events: self.unexpired(selected.collect()), scanned_to })
-    }
-
-    /// The rows of a page, and up to where it reaches; larger ones than fit are not even read.
-    async fn rows_between(
-        &self,
-        tenant: &TenantId,
-        selectors: &[Selector],
-        (after, up_to): (u64, u64),
-        limit: PageLimit,
-    ) -> Result<(Vec<LogRow>, u64), StoreError> {
-        let exact = selectors.iter().map(|selector| match selector {
-            Selector::Topic(topic) => Some(topic.as_str().to_owned()),
-            Selector::Prefix { .. } => None,
-        });
-        let topics: Option<Vec<String>> = exact.collect();
-        let (tenant, span) = (tenant.as_str().to_owned(), (after as i64, up_to as i64));
-        let read = move |db: Database| async move {
-            crate::read!(db, |conn, q| {
-                let most = limit.events as i64;
-                let sizes = match &topics {
-                    Some(topics) => q::log::sizes_by_topics(conn, &tenant, topics, span, most).await?,
-                    None => q::log::sizes(conn, &tenant, span, most).await?,
-                };
-                let taken = limit.take(sizes.iter().map(|(_, bytes)| *bytes as usize));
-                let full = taken < sizes.len() || taken == limit.events;
-                let seqs: Vec<i64> = sizes[..taken].iter().map(|(seq, _)| *seq).collect();
-                let reached = seqs.last().filter(|_| full).map_or(up_to, |seq| *seq as u64);
-                Ok((q::log::entries(conn, &tenant, seqs).await?, reached))
-            })
-        };
-        self.shared.database.run(read).await
+        Ok(Page::Events { events: self.unexpired(selected.collect()), scanned_to: stored.scanned_to })
     }
 
     /// Fills a cold window once, however many ask for it: backwards, until something would not stay in it.
     ///
     /// What a commit's shrinking would take away again is not put in, so that this ends however fast
     /// others publish.
-    async fn warm(&self, log: &Arc<TenantLog>) -> Result<(), StoreError> {
+    async fn warm(&self, log: &Arc<TenantLog>) -> Result<(), LogError> {
         let mut warm = log.warm.lock().await;
         while !*warm {
-            let rows = self.rows_up_to(log.tenant(), log.window_start()).await?;
-            let (epoch, is_last) = (log.head().epoch, rows.is_empty());
-            let older = rows.into_iter().filter_map(|row| to_event(epoch, row)).collect();
-            let (budget, now) = (self.shared.budget_of(log), self.shared.clock.steady());
+            let older = self.home.newest(log, log.window_start()).await?;
+            let is_last = older.is_empty();
+            let (budget, now) = (self.logs.budget_of(log), self.logs.clock.steady());
             *warm = !log.extend_back(older, &budget, now) || is_last;
         }
         Ok(())
     }
 
-    /// The newest rows up to this number, a page of them, in order.
-    async fn rows_up_to(&self, tenant: &TenantId, up_to: u64) -> Result<Vec<LogRow>, StoreError> {
-        let (tenant, up_to) = (tenant.as_str().to_owned(), up_to as i64);
-        let read = move |db: Database| async move {
-            crate::read!(db, |conn, q| {
-                let sizes = q::log::newest_sizes(conn, &tenant, up_to, WARM_PAGE.events as i64).await?;
-                let taken = WARM_PAGE.take(sizes.iter().map(|(_, bytes)| *bytes as usize));
-                let seqs = sizes[..taken].iter().map(|(seq, _)| *seq).collect();
-                Ok(q::log::entries(conn, &tenant, seqs).await?)
-            })
-        };
-        self.shared.database.run(read).await
-    }
-
     fn unexpired(&self, mut events: Vec<Arc<Event>>) -> Vec<Arc<Event>> {
-        let now = self.shared.clock.steady();
+        let now = self.logs.clock.steady();
         let before = events.len();
         events.retain(|event| !event.is_expired(now));
         if events.len() < before {
-            self.shared.metrics.dropped("expired").inc_by((before - events.len()) as u64);
+            self.logs.metrics.dropped("expired").inc_by((before - events.len()) as u64);
         }
         events
     }
-
-    fn overloaded(&self) -> LogError {
-        self.shared.metrics.log_refused("overloaded");
-        LogError::Overloaded
-    }
-
-    async fn ask<T>(&self, job: impl FnOnce(oneshot::Sender<T>) -> Job) -> Result<T, LogError> {
-        let (reply, answer) = oneshot::channel();
-        let job = self.mailbox.admit(job(reply)).map_err(|_| self.overloaded())?;
-        // what is admitted has room
-        self.jobs.try_send(job).map_err(|_| LogError::Unavailable("the log has stopped".into()))?;
-        answer.await.map_err(|_| LogError::Unavailable("the log has stopped".into()))
-    }
-}
-
-struct Loaded {
-    head: Head,
-    tenants: Vec<(TenantRow, Vec<FloorRow>)>,
-}
-
-fn load(tx: &mut LogTx<'_>, file: Option<&Head>, new_epoch: bool) -> Result<Loaded, StoreError> {
-    let stored = tx.commit()?.map(|(instance, number)| Head { instance, number });
-    let restored = stored.as_ref().is_some_and(|stored| is_restored(stored, file));
-    if restored {
-        tracing::warn!(
-            "the database is older than log.head: a restored backup; every log starts a new epoch"
-        );
-    }
-    let head = match stored {
-        Some(stored) if !restored && !new_epoch => stored,
-        _ => {
-            tx.forget_everything()?;
-            let head = Head { instance: format!("{:016x}", random_u64()), number: 0 };
-            tx.create_commit(&head.instance)?;
-            head
-        }
-    };
-    let mut tenants = Vec::new();
-    for row in tx.tenants()? {
-        let floors = tx.floors(&row.tenant)?;
-        tenants.push((row, floors));
-    }
-    Ok(Loaded { head, tenants })
 }

@@ -10,7 +10,7 @@ pub(super) struct Loads {
 
 /// One request's share, given back when dropped.
 #[derive(Debug)]
-pub(super) struct Load {
+pub struct Load {
     waiting: Arc<AtomicUsize>,
     bytes: usize,
 }

@@ -157,6 +157,7 @@ impl World {
         let forever = Duration::from_secs(1_000_000_000);
         let options = RegistryOptions {
             heartbeat: Duration::from_secs(1),
+            sweep: Duration::from_secs(1),
             stall: forever,
             max_age: forever,
             retry_spread: Duration::ZERO,
@@ -325,7 +326,7 @@ impl World {
         for notice in notices {
             own.step = match notice {
                 Notice::FellBehind { after } | Notice::Created { after } => Some(own.session.behind(after)),
-                Notice::Recheck | Notice::Closed(_) => None,
+                Notice::Recheck | Notice::Renewed | Notice::Closed(_) => None,
             };
         }
         own.step = match own.step.take() {

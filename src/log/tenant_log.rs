@@ -1,4 +1,4 @@
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::PageLimit;
@@ -15,11 +15,17 @@ use crate::wire::Event;
 pub struct TenantLog {
     tenant: TenantId,
     epoch: Epoch,
+    /// Number of the event before the first one that this process was given.
+    began: u64,
+    /// Rises with every run that this process opens.
+    run: u64,
     state: Mutex<State>,
     window_bytes: AtomicUsize,
     /// Held while the window is filled from the database; true once that was done.
     pub(super) warm: tokio::sync::Mutex<bool>,
 }
+
+static RUNS: AtomicU64 = AtomicU64::new(0);
 
 #[derive(Debug)]
 struct State {
@@ -42,6 +48,8 @@ impl TenantLog {
         TenantLog {
             tenant,
             epoch,
+            began: head,
+            run: RUNS.fetch_add(1, Ordering::Relaxed),
             state: Mutex::new(State { window: Window::at(head), floors }),
             window_bytes: AtomicUsize::new(0),
             warm: tokio::sync::Mutex::new(false),
@@ -51,6 +59,21 @@ impl TenantLog {
     /// Whose log this is.
     pub fn tenant(&self) -> &TenantId {
         &self.tenant
+    }
+
+    /// Which run of the log this is.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Number of the event before the first one that this process was given of this run.
+    pub fn began(&self) -> u64 {
+        self.began
+    }
+
+    /// Whether this process opened this run after `other`.
+    pub fn is_newer_than(&self, other: &TenantLog) -> bool {
+        self.run > other.run
     }
 
     /// The position of the newest event.

@@ -18,7 +18,7 @@ impl Appender {
             tracing::debug!(%error, "nothing is trimmed before the last outcome is known");
             return;
         }
-        let now = self.shared.clock.steady();
+        let now = self.logs.clock.steady();
         let earliest = now.minus(self.retention.age).micros();
         let due = self.tenants.iter().filter(|(tenant, row)| {
             let over = (row.head - row.trimmed) as u64 > self.retention.count
@@ -27,9 +27,9 @@ impl Appender {
             over || aged
         });
         self.trimming = due.map(|(tenant, _)| tenant.clone()).collect();
-        self.shared.shrink_windows(now);
+        self.logs.shrink_windows(now);
         if let Err(error) =
-            self.shared.database.log_transaction(move |tx| tx.forget_expired(now.micros())).await
+            self.logs.database.log_transaction(move |tx| tx.forget_expired(now.micros())).await
         {
             tracing::debug!(%error, "expired answers could not be forgotten");
         }
@@ -40,7 +40,7 @@ impl Appender {
         let Some(tenant) = self.trimming.pop_front() else {
             return false;
         };
-        let now = self.shared.clock.steady();
+        let now = self.logs.clock.steady();
         match self.trim_batch(&tenant, now).await {
             Ok(true) => self.trimming.push_back(tenant),
             Ok(false) => {}
@@ -59,12 +59,12 @@ impl Appender {
         if self.in_doubt {
             self.settle().await?;
         }
-        let (Some(row), Some(log)) = (self.tenants.get(tenant).cloned(), self.shared.tenant(tenant)) else {
+        let (Some(row), Some(log)) = (self.tenants.get(tenant).cloned(), self.logs.tenant(tenant)) else {
             return Ok(false);
         };
         let (name, after) = (row.tenant.clone(), row.trimmed);
         let oldest =
-            self.shared.database.log_transaction(move |tx| tx.oldest(&name, after, TRIM_BATCH)).await?;
+            self.logs.database.log_transaction(move |tx| tx.oldest(&name, after, TRIM_BATCH)).await?;
         let Some(trim) = self.retention.plan(&row, &oldest, now) else {
             match oldest.first() {
                 Some(first) => self.oldest_at.insert(tenant.clone(), first.at_us),
@@ -75,7 +75,7 @@ impl Appender {
         };
         self.oldest_at.remove(tenant);
         // floors rise first: a reader that finds the events gone also finds why
-        let (floors, global) = log.raise_floors(&trim.floors, self.shared.options.max_trim_floors);
+        let (floors, global) = log.raise_floors(&trim.floors, self.logs.options.max_trim_floors);
         let mut next = row;
         next.trimmed = trim.up_to;
         next.bytes -= trim.bytes;
@@ -90,10 +90,10 @@ impl Appender {
             }
             tx.save_tenant(&stored)
         };
-        self.shared.database.log_transaction(work).await?;
+        self.logs.database.log_transaction(work).await?;
         log.trimmed(trim.up_to as u64);
         Arc::make_mut(&mut self.tenants).insert(tenant.clone(), next);
-        self.shared.metrics.log_trimmed(trim.count);
+        self.logs.metrics.log_trimmed(trim.count);
         Ok(trim.count == TRIM_BATCH as u64)
     }
 }

@@ -87,21 +87,21 @@ impl Publisher {
         let is_volatile = |group: &Vec<NewEvent>| idempotency.is_none() && group.iter().all(is_free);
         let kinds: Vec<bool> = groups.iter().map(is_volatile).collect();
         let (volatile, logged): (Vec<_>, Vec<_>) = groups.into_iter().partition(is_volatile);
-        let mut appended = Vec::new();
+        let (mut epoch, mut appended) = (None, Vec::new());
         if !logged.is_empty() || idempotency.is_some() {
             let request = AppendRequest { tenant: tenant.clone(), groups: logged, idempotency };
-            appended = self.log.append(request).await?;
+            let (run, outcomes) = self.log.append(request).await?;
+            (epoch, appended) = (Some(run), outcomes);
         }
         for event in volatile.into_iter().flatten() {
             self.log.publish_volatile(tenant, event).await?;
         }
-        let log = self.log.open(tenant).await?;
         let mut appended = appended.into_iter();
         let outcome = |is_volatile: bool| match is_volatile {
             true => Ok(Published { id: None, position: None, duplicate: false }),
             false => match appended.next() {
                 Some(Appended::At { seq, duplicate }) => {
-                    let position = (seq > 0).then(|| log.position(seq));
+                    let position = epoch.filter(|_| seq > 0).map(|epoch| Position { epoch, seq });
                     Ok(Published { id: position, position, duplicate })
                 }
                 Some(Appended::Stale { stored }) => {

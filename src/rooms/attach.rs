@@ -5,11 +5,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::domain::{Cursor, Position};
+use crate::domain::{Cursor, Position, TenantId};
 use crate::identity::Credentials;
-use crate::log::TenantLog;
+use crate::log::{Recovery, TenantLog};
 use crate::sessions::{About, Grant, SendQueue};
-use crate::wire::CloseCode;
+use crate::wire::{CloseCode, Ready};
 
 /// Names a connection within its process.
 pub type ConnectionId = u64;
@@ -34,6 +34,9 @@ pub enum Notice {
         /// The number of the entry that says so.
         after: u64,
     },
+    /// The tenant's log has started afresh: what it was about to read or to join is of no use; it is told
+    /// from where to catch up.
+    Renewed,
     /// Who may hear its topics has changed: judge them again.
     Recheck,
     /// The session is over; its queue has been told.
@@ -53,6 +56,32 @@ pub struct Hello {
     pub max_message_bytes: usize,
     /// Most topics on one connection.
     pub max_topics: usize,
+}
+
+impl Hello {
+    /// The frame that says it.
+    pub fn ready(
+        &self,
+        tenant: &TenantId,
+        (recovery, position): (Recovery, Position),
+        grants: &[Grant],
+        heartbeat: Duration,
+    ) -> Ready {
+        Ready {
+            connection_id: self.connection_id.clone(),
+            server_id: self.server_id.clone(),
+            tenant_id: tenant.as_str().to_owned(),
+            user_id: self.user_id.clone(),
+            topics: grants.iter().map(|grant| grant.selector.to_string()).collect(),
+            heartbeat_ms: heartbeat.as_millis() as u64,
+            position,
+            recovered: recovery.recovered(),
+            reason: recovery.reason(),
+            max_frame_bytes: self.max_message_bytes,
+            max_message_bytes: self.max_message_bytes,
+            max_topics: self.max_topics,
+        }
+    }
 }
 
 /// A session that wants in.
@@ -157,6 +186,8 @@ pub struct Standing {
 pub struct RegistryOptions {
     /// Distance of heartbeats.
     pub heartbeat: Duration,
+    /// How often sessions are looked after.
+    pub sweep: Duration,
     /// A reader that takes nothing for this long is gone.
     pub stall: Duration,
     /// Age at which connections are closed, up to a tenth later.

@@ -1,4 +1,4 @@
-use std::collections::{HashMap, HashSet, hash_map};
+use std::collections::{HashMap, HashSet, VecDeque, hash_map};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,39 +13,42 @@ use super::attach::{
 };
 use super::room::Rooms as TenantTopics;
 use crate::clock::{Clock, jittered};
-use crate::domain::{Position, TenantId, Topic};
+use crate::domain::{TenantId, Topic};
 use crate::identity::{Credentials, Revoked};
 use crate::log::{Recovery, TenantLog};
 use crate::sessions::{About, Grant, Pushed, SendQueue, audience_of, is_shown};
 use crate::telemetry::Metrics;
-use crate::wire::{CloseCode, Dialect, Event, Ready};
+use crate::wire::{CloseCode, Dialect, Event};
 
 /// Events fetched from the log at once when the worker moves on.
 const ADVANCE_BATCH: usize = 256;
 
-struct Entry {
-    tenant: TenantId,
-    grants: Arc<[Grant]>,
-    queue: Rc<SendQueue>,
-    handle: Box<dyn SessionHandle>,
+pub(super) struct Entry {
+    pub(super) tenant: TenantId,
+    pub(super) grants: Arc<[Grant]>,
+    pub(super) queue: Rc<SendQueue>,
+    pub(super) handle: Box<dyn SessionHandle>,
     credentials: Credentials,
-    about: Rc<About>,
+    pub(super) about: Rc<About>,
     /// Whether its client is told when it has caught up; who was only judged again was never behind for it.
-    tells_end: bool,
+    pub(super) tells_end: bool,
     heartbeat_at: Instant,
     expires_at: Instant,
     /// When its token runs out, whatever the machine's clock does meanwhile.
     credentials_end_at: Option<Instant>,
 }
 
-struct Tenant {
-    log: Arc<TenantLog>,
+pub(super) struct Tenant {
+    pub(super) log: Arc<TenantLog>,
     /// Everything up to here has been handed to the rooms.
-    delivered: u64,
-    topics: TenantTopics,
+    pub(super) delivered: u64,
+    pub(super) topics: TenantTopics,
     sessions: usize,
     /// Who is not live but catching up, and where they stand.
-    behind: HashMap<ConnectionId, u64>,
+    pub(super) behind: HashMap<ConnectionId, u64>,
+    /// Who has not been told yet that the log has started afresh, and until when all are.
+    pub(super) untold: VecDeque<ConnectionId>,
+    pub(super) tell_by: Instant,
 }
 
 impl Tenant {
@@ -87,11 +90,13 @@ fn hears(grants: &[Grant], topic: &Topic) -> bool {
 
 /// The sessions and rooms of one worker thread.
 pub struct Registry {
-    options: RegistryOptions,
+    pub(super) options: RegistryOptions,
     clock: Clock,
-    metrics: Arc<Metrics>,
-    tenants: HashMap<TenantId, Tenant>,
-    sessions: IndexMap<ConnectionId, Entry>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) tenants: HashMap<TenantId, Tenant>,
+    pub(super) sessions: IndexMap<ConnectionId, Entry>,
+    /// What every connection is told about the node: its id, largest message in bytes, most topics.
+    pub(super) node: Option<(Arc<str>, usize, usize)>,
     /// Queues that are sending their last frames, and until when they may.
     finishing: Vec<(Instant, Rc<SendQueue>)>,
     drain_by: Option<Instant>,
@@ -106,6 +111,7 @@ impl Registry {
             metrics,
             tenants: HashMap::new(),
             sessions: IndexMap::new(),
+            node: None,
             finishing: Vec::new(),
             drain_by: None,
         }
@@ -127,11 +133,16 @@ impl Registry {
         self.replace_older(&attach.credentials, attach.id);
         let (recovery, stands_at) = self.judge(&attach);
         self.metrics.recovered(recovery.outcome());
-        let position = attach.log.position(match recovery {
+        let seq = match recovery {
             Recovery::Replay { after } => after,
             _ => stands_at,
-        });
-        attach.queue.push_control(attach.queue.dialect().ready(&self.ready(&attach, recovery, position)));
+        };
+        let position =
+            self.tenants.get(&tenant).map_or(attach.log.position(seq), |own| own.log.position(seq));
+        let told = (recovery, position);
+        let ready = attach.hello.ready(&tenant, told, &attach.grants, self.options.heartbeat);
+        attach.queue.push_control(attach.queue.dialect().ready(&ready));
+        self.node = Some((attach.hello.server_id, attach.hello.max_message_bytes, attach.hello.max_topics));
         let behind = match recovery {
             Recovery::Replay { after } => Some(after),
             _ => None,
@@ -235,9 +246,18 @@ impl Registry {
     pub fn standing(&self, id: ConnectionId) -> Option<Standing> {
         let entry = self.sessions.get(&id)?;
         let own = self.tenants.get(&entry.tenant)?;
+        if own.untold.contains(&id) {
+            return None;
+        }
         let behind = own.behind.get(&id).copied();
         let position = own.log.position(behind.unwrap_or(own.delivered));
         Some(Standing { position, is_live: behind.is_none() })
+    }
+
+    /// The run of the log that a session is given, once it is attached.
+    pub fn log_of(&self, id: ConnectionId) -> Option<Arc<TenantLog>> {
+        let entry = self.sessions.get(&id)?;
+        Some(self.tenants.get(&entry.tenant)?.log.clone())
     }
 
     /// The client has left, or its connection broke.
@@ -301,6 +321,7 @@ impl Registry {
                 ends.push((*id, Some(CloseCode::MaximumAge)));
             } else if entry.heartbeat_at <= now
                 && let Some(own) = self.tenants.get(&entry.tenant)
+                && own.untold.is_empty()
             {
                 entry.heartbeat_at = now + self.options.heartbeat;
                 let behind = own.behind.get(id).copied();
@@ -330,6 +351,7 @@ impl Registry {
             }
             !over
         });
+        self.tell_renewed(now);
         self.drain_some(now);
     }
 
@@ -429,40 +451,29 @@ impl Registry {
     /// worker then stands at.
     fn judge(&mut self, attach: &Attach) -> (Recovery, u64) {
         let tenant = attach.log.tenant().clone();
+        if self.tenants.get(&tenant).is_some_and(|own| attach.log.is_newer_than(&own.log)) {
+            self.renew_log(&attach.log, Instant::now());
+        }
         let own = self.tenants.entry(tenant.clone()).or_insert_with(|| Tenant {
             log: attach.log.clone(),
             delivered: attach.log.head().seq,
             topics: TenantTopics::default(),
             sessions: 0,
             behind: HashMap::new(),
+            untold: VecDeque::new(),
+            tell_by: Instant::now(),
         });
         // counted before anything is delivered: that may cut the tenant's last other session
         own.sessions += 1;
         let selectors: Vec<_> = attach.grants.iter().map(|grant| grant.selector.clone()).collect();
-        let (recovery, head) = attach.log.recovery(attach.cursor, &selectors, self.clock.steady());
+        let log = own.log.clone();
+        let (recovery, head) = log.recovery(attach.cursor, &selectors, self.clock.steady());
         self.advance(&tenant);
         let stands_at = self.tenants.get(&tenant).map_or(head.seq, |own| own.delivered);
         match recovery {
             // the log moved on between the judgement and now
             Recovery::Current if stands_at > head.seq => (Recovery::Replay { after: head.seq }, stands_at),
             recovery => (recovery, stands_at),
-        }
-    }
-
-    fn ready(&self, attach: &Attach, recovery: Recovery, position: Position) -> Ready {
-        Ready {
-            connection_id: attach.hello.connection_id.clone(),
-            server_id: attach.hello.server_id.clone(),
-            tenant_id: attach.log.tenant().as_str().to_owned(),
-            user_id: attach.hello.user_id.clone(),
-            topics: attach.grants.iter().map(|grant| grant.selector.to_string()).collect(),
-            heartbeat_ms: self.options.heartbeat.as_millis() as u64,
-            position,
-            recovered: recovery.recovered(),
-            reason: recovery.reason(),
-            max_frame_bytes: attach.hello.max_message_bytes,
-            max_message_bytes: attach.hello.max_message_bytes,
-            max_topics: attach.hello.max_topics,
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 
 use super::ConnectionId;
-use crate::domain::{Selector, Topic};
+use crate::domain::{Position, Selector, Topic};
 use crate::sessions::{Grant, Pushed, SendQueue};
 use crate::wire::{Audience, Event};
 
@@ -13,6 +13,8 @@ use crate::wire::{Audience, Event};
 struct Member {
     queue: Rc<SendQueue>,
     audience: Audience,
+    /// What was appended up to here is not for it.
+    since: Option<Position>,
 }
 
 /// Members lie densely, for the fan-out, and are found by connection, so that only who joined leaves.
@@ -28,7 +30,7 @@ pub(super) struct Rooms {
 impl Rooms {
     pub fn enter(&mut self, id: ConnectionId, grants: &[Grant], queue: &Rc<SendQueue>) {
         for grant in apart(grants) {
-            let member = Member { queue: queue.clone(), audience: grant.audience };
+            let member = Member { queue: queue.clone(), audience: grant.audience, since: grant.since };
             match &grant.selector {
                 Selector::Topic(topic) => self.by_topic.entry(topic.clone()).or_default().insert(id, member),
                 Selector::Prefix { .. } => self.prefix_room(&grant.selector).insert(id, member),
@@ -65,6 +67,9 @@ impl Rooms {
         let exact = self.by_topic.get(event.topic()).into_iter();
         let prefixed = self.by_prefix.iter().filter(|(selector, _)| selector.matches(event.topic()));
         for (id, member) in exact.chain(prefixed.map(|(_, room)| room)).flatten() {
+            if event.is_up_to(member.since) {
+                continue;
+            }
             match member.queue.push_event(event, member.audience) {
                 Pushed::Taken => taken += 1,
                 Pushed::Overflow => overflowed.push(*id),

@@ -61,6 +61,11 @@ impl Rooms {
         self.run(|registry| registry.standing(id)).flatten()
     }
 
+    /// See [`Registry::log_of`].
+    pub fn log_of(&self, id: ConnectionId) -> Option<Arc<TenantLog>> {
+        self.run(|registry| registry.log_of(id)).flatten()
+    }
+
     /// See [`Registry::leave`].
     pub fn leave(&self, id: ConnectionId) {
         self.run(|registry| registry.leave(id));
@@ -93,6 +98,8 @@ pub enum Order {
     EndBlocked(Arc<Blocks>),
     /// End all sessions at an even pace within this time.
     Drain(Duration),
+    /// A tenant's log has started afresh: tell its sessions.
+    Renew(Arc<TenantLog>),
 }
 
 /// What waits for a worker and must not be lost, however full its mailbox is.
@@ -153,6 +160,10 @@ impl LogObserver for WorkerMail {
         self.put(|waiting| {
             waiting.advanced.insert(log.tenant().clone());
         });
+    }
+
+    fn renewed(&self, log: &Arc<TenantLog>) {
+        self.order(Order::Renew(log.clone()));
     }
 
     fn volatile(&self, log: &Arc<TenantLog>, event: Arc<Event>) {
@@ -221,6 +232,7 @@ impl RoomRegistryActor {
                 Order::Recheck(topics) => registry.recheck(topics),
                 Order::EndBlocked(blocks) => registry.end_blocked(|address| blocks.is_blocked(address)),
                 Order::Drain(within) => registry.drain(Instant::now() + *within),
+                Order::Renew(log) => registry.renew_log(log, Instant::now()),
             });
             if let Order::Drain(_) = order {
                 context.run_interval(DRAIN_STEP, |actor, _| {
@@ -333,8 +345,13 @@ mod tests {
     /// Runs `test` with a worker whose sweep does not come.
     fn with_worker<T: Future<Output = ()>>(test: impl FnOnce(Rooms, Arc<WorkerMail>) -> T) {
         let second = Duration::from_secs(1);
-        let options =
-            RegistryOptions { heartbeat: second, stall: second, max_age: second, retry_spread: second };
+        let options = RegistryOptions {
+            heartbeat: second,
+            sweep: second,
+            stall: second,
+            max_age: second,
+            retry_spread: second,
+        };
         actix_rt::System::new().block_on(async {
             let metrics = Arc::new(Metrics::default());
             let own = metrics.clone();

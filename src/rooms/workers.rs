@@ -96,6 +96,10 @@ impl LogObserver for Workers {
         self.each(|mail| mail.advanced(log));
     }
 
+    fn renewed(&self, log: &Arc<TenantLog>) {
+        self.order(&Order::Renew(log.clone()));
+    }
+
     fn volatile(&self, log: &Arc<TenantLog>, event: Arc<Event>) {
         self.each(|mail| mail.volatile(log, event.clone()));
     }

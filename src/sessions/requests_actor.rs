@@ -132,6 +132,14 @@ impl SessionActor {
         }
     }
 
+    /// The log has started afresh while a subscription was being given its past: there is none.
+    pub(super) fn fail_late(&mut self) {
+        if let Some(replay) = self.replay() {
+            replay.fail(RecoveryFailure::EpochChanged);
+            replay.waits = Some(Join::Now);
+        }
+    }
+
     fn subscribe(&mut self, context: &mut Context<Self>) {
         let (Some(mut late), Some(log)) = (self.late.take(), self.log.clone()) else { return };
         let (selectors, mut refused) = read_topics(&late.subscribe.topics);

@@ -20,10 +20,7 @@ pub struct Grant {
 impl Grant {
     /// Whether it shows an event: of its topics, and not from before it was given.
     pub fn shows(&self, event: &Event) -> bool {
-        let is_earlier = |since: Position| {
-            event.position().is_some_and(|at| at.epoch == since.epoch && at.seq <= since.seq)
-        };
-        self.selector.matches(event.topic()) && !self.since.is_some_and(is_earlier)
+        self.selector.matches(event.topic()) && !event.is_up_to(self.since)
     }
 }
 

@@ -144,7 +144,8 @@ impl SessionActor {
     fn begin(&mut self, context: &mut Context<Self>) {
         let log = self.context.log.clone();
         let (tenant, patience) = (self.about.tenant.clone(), self.context.ready_timeout);
-        let opened = async move { tokio::time::timeout(patience, log.open(&tenant)).await };
+        let cursor = self.request.as_ref().and_then(|request| request.cursor);
+        let opened = async move { tokio::time::timeout(patience, log.open_at(&tenant, cursor)).await };
         let opened = opened.into_actor(self).map(|opened, actor, context| match opened {
             Ok(Ok(log)) => actor.attach(log, context),
             Ok(Err(_)) | Err(_) => actor.end(CloseCode::GoingAway, context),
@@ -171,6 +172,8 @@ impl SessionActor {
         self.admission = Some(request.admission);
         let credentials = attach.credentials.clone();
         let attached = self.context.rooms.attach(attach);
+        // its worker may know a newer run of the log
+        self.log = self.context.rooms.log_of(self.about.id).or(self.log.take());
         for Refused { topic, code } in &request.refused {
             self.queue.push_control(self.queue.dialect().unsubscribed(topic, code));
         }
@@ -232,8 +235,12 @@ impl SessionActor {
     ) {
         let Some(tenant_log) = self.log.clone() else { return };
         let (log, limit) = (self.context.log.clone(), self.context.page);
+        let run = tenant_log.clone();
         let page = async move { log.read(&tenant_log, &selectors, after, limit).await };
-        context.spawn(page.into_actor(self).map(|page, actor, context| {
+        context.spawn(page.into_actor(self).map(move |page, actor, context| {
+            if !actor.reads(&run) {
+                return;
+            }
             let page = page.map_err(|error| match error {
                 LogError::Unavailable(_) | LogError::Overloaded => CloseCode::GoingAway,
                 _ => CloseCode::InsufficientState,
@@ -254,10 +261,10 @@ impl SessionActor {
         context: &mut Context<Self>,
         go_on: impl FnOnce(&mut Self, &mut Context<Self>) + 'static,
     ) {
-        let queue = self.queue.clone();
+        let (queue, Some(run)) = (self.queue.clone(), self.log.clone()) else { return };
         let drained = async move { poll_fn(|context| queue.poll_drained(context, room)).await };
-        context.spawn(drained.into_actor(self).map(|(), actor, context| {
-            if !actor.queue.has_left() {
+        context.spawn(drained.into_actor(self).map(move |(), actor, context| {
+            if !actor.queue.has_left() && actor.reads(&run) {
                 go_on(actor, context);
             }
         }));
@@ -269,11 +276,13 @@ impl SessionActor {
         context: &mut Context<Self>,
         go_on: impl FnOnce(&mut Self, &mut Context<Self>) + 'static,
     ) {
-        let renewed = self.context.capabilities.renew();
-        context.spawn(renewed.into_actor(self).map(|renewed, actor, context| match renewed {
+        let (renewed, run) = (self.context.capabilities.renew(), self.log.clone());
+        context.spawn(renewed.into_actor(self).map(move |renewed, actor, context| match renewed {
             Ok(()) => {
                 actor.recheck();
-                go_on(actor, context);
+                if run.is_none_or(|run| actor.reads(&run)) {
+                    go_on(actor, context);
+                }
             }
             Err(_) => actor.leave(CloseCode::GoingAway, context),
         }));
@@ -288,6 +297,11 @@ impl SessionActor {
         if self.notices.recheck.take() {
             self.recheck();
         }
+        if self.notices.renewed.take() {
+            self.log = self.context.rooms.log_of(self.about.id).or(self.log.take());
+            self.is_live = false;
+            self.fail_late();
+        }
         if let Some((after, is_judged)) = self.notices.behind.take() {
             self.is_live = false;
             let catch_up = move |actor: &mut Self, context: &mut Context<Self>| {
@@ -299,6 +313,11 @@ impl SessionActor {
                 false => self.judge(context, catch_up),
             }
         }
+    }
+
+    /// Whether this is still the run of the log that it is given; the past of another one is of no use.
+    fn reads(&self, run: &Arc<TenantLog>) -> bool {
+        self.log.as_ref().is_some_and(|own| Arc::ptr_eq(own, run))
     }
 
     fn went_live(&mut self, context: &mut Context<Self>) {
@@ -338,6 +357,7 @@ impl Actor for SessionActor {
 struct Notices {
     closed: Cell<Option<CloseCode>>,
     recheck: Cell<bool>,
+    renewed: Cell<bool>,
     /// From where to catch up, and whether what it may hear is judged already.
     behind: Cell<Option<(u64, bool)>>,
 }
@@ -353,6 +373,10 @@ impl SessionHandle for Handle {
         match notice {
             Notice::FellBehind { after } => self.notices.behind.set(Some((after, true))),
             Notice::Created { after } => self.notices.behind.set(Some((after, false))),
+            Notice::Renewed => {
+                self.notices.behind.set(None);
+                self.notices.renewed.set(true);
+            }
             Notice::Recheck => self.notices.recheck.set(true),
             Notice::Closed(code) => self.notices.closed.set(Some(code)),
         }

@@ -141,6 +141,12 @@ impl Event {
         self.parts.expires_at.is_some_and(|at| at <= now)
     }
 
+    /// Whether it was appended up to `mark`, in the same run of the log.
+    pub fn is_up_to(&self, mark: Option<Position>) -> bool {
+        let marked = mark.zip(self.parts.position);
+        marked.is_some_and(|(mark, at)| at.epoch == mark.epoch && at.seq <= mark.seq)
+    }
+
     /// Whether `other` is a newer value of the same thing.
     pub fn is_conflated_by(&self, other: &Event) -> bool {
         let (own, new) = (&self.parts, &other.parts);

@@ -378,6 +378,7 @@ struct Nobody;
 
 impl LogObserver for Nobody {
     fn advanced(&self, _: &Arc<TenantLog>) {}
+    fn renewed(&self, _: &Arc<TenantLog>) {}
     fn volatile(&self, _: &Arc<TenantLog>, _: Arc<Event>) {}
 }
 
@@ -393,7 +394,7 @@ fn readers_that_hold_every_connection_do_not_keep_the_log_from_appending() {
             let clocks = (Clock::system(), Arc::new(Metrics::default()));
             let limits = LogOptions::from(&Settings::defaults());
             let log =
-                EventLog::start(db.clone(), (&data_dir, false), clocks, limits, Arc::new(Nobody)).await?;
+                EventLog::embedded(db.clone(), (&data_dir, false), clocks, limits, Arc::new(Nobody)).await?;
             let (held, holds) = tokio::sync::oneshot::channel();
             let (release, released) = tokio::sync::oneshot::channel::<()>();
             let reader = tokio::spawn(async move {
@@ -421,8 +422,8 @@ fn readers_that_hold_every_connection_do_not_keep_the_log_from_appending() {
                 let request = AppendRequest { tenant, groups: vec![vec![event]], idempotency: None };
                 let appended = tokio::time::timeout(Duration::from_secs(20), log.append(request)).await;
                 assert_eq!(
-                    appended.expect("not held up").expect("appended"),
-                    [Appended::At { seq: n + 1, duplicate: false }]
+                    appended.expect("not held up").expect("appended").1,
+                    [Appended::At { seq: n + 1, duplicate: false }],
                 );
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }

@@ -5,10 +5,11 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::append::{Source, to_event, to_volatile};
+use super::recovery::Floors;
 use super::retention::Retention;
-use super::{NewEvent, TenantLog, WindowBudget};
+use super::{LogError, NewEvent, TenantLog, WindowBudget};
 use crate::clock::Clock;
-use crate::domain::{Class, TenantId, Timestamp};
+use crate::domain::{Class, Epoch, TenantId, Timestamp};
 use crate::settings::Settings;
 use crate::storage::{Database, LogRow};
 use crate::telemetry::Metrics;
@@ -18,6 +19,8 @@ use crate::wire::Event;
 pub trait LogObserver: Send + Sync {
     /// A tenant's log has a new head.
     fn advanced(&self, log: &Arc<TenantLog>);
+    /// A tenant's log has started afresh: what was open of it before is over.
+    fn renewed(&self, log: &Arc<TenantLog>);
     /// An event to deliver now or never.
     fn volatile(&self, log: &Arc<TenantLog>, event: Arc<Event>);
 }
@@ -58,39 +61,84 @@ impl From<&Settings> for LogOptions {
 /// A row with where it comes from, where that is known.
 pub(super) type TracedRow = (LogRow, Option<Source>);
 
-/// What the handle, the readers and the appender have in common.
-pub(super) struct Shared {
-    pub database: Database,
-    pub clock: Clock,
-    pub metrics: Arc<Metrics>,
-    pub options: LogOptions,
-    pub relay_wake: Notify,
-    pub tenants: RwLock<HashMap<TenantId, Arc<TenantLog>>>,
-    pub observer: Arc<dyn LogObserver>,
+/// The log of every tenant as this process sees it: what the handle, the readers and the writer have in common.
+pub struct TenantLogs {
+    /// Where outbox rows are, and the log itself when it is embedded.
+    pub(super) database: Database,
+    pub(super) clock: Clock,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) options: LogOptions,
+    pub(super) relay_wake: Notify,
+    tenants: RwLock<HashMap<TenantId, Arc<TenantLog>>>,
+    observer: Arc<dyn LogObserver>,
 }
 
-impl Shared {
+impl TenantLogs {
+    /// Without tenants.
+    pub fn new(
+        database: Database,
+        (clock, metrics): (Clock, Arc<Metrics>),
+        options: LogOptions,
+        observer: Arc<dyn LogObserver>,
+    ) -> Arc<Self> {
+        let (relay_wake, tenants) = (Notify::new(), RwLock::default());
+        Arc::new(TenantLogs { database, clock, metrics, options, relay_wake, tenants, observer })
+    }
+
+    /// A domain transaction of this process has committed outbox rows since this was last awaited.
+    pub async fn outbox_filled(&self) {
+        self.relay_wake.notified().await;
+    }
+
+    /// The clock that events are stamped and expire by.
+    pub fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    /// Limits of the log.
+    pub fn options(&self) -> &LogOptions {
+        &self.options
+    }
+
+    /// A tenant's log, if it is open.
     pub fn tenant(&self, tenant: &TenantId) -> Option<Arc<TenantLog>> {
         self.tenants.read().expect("no panic while held").get(tenant).cloned()
     }
 
-    pub fn insert(&self, log: TenantLog) -> Arc<TenantLog> {
+    pub(super) fn insert(&self, log: TenantLog) -> Arc<TenantLog> {
         let log = Arc::new(log);
         self.tenants.write().expect("no panic while held").insert(log.tenant().clone(), log.clone());
         log
     }
 
+    /// Opens a run of a tenant's log, whose first event here will be the one after `before`; where another run
+    /// was open, its sessions are told.
+    pub fn begin(&self, tenant: &TenantId, epoch: Epoch, before: u64) -> Arc<TenantLog> {
+        let log = Arc::new(TenantLog::new(tenant.clone(), epoch, before, Floors::default()));
+        let former = self.tenants.write().expect("no panic while held").insert(tenant.clone(), log.clone());
+        if former.is_some() {
+            self.observer.renewed(&log);
+        }
+        log
+    }
+
+    /// Forgets a tenant's log that nobody needs any more.
+    pub fn end(&self, tenant: &TenantId) {
+        self.tenants.write().expect("no panic while held").remove(tenant);
+    }
+
+    /// The log of every tenant that is open.
     pub fn all(&self) -> Vec<Arc<TenantLog>> {
         self.tenants.read().expect("no panic while held").values().cloned().collect()
     }
 
     /// Makes committed rows visible to this process.
-    pub fn show(&self, log: &Arc<TenantLog>, rows: Vec<TracedRow>) {
+    pub(super) fn show(&self, log: &Arc<TenantLog>, rows: Vec<TracedRow>) {
         for class in [Class::Durable, Class::Latest] {
             let count = rows.iter().filter(|(row, _)| row.class == class.as_str()).count();
             self.metrics.published(class.as_str(), count as u64);
         }
-        let epoch = log.head().epoch;
+        let epoch = log.epoch();
         let event = |(row, source): TracedRow| {
             let event = to_event(epoch, row)?;
             Some(match source {
@@ -98,7 +146,14 @@ impl Shared {
                 None => event,
             })
         };
-        let events: Vec<Event> = rows.into_iter().filter_map(event).collect();
+        self.show_events(log, rows.into_iter().filter_map(event).collect());
+    }
+
+    /// Makes the next events of a tenant's log visible to this process.
+    ///
+    /// # Panics
+    /// When they are not the next ones.
+    pub fn show_events(&self, log: &Arc<TenantLog>, events: Vec<Event>) {
         for event in &events {
             let (origin, tenant) = (event.origin(), log.tenant());
             tracing::debug!(
@@ -117,12 +172,38 @@ impl Shared {
     }
 
     /// Sends an event to those who listen at this moment.
-    pub fn send_volatile(&self, log: &Arc<TenantLog>, event: NewEvent, source: Source) {
+    pub(super) fn send_volatile(&self, log: &Arc<TenantLog>, event: NewEvent, source: Source) {
         self.metrics.published(Class::Volatile.as_str(), 1);
         let event = to_volatile(event, self.clock.steady()).of(source.origin, source.accepted);
+        self.show_volatile(log, event);
+    }
+
+    /// The same of one that was published elsewhere.
+    pub fn show_volatile(&self, log: &Arc<TenantLog>, event: Event) {
         self.observer.volatile(log, Arc::new(event));
     }
 
+    /// What a request is told that finds no room.
+    pub fn overloaded(&self) -> LogError {
+        self.metrics.log_refused("overloaded");
+        LogError::Overloaded
+    }
+
+    /// Tells the metrics what the windows hold, whenever they are read.
+    pub(super) fn report_windows(self: &Arc<Self>) {
+        let logs = Arc::downgrade(self);
+        self.metrics.add_reading(Box::new(move |metrics| {
+            let Some(logs) = logs.upgrade() else { return };
+            let sizes = logs
+                .all()
+                .iter()
+                .map(|log| log.window_size())
+                .fold((0, 0), |sum, own| (sum.0 + own.0, sum.1 + own.1));
+            metrics.window(sizes.0, sizes.1);
+        }));
+    }
+
+    /// Takes from every window what has been kept long enough.
     pub fn shrink_windows(&self, now: Timestamp) {
         for log in self.all() {
             log.shrink(&self.options.window, now);
@@ -130,7 +211,7 @@ impl Shared {
     }
 
     /// What a window may hold while the others are as large as they are.
-    pub fn budget_of(&self, log: &TenantLog) -> WindowBudget {
+    pub(super) fn budget_of(&self, log: &TenantLog) -> WindowBudget {
         let all: usize = self.all().iter().map(|log| log.window_bytes()).sum();
         let room = self.options.window_total_bytes.saturating_sub(all);
         let own = &self.options.window;

@@ -1,0 +1,77 @@
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+
+use super::append::Source;
+use super::load::Load;
+use super::{AppendRequest, Appended, LogError, NewEvent, PageLimit, TenantLog};
+use crate::domain::{Cursor, Epoch, Position, Selector, TenantId};
+use crate::wire::Event;
+
+/// Part of the past, as it is stored.
+#[derive(Debug)]
+pub struct StoredPage {
+    /// The events of the selected topics, in order.
+    pub events: Vec<Event>,
+    /// Everything up to this number has been looked at.
+    pub scanned_to: u64,
+}
+
+/// Where the log is kept: what numbers events, keeps them, and shows them to this process.
+///
+/// Whatever it numbers comes to the tenants' logs of this process in order and without holes.
+pub trait LogHome: Send + Sync {
+    /// A tenant's log, made on first use.
+    fn open<'a>(&'a self, tenant: &'a TenantId) -> BoxFuture<'a, Result<Arc<TenantLog>, LogError>>;
+
+    /// The same, with whatever has to be known of it to judge this cursor.
+    fn open_at<'a>(
+        &'a self,
+        tenant: &'a TenantId,
+        cursor: Option<Cursor>,
+    ) -> BoxFuture<'a, Result<Arc<TenantLog>, LogError>>;
+
+    /// Appends; the outcome of each group, and the run of the log that their numbers belong to.
+    ///
+    /// What was handed over is carried out even where nobody waits for it any more.
+    fn append(
+        &self,
+        request: AppendRequest,
+        source: Source,
+        load: Load,
+    ) -> BoxFuture<'_, Result<(Epoch, Vec<Appended>), LogError>>;
+
+    /// Sends an event to those who listen at this moment.
+    fn volatile<'a>(
+        &'a self,
+        tenant: &'a TenantId,
+        event: NewEvent,
+        source: Source,
+    ) -> BoxFuture<'a, Result<(), LogError>>;
+
+    /// The events of the selected topics within `(after, up_to]`; the log's floors are afterwards at least
+    /// what they were when this was read.
+    fn read<'a>(
+        &'a self,
+        log: &'a Arc<TenantLog>,
+        selectors: &'a [Selector],
+        span: (u64, u64),
+        limit: PageLimit,
+    ) -> BoxFuture<'a, Result<StoredPage, LogError>>;
+
+    /// Some of the newest events up to this number, in order, without a hole up to it; none when there are none.
+    fn newest<'a>(
+        &'a self,
+        log: &'a Arc<TenantLog>,
+        up_to: u64,
+    ) -> BoxFuture<'a, Result<Vec<Event>, LogError>>;
+
+    /// The newest position of all that was ever acknowledged.
+    fn top<'a>(&'a self, tenant: &'a TenantId) -> BoxFuture<'a, Result<Position, LogError>>;
+
+    /// Whether it still takes requests.
+    fn is_running(&self) -> bool;
+
+    /// Appends what waits, outbox rows included where it is this process's work, and ends.
+    fn stop(&self) -> BoxFuture<'_, ()>;
+}
