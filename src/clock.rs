@@ -2,8 +2,10 @@
 //!
 //! [`Clock::now`] is the wall clock, for what people read. [`Clock::steady`] starts at the wall clock
 //! and then follows the monotonic one, so a jump of the machine's clock neither expires an event nor
-//! trims the log early; it is the clock of an embedded log.
+//! trims the log early; it is the clock of an embedded log. In a cluster it is steered by the clock that all
+//! nodes share.
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::domain::Timestamp;
@@ -13,12 +15,27 @@ use crate::domain::Timestamp;
 pub struct Clock {
     anchor: Instant,
     anchored_at: Timestamp,
+    /// What another clock is ahead of this one, µs; never freed, so that a handle stays a plain value.
+    ahead: Option<&'static AtomicI64>,
 }
 
 impl Clock {
     /// Anchors the steady clock at the present wall clock.
     pub fn system() -> Self {
-        Clock { anchor: Instant::now(), anchored_at: wall() }
+        Clock { anchor: Instant::now(), anchored_at: wall(), ahead: None }
+    }
+
+    /// The same, whose steady clock follows another one: once per process, or per engine of a test.
+    pub fn steered() -> Self {
+        Clock { ahead: Some(Box::leak(Box::default())), ..Clock::system() }
+    }
+
+    /// The other clock shows `present`.
+    pub fn steer(&self, present: Timestamp) {
+        if let Some(ahead) = self.ahead {
+            let own = self.anchored_at.plus(self.anchor.elapsed());
+            ahead.store(present.micros() - own.micros(), Ordering::Relaxed);
+        }
     }
 
     /// The wall clock.
@@ -28,7 +45,9 @@ impl Clock {
 
     /// The wall clock as it was at start, moved on by the monotonic clock.
     pub fn steady(&self) -> Timestamp {
-        self.anchored_at.plus(self.anchor.elapsed())
+        let own = self.anchored_at.plus(self.anchor.elapsed());
+        let ahead = self.ahead.map_or(0, |ahead| ahead.load(Ordering::Relaxed));
+        Timestamp::from_micros(own.micros() + ahead)
     }
 
     /// Time since this clock was made.

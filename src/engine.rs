@@ -4,6 +4,7 @@
 //! threads of its own, so that several engines can live in one process; [`Engine::shutdown`] takes them
 //! down in the opposite order, at a pace that clients can follow.
 
+mod backing;
 mod blocks;
 mod client_io;
 mod first_key;
@@ -22,6 +23,7 @@ use std::thread::JoinHandle;
 pub use first_key::FirstKey;
 pub use run::{StartOptions, database_options};
 
+use crate::bridge::BridgeError;
 use crate::settings::Settings;
 use crate::storage::StoreError;
 use crate::telemetry::Metrics;
@@ -32,6 +34,9 @@ pub enum StartError {
     /// The database.
     #[error("{0}")]
     Store(#[from] StoreError),
+    /// Redis.
+    #[error("redis.url: {0}")]
+    Bridge(#[from] BridgeError),
     /// A socket.
     #[error("cannot listen on {address}: {problem}")]
     Listen {

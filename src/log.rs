@@ -21,6 +21,7 @@ mod load;
 #[cfg(test)]
 mod model_test;
 mod outbox_watch;
+mod outgoing;
 mod page;
 mod recovery;
 mod retention;
@@ -33,6 +34,7 @@ pub use append::{AppendRequest, Appended, Dedup, Idempotency, LogError, NewEvent
 pub use event_log::EventLog;
 pub use home::{LogHome, StoredPage};
 pub use load::Load;
+pub use outgoing::Outgoing;
 pub use page::{Page, PageLimit};
 pub use recovery::Recovery;
 

@@ -17,6 +17,7 @@ pub use validate::{Warning, resolve};
 pub struct Settings {
     pub server: Server,
     pub storage: Storage,
+    pub redis: Redis,
     pub log: Log,
     pub sessions: Sessions,
     pub auth: Auth,
@@ -70,6 +71,7 @@ section!(Storage {
     wait_ms: u64,
     max_database_bytes: u64,
 });
+section!(Redis { url: String, prefix: String, timeout_ms: u64 });
 section!(Log {
     retention_count: u64,
     retention_s: u64,
@@ -191,6 +193,7 @@ impl Settings {
     pub fn masked(&self) -> String {
         let mut shown = self.clone();
         shown.storage.database_url = mask_url(&self.storage.database_url);
+        shown.redis.url = mask_url(&self.redis.url);
         let secrets = shown.jwt.keys.iter_mut().map(|key| &mut key.secret).chain([&mut shown.jwt.secret]);
         secrets.filter(|secret| !secret.is_empty()).for_each(|secret| *secret = "***".to_owned());
         toml::to_string(&shown).expect("settings are plain data")

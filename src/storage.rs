@@ -10,6 +10,7 @@
 mod connections;
 mod database;
 mod error;
+mod leadership;
 mod log_store;
 pub mod postgres;
 mod records;
@@ -20,6 +21,7 @@ pub mod sqlite;
 
 pub use database::{Backend, Database, DatabaseOptions, ServeLock, check_writable};
 pub use error::StoreError;
+pub use leadership::OutboxWakes;
 pub use log_store::{FloorRow, LogTx, OldestRow, TenantRow};
 pub use records::{
     ApiKeyRow, BlockRow, DeclaredTopicRow, Feed, FleetRow, IdempotencyRow, KickRow, LogRow, OutboxRow,

@@ -1,5 +1,6 @@
 //! What the process tells about itself: metrics, log lines, and the spans they lie in.
 
+mod bridge_metrics;
 mod limit_metrics;
 mod logging;
 mod mailbox_metrics;
@@ -7,6 +8,7 @@ mod metrics;
 mod pool_metrics;
 mod spans;
 
+pub use bridge_metrics::BridgeMetrics;
 pub use limit_metrics::LimitMetrics;
 pub use logging::{Logging, LoggingError, init_logging};
 pub use mailbox_metrics::MailboxMetrics;

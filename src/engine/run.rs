@@ -7,7 +7,8 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::tls::Certificate;
-use super::{FirstKey, StartError, Started, blocks, first_key, reload, server, shutdown};
+use super::{FirstKey, StartError, Started, backing, blocks, first_key, reload, server, shutdown};
+use crate::bridge::BridgeThread;
 use crate::clock::{Clock, random_u64};
 use crate::domain::Decimal;
 use crate::fleets::{Fleets, GradeBounds};
@@ -16,11 +17,10 @@ use crate::identity::{
     Authenticator, Compat, Jwks, KeyRing, Revocations, Tickets, Tokens, installation_secret,
 };
 use crate::limits::{Limiter, Rules};
-use crate::log::{EventLog, LogOptions};
 use crate::publishing::{PublishLimits, Publisher};
 use crate::rooms::Workers;
 use crate::settings::{Settings, resolve};
-use crate::storage::{Database, DatabaseOptions, ServeLock, StorageRuntime, StoreError, check_writable};
+use crate::storage::{Database, DatabaseOptions, ServeLock, StorageRuntime};
 use crate::telemetry::Metrics;
 use crate::topics::Topics;
 
@@ -46,7 +46,7 @@ pub fn database_options(settings: &Settings) -> DatabaseOptions {
 struct Foundation {
     services: Services,
     first_key: Option<FirstKey>,
-    lock: ServeLock,
+    lock: Option<ServeLock>,
     certificate: Option<Arc<Certificate>>,
 }
 
@@ -66,14 +66,18 @@ pub(super) fn run(
         Err(error) => return fail(StartError::Runtime(error.to_string())),
     };
     let handle = runtime.handle();
-    let foundation = match runtime.block_on(async { handle.spawn(lay(settings, options)).await }) {
+    let system = actix_rt::System::new();
+    // the bridge of a cluster has a thread to itself: what the workers do cannot hold it up
+    let bridge = (!settings.redis.url.is_empty()).then(actix_rt::Arbiter::new);
+    let thread = bridge.as_ref().map(actix_rt::Arbiter::handle);
+    let foundation = match runtime.block_on(async { handle.spawn(lay(settings, options, thread)).await }) {
         Ok(Ok(foundation)) => foundation,
         Ok(Err(error)) => return fail(error),
         Err(error) => return fail(StartError::Runtime(error.to_string())),
     };
     let revocations = handle.spawn(watch_revocations(foundation.services.clone()));
     let block_list = handle.spawn(blocks::watch(foundation.services.clone()));
-    actix_rt::System::new().block_on(async {
+    system.block_on(async {
         match server::start(&foundation.services, foundation.certificate.as_ref()) {
             Ok(serving) => {
                 let started = Started {
@@ -95,26 +99,25 @@ pub(super) fn run(
     });
     revocations.abort();
     block_list.abort();
+    if let Some(bridge) = bridge
+        && bridge.stop()
+        && bridge.join().is_err()
+    {
+        tracing::error!("the bridge's thread panicked");
+    }
     drop(foundation.services);
     drop(runtime);
     drop(foundation.lock);
 }
 
-async fn lay(settings: Settings, options: StartOptions) -> Result<Foundation, StartError> {
-    if !settings.storage.database_url.is_empty() {
-        return Err(StartError::Unsupported(
-            "serving from PostgreSQL is not in this build yet: unset DATABASE_URL / storage.database_url \
-             to serve from SQLite (`bongsu migrate` prepares either)"
-                .into(),
-        ));
-    }
+async fn lay(
+    settings: Settings,
+    options: StartOptions,
+    thread: Option<BridgeThread>,
+) -> Result<Foundation, StartError> {
     let certificate = Certificate::load(&settings)?;
-    let clock = Clock::system();
-    let data_dir = PathBuf::from(&settings.storage.data_dir);
-    std::fs::create_dir_all(&data_dir)
-        .map_err(|error| StoreError::Unavailable(format!("{}: {error}", data_dir.display())))?;
-    let lock = ServeLock::take(&data_dir)?;
-    check_writable(&data_dir)?;
+    let clock = if thread.is_some() { Clock::steered() } else { Clock::system() };
+    let lock = backing::lock(&settings)?;
     let metrics = Arc::new(Metrics::default());
     let runtime = tokio::runtime::Handle::current();
     let database = Database::open(&database_options(&settings), runtime, &metrics).await?;
@@ -133,14 +136,14 @@ async fn lay(settings: Settings, options: StartOptions) -> Result<Foundation, St
         own_first_key = Some(first_key::create(&database, clock).await?);
         keys.refresh().await?;
     }
-    let services = assemble(settings, options, (database, data_dir), (clock, metrics), keys).await?;
+    let services = assemble(settings, (options, thread), database, (clock, metrics), keys).await?;
     Ok(Foundation { services, first_key: own_first_key, lock, certificate })
 }
 
 async fn assemble(
     settings: Settings,
-    options: StartOptions,
-    (database, data_dir): (Database, PathBuf),
+    (options, thread): (StartOptions, Option<BridgeThread>),
+    database: Database,
     (clock, metrics): (Clock, Arc<Metrics>),
     keys: KeyRing,
 ) -> Result<Services, StartError> {
@@ -149,14 +152,12 @@ async fn assemble(
     let tokens = tokens(&settings, &database, clock, &metrics).await?;
     let authenticator =
         Authenticator::new(revocations.clone(), tokens, Compat::from(&settings.compat), clock);
-    let log = EventLog::embedded(
-        database.clone(),
-        (&data_dir, options.new_epoch),
-        (clock, metrics.clone()),
-        LogOptions::from(&settings),
-        workers.clone(),
-    )
-    .await?;
+    let server_id: Arc<str> = match settings.server.server_id.as_str() {
+        "" => format!("node-{:08x}", random_u64() as u32).into(),
+        own => own.into(),
+    };
+    let means = (database.clone(), clock, metrics.clone(), workers.clone());
+    let log = backing::open_log(&settings, options, means, server_id.clone(), thread).await?;
     let tickets = Tickets::new(
         database.clone(),
         revocations.clone(),
@@ -172,10 +173,6 @@ async fn assemble(
     let keep = Duration::from_secs(settings.idempotency.command_s);
     let fleets = Fleets::new(database.clone(), log.clone(), bounds(&settings), settings.fleets.history, keep);
     let topics = Topics::load(database.clone(), log.clone()).await?;
-    let server_id = match settings.server.server_id.as_str() {
-        "" => format!("node-{:08x}", random_u64() as u32),
-        own => own.to_owned(),
-    };
     let publish_limits = PublishLimits {
         event_bytes: settings.log.max_event_bytes,
         dedup_window: Duration::from_millis(settings.idempotency.dedup_window_ms),
@@ -186,7 +183,7 @@ async fn assemble(
         gate: Arc::new(Gate::new(&settings, limiter, blocks.clone(), metrics.clone())),
         settings: Arc::new(settings),
         blocks,
-        server_id: server_id.into(),
+        server_id,
         database,
         log,
         revocations,

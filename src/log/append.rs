@@ -92,7 +92,7 @@ pub struct AppendRequest {
 
 impl AppendRequest {
     /// What it takes in the log, bytes.
-    pub(super) fn bytes(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         self.groups.iter().flatten().map(NewEvent::bytes).sum()
     }
 

@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::append::{Source, to_row};
 use super::head_file::Head;
+use super::outgoing::Outgoing;
 use super::{AppendRequest, Appended, LogError, NewEvent};
 use crate::clock::random_u64;
-use crate::domain::{Class, Epoch, EventName, Origin, TenantId, Timestamp, Topic};
+use crate::domain::{Epoch, TenantId, Timestamp};
 use crate::storage::{LogRow, LogTx, OutboxRow, StoreError, TenantRow};
 
 /// What one transaction did.
@@ -105,35 +105,13 @@ impl Batch {
         tx: &mut LogTx<'_>,
         row: &OutboxRow,
     ) -> Result<Result<(), &'static str>, StoreError> {
-        let Ok(tenant) = TenantId::parse(&row.tenant) else {
-            return Ok(Err("malformed tenant"));
+        let outgoing = match Outgoing::read(row, self.max_message_bytes, self.now) {
+            Ok(outgoing) => outgoing,
+            Err(reason) => return Ok(Err(reason)),
         };
-        let Ok(topic) = Topic::parse(&row.topic) else {
-            return Ok(Err("malformed topic"));
-        };
-        let Some(class) = Class::parse(&row.class) else {
-            return Ok(Err("malformed class"));
-        };
-        let fits = row.data.len() <= self.max_message_bytes;
-        let event = NewEvent {
-            topic,
-            name: EventName::trusted(if fits { &row.name } else { "reset" }),
-            class: if fits { class } else { Class::Durable },
-            key: row.key.clone(),
-            version: row.version.filter(|_| fits),
-            ttl: None,
-            dedup: None,
-            data: if fits { row.data.as_str() } else { "{\"reason\":\"event_too_large\"}" }.into(),
-            public: row.public.as_deref().filter(|_| fits).map(Arc::from),
-        };
-        let waited = self.now.since(Timestamp::from_micros(row.created_us));
-        let accepted = Instant::now();
-        self.source = Some(Source {
-            origin: row.origin.as_deref().and_then(Origin::parse).map(Arc::new),
-            accepted: accepted.checked_sub(waited).unwrap_or(accepted),
-        });
-        self.append_group(tx, &tenant, &[event])?;
-        Ok(if fits { Ok(()) } else { Err("larger than log.max_message_bytes") })
+        self.source = Some(outgoing.source);
+        self.append_group(tx, &outgoing.tenant, &[outgoing.event])?;
+        Ok(outgoing.dead.map_or(Ok(()), Err))
     }
 
     fn answer(

@@ -143,6 +143,11 @@ impl LogHome for Embedded {
         Embedded::open(self, tenant).boxed()
     }
 
+    fn learn_floors<'a>(&'a self, _: &'a Arc<TenantLog>) -> BoxFuture<'a, Result<(), LogError>> {
+        // the only trimmer is this process
+        async { Ok(()) }.boxed()
+    }
+
     fn append(
         &self,
         request: AppendRequest,
@@ -158,14 +163,15 @@ impl LogHome for Embedded {
         append.boxed()
     }
 
-    fn volatile<'a>(
-        &'a self,
-        tenant: &'a TenantId,
+    fn volatile(
+        &self,
+        tenant: TenantId,
         event: NewEvent,
         source: Source,
-    ) -> BoxFuture<'a, Result<(), LogError>> {
+        _: Load,
+    ) -> BoxFuture<'_, Result<(), LogError>> {
         let send = async move {
-            let log = self.open(tenant).await?;
+            let log = self.open(&tenant).await?;
             self.logs.send_volatile(&log, event, source);
             Ok(())
         };

@@ -65,7 +65,17 @@ impl EventLog {
         tenant: &TenantId,
         cursor: Option<Cursor>,
     ) -> Result<Arc<TenantLog>, LogError> {
-        self.home.open_at(tenant, cursor).await
+        let log = self.home.open_at(tenant, cursor).await?;
+        if let Some(Cursor::At(position)) = cursor
+            && position.epoch == log.epoch()
+            && !log.covers(position.seq)
+        {
+            self.warm(&log).await?;
+            if !log.covers(position.seq) {
+                self.home.learn_floors(&log).await?;
+            }
+        }
+        Ok(log)
     }
 
     /// The present run of a tenant's log, if it is open.
@@ -97,7 +107,8 @@ impl EventLog {
     /// Delivers to the sessions of this moment; waits, and may fail, only where the tenant's log has to be
     /// made first, or events go by way of other nodes.
     pub async fn publish_volatile(&self, tenant: &TenantId, event: NewEvent) -> Result<(), LogError> {
-        self.home.volatile(tenant, event, Source::current()).await
+        let load = self.loads.enter(event.bytes()).ok_or_else(|| self.logs.overloaded())?;
+        self.home.volatile(tenant.clone(), event, Source::current(), load).await
     }
 
     /// Whether the log still takes requests.

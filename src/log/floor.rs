@@ -29,6 +29,15 @@ impl Floor {
         Floor(steps.unwrap_or_else(|| vec![(row.floor as u64, LASTING)]))
     }
 
+    /// As Redis has it: `seq` or `seq:until`, comma-separated.
+    pub fn read(steps: &str) -> Self {
+        let step = |text: &str| match text.split_once(':') {
+            Some((seq, until)) => Some((seq.parse().ok()?, until.parse().ok()?)),
+            None => Some((text.parse().ok()?, LASTING)),
+        };
+        Floor(steps.split(',').filter_map(step).collect())
+    }
+
     /// As the database has it: the highest number, and the steps where there is more to say.
     pub fn to_row(&self, tenant: &str, topic: &str) -> FloorRow {
         let is_plain = self.0.iter().all(|(_, until)| *until == LASTING);

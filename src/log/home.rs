@@ -24,12 +24,15 @@ pub trait LogHome: Send + Sync {
     /// A tenant's log, made on first use.
     fn open<'a>(&'a self, tenant: &'a TenantId) -> BoxFuture<'a, Result<Arc<TenantLog>, LogError>>;
 
-    /// The same, with whatever has to be known of it to judge this cursor.
+    /// The same, once everything up to the cursor is here, or it is known that it never will be.
     fn open_at<'a>(
         &'a self,
         tenant: &'a TenantId,
         cursor: Option<Cursor>,
     ) -> BoxFuture<'a, Result<Arc<TenantLog>, LogError>>;
+
+    /// Brings the log's floors up to date.
+    fn learn_floors<'a>(&'a self, log: &'a Arc<TenantLog>) -> BoxFuture<'a, Result<(), LogError>>;
 
     /// Appends; the outcome of each group, and the run of the log that their numbers belong to.
     ///
@@ -42,12 +45,13 @@ pub trait LogHome: Send + Sync {
     ) -> BoxFuture<'_, Result<(Epoch, Vec<Appended>), LogError>>;
 
     /// Sends an event to those who listen at this moment.
-    fn volatile<'a>(
-        &'a self,
-        tenant: &'a TenantId,
+    fn volatile(
+        &self,
+        tenant: TenantId,
         event: NewEvent,
         source: Source,
-    ) -> BoxFuture<'a, Result<(), LogError>>;
+        load: Load,
+    ) -> BoxFuture<'_, Result<(), LogError>>;
 
     /// The events of the selected topics within `(after, up_to]`; the log's floors are afterwards at least
     /// what they were when this was read.

@@ -86,6 +86,14 @@ impl Floors {
         raised.collect()
     }
 
+    /// Takes over what another node has raised.
+    pub fn learn(&mut self, all: u64, by_topic: Vec<(Topic, Floor)>) {
+        self.global = self.global.max(all);
+        let newer = by_topic.into_iter().filter(|(_, floor)| floor.top() > self.global);
+        self.by_topic.extend(newer);
+        self.by_topic.retain(|_, floor| floor.top() > self.global);
+    }
+
     /// When more than `limit` topics have a floor, the lower half share the global one; returns it.
     pub fn overflow(&mut self, limit: usize) -> Option<u64> {
         if self.by_topic.len() <= limit {

@@ -176,6 +176,19 @@ impl TenantLog {
         self.state().floors = floors;
     }
 
+    /// Takes over floors that were read where the log is kept: the one of all topics, and steps by topic
+    /// (`seq` or `seq:until`, comma-separated). Floors only rise.
+    pub fn learn_floors(&self, all: u64, by_topic: &[(String, String)]) {
+        let read = |(topic, steps): &(String, String)| Some((Topic::parse(topic).ok()?, Floor::read(steps)));
+        let by_topic: Vec<_> = by_topic.iter().filter_map(read).collect();
+        self.state().floors.learn(all, by_topic);
+    }
+
+    /// Whether all events after this number are in memory.
+    pub fn covers(&self, seq: u64) -> bool {
+        self.state().window.covers(seq)
+    }
+
     pub(super) fn trimmed(&self, up_to: u64) {
         let mut state = self.state();
         state.window.drop_up_to(up_to);

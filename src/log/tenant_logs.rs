@@ -21,6 +21,8 @@ pub trait LogObserver: Send + Sync {
     fn advanced(&self, log: &Arc<TenantLog>);
     /// A tenant's log has started afresh: what was open of it before is over.
     fn renewed(&self, log: &Arc<TenantLog>);
+    /// Something of a tenant's log cannot be delivered: its sessions have to come back and reload.
+    fn lost(&self, tenant: &TenantId);
     /// An event to deliver now or never.
     fn volatile(&self, log: &Arc<TenantLog>, event: Arc<Event>);
 }
@@ -36,6 +38,28 @@ pub struct LogOptions {
     pub(super) append_queue: usize,
     pub(super) append_queue_bytes: usize,
     pub(super) relay_batch: usize,
+}
+
+impl LogOptions {
+    /// Most entries of one tenant that are kept for replay.
+    pub fn most_entries(&self) -> u64 {
+        self.retention.count
+    }
+
+    /// How long entries are kept, how many bytes of them, and how many topics have a floor of their own.
+    pub fn kept_for(&self) -> (Duration, u64, usize) {
+        (self.retention.age, self.retention.bytes, self.max_trim_floors)
+    }
+
+    /// Outbox rows that are published at once, at most.
+    pub fn relay_batch(&self) -> usize {
+        self.relay_batch
+    }
+
+    /// Most bytes of one event's data that the log takes from the outbox.
+    pub fn most_message_bytes(&self) -> usize {
+        self.max_message_bytes
+    }
 }
 
 impl From<&Settings> for LogOptions {
@@ -120,6 +144,11 @@ impl TenantLogs {
             self.observer.renewed(&log);
         }
         log
+    }
+
+    /// Something of a tenant's log can no longer be had: its sessions are ended.
+    pub fn lose(&self, tenant: &TenantId) {
+        self.observer.lost(tenant);
     }
 
     /// Forgets a tenant's log that nobody needs any more.

@@ -517,7 +517,7 @@ impl Registry {
     }
 
     /// Ends a session after what waits.
-    fn finish(&mut self, id: ConnectionId, code: CloseCode, retry: Duration) {
+    pub(super) fn finish(&mut self, id: ConnectionId, code: CloseCode, retry: Duration) {
         if let Some(entry) = self.remove(id) {
             entry.queue.finish(code, retry);
             entry.handle.notify(Notice::Closed(code));

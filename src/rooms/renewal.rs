@@ -8,7 +8,7 @@ use super::registry::Registry;
 use super::room::Rooms;
 use crate::domain::TenantId;
 use crate::log::{Recovery, TenantLog};
-use crate::wire::RecoveryFailure;
+use crate::wire::{CloseCode, RecoveryFailure};
 
 /// All sessions of a tenant are told within this, so that not all of them reload at once.
 const SPREAD: Duration = Duration::from_secs(5);
@@ -35,6 +35,14 @@ impl Registry {
         }
         tracing::info!(%tenant, sessions = own.untold.len(), epoch = %log.epoch(), "the log starts afresh");
         self.tell_some(tenant, now);
+    }
+
+    /// Ends every session of a tenant of whose log something cannot be delivered.
+    pub fn lose(&mut self, tenant: &TenantId) {
+        let own = self.sessions.iter().filter(|(_, entry)| entry.tenant == *tenant);
+        for id in own.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.finish(id, CloseCode::InsufficientState, CloseCode::InsufficientState.default_retry());
+        }
     }
 
     /// Tells the next of those who have not been told, of every tenant.

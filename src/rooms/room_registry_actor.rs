@@ -100,6 +100,8 @@ pub enum Order {
     Drain(Duration),
     /// A tenant's log has started afresh: tell its sessions.
     Renew(Arc<TenantLog>),
+    /// Something of a tenant's log cannot be delivered: end its sessions.
+    Lose(TenantId),
 }
 
 /// What waits for a worker and must not be lost, however full its mailbox is.
@@ -164,6 +166,10 @@ impl LogObserver for WorkerMail {
 
     fn renewed(&self, log: &Arc<TenantLog>) {
         self.order(Order::Renew(log.clone()));
+    }
+
+    fn lost(&self, tenant: &TenantId) {
+        self.order(Order::Lose(tenant.clone()));
     }
 
     fn volatile(&self, log: &Arc<TenantLog>, event: Arc<Event>) {
@@ -233,6 +239,7 @@ impl RoomRegistryActor {
                 Order::EndBlocked(blocks) => registry.end_blocked(|address| blocks.is_blocked(address)),
                 Order::Drain(within) => registry.drain(Instant::now() + *within),
                 Order::Renew(log) => registry.renew_log(log, Instant::now()),
+                Order::Lose(tenant) => registry.lose(tenant),
             });
             if let Order::Drain(_) = order {
                 context.run_interval(DRAIN_STEP, |actor, _| {

@@ -100,6 +100,10 @@ impl LogObserver for Workers {
         self.order(&Order::Renew(log.clone()));
     }
 
+    fn lost(&self, tenant: &TenantId) {
+        self.order(&Order::Lose(tenant.clone()));
+    }
+
     fn volatile(&self, log: &Arc<TenantLog>, event: Arc<Event>) {
         self.each(|mail| mail.volatile(log, event.clone()));
     }

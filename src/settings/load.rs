@@ -21,6 +21,7 @@ pub struct Overrides {
 /// Variables of other systems that are also read, below `BONGSU__…`.
 const ALIASES: &[(&str, &str)] = &[
     ("DATABASE_URL", "storage.database_url"),
+    ("REDIS_URL", "redis.url"),
     ("SERVER_ID", "server.server_id"),
     ("MAX_WORKERS", "server.workers"),
     ("LOG_LEVEL", "logging.level"),
@@ -35,6 +36,9 @@ const ENVIRONMENT_PREFIX: &str = "BONGSU__";
 pub fn load(overrides: &Overrides) -> Result<(Settings, Vec<Warning>), SettingsError> {
     let mut layers = Layers(DEFAULTS.parse().expect("config/default.toml is TOML"));
     layers.add_file(overrides)?;
+    if let Some(url) = redis_url(|name| std::env::var(name).ok()) {
+        layers.set("redis.url", &url)?;
+    }
     for (variable, key) in ALIASES {
         if let Ok(value) = std::env::var(variable) {
             layers.set(key, &value)?;
@@ -54,6 +58,17 @@ pub fn load(overrides: &Overrides) -> Result<(Settings, Vec<Warning>), SettingsE
         layers.0.try_into().map_err(|error: toml::de::Error| invalid("value", error.message()))?;
     let warnings = validate(&settings)?;
     Ok((settings, warnings))
+}
+
+/// `REDIS_HOST`, `REDIS_PORT` and `REDIS_PASSWORD` as one address.
+fn redis_url(variable: impl Fn(&str) -> Option<String>) -> Option<String> {
+    let host = variable("REDIS_HOST").filter(|host| !host.is_empty())?;
+    let port = variable("REDIS_PORT").unwrap_or_else(|| "6379".to_owned());
+    let password = variable("REDIS_PASSWORD").filter(|password| !password.is_empty());
+    let password = password.map(|password| {
+        format!(":{}@", percent_encoding::utf8_percent_encode(&password, percent_encoding::NON_ALPHANUMERIC))
+    });
+    Some(format!("redis://{}{host}:{port}", password.unwrap_or_default()))
 }
 
 fn invalid(key: &str, problem: impl Into<String>) -> SettingsError {
@@ -146,6 +161,17 @@ mod tests {
     fn an_unknown_key_is_an_error_with_a_suggestion() {
         let error = with_file("[server]\nbacklogs = 1").unwrap_err().to_string();
         assert_eq!(error, "configuration: unknown key `server.backlogs`, did you mean `server.backlog`?");
+    }
+
+    #[test]
+    fn the_parts_of_an_address_of_redis_are_put_together() {
+        let of = |given: &'static [(&str, &str)]| {
+            redis_url(|name| given.iter().find(|own| own.0 == name).map(|own| own.1.to_owned()))
+        };
+        assert_eq!(of(&[]), None);
+        assert_eq!(of(&[("REDIS_HOST", "r")]).as_deref(), Some("redis://r:6379"));
+        let all = &[("REDIS_HOST", "r"), ("REDIS_PORT", "7"), ("REDIS_PASSWORD", "a@b")];
+        assert_eq!(of(all).as_deref(), Some("redis://:a%40b@r:7"));
     }
 
     #[test]

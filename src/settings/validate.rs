@@ -79,6 +79,7 @@ fn between(settings: &Settings) -> Result<(), SettingsError> {
     if settings.cors.allowed_origins.iter().any(|origin| origin != "*" && !origin.contains("://")) {
         return fail("cors.allowed_origins", "must hold origins such as https://app.example".into());
     }
+    redis(settings)?;
     jwt(settings)?;
     if settings.compat.anonymous_user.len() > 128 {
         return fail("compat.anonymous_user", "must be at most 128 bytes".into());
@@ -105,6 +106,28 @@ fn between(settings: &Settings) -> Result<(), SettingsError> {
         }
     }
     grades(settings)
+}
+
+fn redis(settings: &Settings) -> Result<(), SettingsError> {
+    let redis = &settings.redis;
+    let fail =
+        |key: &str, problem: &str| Err(SettingsError::Invalid { key: key.into(), problem: problem.into() });
+    if redis.url.is_empty() {
+        return Ok(());
+    }
+    if !["redis://", "rediss://"].iter().any(|scheme| redis.url.starts_with(scheme)) {
+        return fail("redis.url", "must begin with redis:// or rediss://");
+    }
+    if settings.storage.database_url.is_empty() {
+        let problem = "needs storage.database_url: a cluster shares one PostgreSQL. Set DATABASE_URL, or unset \
+                       REDIS_URL to serve from one node alone";
+        return fail("redis.url", problem);
+    }
+    let is_plain = |text: &str| text.chars().all(|c| c.is_ascii_graphic() && !matches!(c, '{' | '}'));
+    if redis.prefix.is_empty() || redis.prefix.len() > 64 || !is_plain(&redis.prefix) {
+        return fail("redis.prefix", "must be 1 to 64 printable ASCII characters without braces or spaces");
+    }
+    Ok(())
 }
 
 fn jwt(settings: &Settings) -> Result<(), SettingsError> {

@@ -11,3 +11,9 @@ macro_rules! lock {
 }
 
 include!("queries.rs");
+
+/// The lease of the node that publishes the outbox.
+pub mod lease {
+    use super::Conn;
+    include!("queries/lease.rs");
+}

@@ -11,6 +11,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+use super::bridge_metrics::BridgeMetrics;
 use super::limit_metrics::LimitMetrics;
 use super::mailbox_metrics::{MailboxFamilies, MailboxMetrics};
 use super::pool_metrics::{PoolFamilies, PoolMetrics};
@@ -78,6 +79,7 @@ pub struct Metrics {
     process_open_fds: Gauge,
     process_max_fds: Gauge,
     limits: LimitMetrics,
+    bridge: BridgeMetrics,
 }
 
 struct ReadingSlot(Reading);
@@ -206,6 +208,7 @@ impl Default for Metrics {
                 Gauge::default()
             ),
             limits: LimitMetrics::new(&mut registry),
+            bridge: BridgeMetrics::new(&mut registry),
             readings: Mutex::default(),
             registry,
         };
@@ -235,6 +238,11 @@ impl Metrics {
         for transport in ["sse", "poll", "websocket"] {
             self.connects.get_or_create_owned(&Transport { transport });
         }
+    }
+
+    /// Those of a cluster's bus.
+    pub fn bridge(&self) -> &BridgeMetrics {
+        &self.bridge
     }
 
     /// Those of the limits.

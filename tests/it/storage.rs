@@ -379,6 +379,7 @@ struct Nobody;
 impl LogObserver for Nobody {
     fn advanced(&self, _: &Arc<TenantLog>) {}
     fn renewed(&self, _: &Arc<TenantLog>) {}
+    fn lost(&self, _: &TenantId) {}
     fn volatile(&self, _: &Arc<TenantLog>, _: Arc<Event>) {}
 }
 

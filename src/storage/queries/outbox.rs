@@ -1,5 +1,5 @@
 use diesel::dsl::{count_star, min};
-use diesel::prelude::{ExpressionMethods, QueryDsl, QueryResult};
+use diesel::prelude::{ExpressionMethods, QueryDsl, QueryResult, SelectableHelper};
 use diesel_async::RunQueryDsl;
 
 use crate::storage::OutboxRow;
@@ -18,4 +18,27 @@ pub async fn backlog(conn: &mut Conn) -> QueryResult<(i64, Option<i64>)> {
         .select((count_star(), min(outbox::created_us)))
         .first(conn)
         .await
+}
+
+/// The oldest rows that wait, at most `limit`.
+pub async fn waiting(conn: &mut Conn, limit: i64) -> QueryResult<Vec<OutboxRow>> {
+    outbox::table
+        .filter(outbox::dead_reason.is_null())
+        .order(outbox::id)
+        .limit(limit)
+        .select(OutboxRow::as_select())
+        .load(conn)
+        .await
+}
+
+/// Marks rows as published by removing them.
+pub async fn mark_published(conn: &mut Conn, ids: Vec<i64>) -> QueryResult<()> {
+    diesel::delete(outbox::table.filter(outbox::id.eq_any(ids))).execute(conn).await?;
+    Ok(())
+}
+
+/// Keeps a row that can never be published, with the reason.
+pub async fn mark_dead(conn: &mut Conn, id: i64, reason: &str) -> QueryResult<()> {
+    diesel::update(outbox::table.find(id)).set(outbox::dead_reason.eq(reason)).execute(conn).await?;
+    Ok(())
 }

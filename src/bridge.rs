@@ -1,0 +1,27 @@
+//! The cluster's log and bus: Redis numbers events, keeps them and brings them to every node.
+//!
+//! ```text
+//! publishes ─► Lanes ───┐                                    ┌─► PUBLISH ─► Subscriber ─► RedisBridgeActor ─► windows,
+//! outbox ────► Leader ──┴─► append.lua (epoch, seq, stream) ─┘               (one Follower per tenant)       workers
+//! ```
+//!
+//! What the bus does not bring (it is at most once) the bridge fetches from the log, so that every node has
+//! every event once and in order. Only the leader publishes the outbox and trims.
+
+mod check;
+mod clustered;
+mod commands;
+mod envelope;
+mod error;
+mod follower;
+mod keys;
+mod lanes;
+mod leader;
+mod redis_bridge_actor;
+mod reply;
+mod store;
+mod subscriber;
+
+pub use clustered::{BridgeOptions, Clustered};
+pub use error::BridgeError;
+pub use redis_bridge_actor::{BridgeThread, RedisBridgeActor};

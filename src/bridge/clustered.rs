@@ -1,0 +1,268 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use redis::Client;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep};
+
+use super::commands::Commands;
+use super::error::BridgeError;
+use super::keys::Keys;
+use super::lanes::Lanes;
+use super::leader::{Leader, Leadership};
+use super::redis_bridge_actor::{Await, BridgeThread, Linked, Open, RedisBridgeActor};
+use super::store::{Request, Store};
+use super::subscriber::Subscriber;
+use crate::actor_kit::Port;
+use crate::domain::{Cursor, Epoch, Position, Selector, TenantId};
+use crate::log::{
+    AppendRequest, Appended, Load, LogError, LogHome, NewEvent, PageLimit, Source, StoredPage, TenantLog,
+    TenantLogs,
+};
+use crate::storage::Database;
+use crate::telemetry::Metrics;
+use crate::wire::Event;
+
+/// What is read at once when a cold window is filled.
+const WARM_PAGE: PageLimit = PageLimit { events: 500, bytes: 4 << 20 };
+/// How often the log's clock is compared with the one of Redis.
+const STEERING: Duration = Duration::from_secs(5);
+
+/// How Redis is reached.
+#[derive(Clone, Debug)]
+pub struct BridgeOptions {
+    /// `redis://…` or `rediss://…`.
+    pub url: String,
+    /// What every key and channel begins with.
+    pub prefix: String,
+    /// How long a command may take.
+    pub patience: Duration,
+    /// Names this node in the cluster.
+    pub server_id: Arc<str>,
+}
+
+/// The log of a cluster: kept by Redis, filled from the outbox by whichever node leads.
+pub struct Clustered {
+    logs: Arc<TenantLogs>,
+    store: Store,
+    bridge: Port<RedisBridgeActor>,
+    lanes: Lanes,
+    leadership: Leadership,
+}
+
+impl Clustered {
+    /// Connects and begins to follow; must run on the storage runtime.
+    pub async fn start(
+        options: BridgeOptions,
+        database: Database,
+        logs: Arc<TenantLogs>,
+        metrics: Arc<Metrics>,
+        thread: &BridgeThread,
+    ) -> Result<Self, BridgeError> {
+        let client = client(&options.url)?;
+        let commands = Commands::connect(client.clone(), options.patience, metrics.clone()).await?;
+        let keys = Keys::new(&options.prefix);
+        super::check::check(&commands, &keys).await?;
+        let store = Store::new(commands.clone(), keys.clone(), logs.clock());
+        store.steer().await?;
+        let runtime = Handle::current();
+        let who = (&keys, &*options.server_id);
+        let (subscriptions, subscriber) = Subscriber::new(client, commands.clone(), who, options.patience);
+        let means = (store.clone(), subscriptions);
+        let bridge = RedisBridgeActor::start(thread, means, logs.clone(), runtime.clone(), metrics.clone());
+        runtime.spawn(subscriber.run(bridge.clone()));
+        runtime.spawn(look_after(store.clone(), bridge.clone()));
+        let lanes = Lanes::new(store.clone(), logs.clone(), runtime, metrics.clone());
+        let leadership = Leader::start(database, store.clone(), logs.clone(), metrics);
+        Ok(Clustered { logs, store, bridge, lanes, leadership })
+    }
+
+    async fn ask(
+        &self,
+        message: impl FnOnce(oneshot::Sender<Result<Arc<TenantLog>, LogError>>) -> Asked,
+    ) -> Result<Arc<TenantLog>, LogError> {
+        let (reply, answer) = oneshot::channel();
+        let told = match message(reply) {
+            Asked::Open(open) => self.bridge.tell(open),
+            Asked::Await(wait) => self.bridge.tell(wait),
+        };
+        told.map_err(|_| self.logs.overloaded())?;
+        answer.await.map_err(|_| LogError::Unavailable("the log is not followed".into()))?
+    }
+
+    async fn open(&self, tenant: &TenantId) -> Result<Arc<TenantLog>, LogError> {
+        match self.logs.tenant(tenant) {
+            Some(log) => Ok(log),
+            None => self.ask(|opener| Asked::Open(Open { tenant: tenant.clone(), opener })).await,
+        }
+    }
+
+    /// A log that knows everything up to the cursor, or that nothing of it is to be had.
+    async fn open_at(&self, tenant: &TenantId, cursor: Option<Cursor>) -> Result<Arc<TenantLog>, LogError> {
+        let log = self.open(tenant).await?;
+        match cursor {
+            Some(Cursor::At(position)) if position.epoch != log.epoch() || position.seq > log.head().seq => {
+                let wait = |waiter| Asked::Await(Await { tenant: tenant.clone(), position, waiter });
+                self.ask(wait).await
+            }
+            _ => Ok(log),
+        }
+    }
+
+    async fn append(
+        &self,
+        request: AppendRequest,
+        source: Source,
+        load: Load,
+    ) -> Result<(Epoch, Vec<Appended>), LogError> {
+        let bytes = request.bytes();
+        let AppendRequest { tenant, groups, idempotency } = request;
+        let request = Request { groups, source, idempotency, outbox_id: None };
+        self.lanes.append(tenant, request, bytes, load).await
+    }
+}
+
+enum Asked {
+    Open(Open),
+    Await(Await),
+}
+
+fn client(url: &str) -> Result<Client, BridgeError> {
+    use redis::IntoConnectionInfo;
+    let wrong = |error: redis::RedisError| BridgeError::Refused(format!("redis.url: {error}"));
+    let info = url.into_connection_info().map_err(wrong)?;
+    let tcp = info.tcp_settings().clone().set_nodelay(true);
+    Client::open(info.set_tcp_settings(tcp)).map_err(wrong)
+}
+
+/// Keeps the log's clock on the one of Redis, and tells the bridge when commands can be carried out again.
+async fn look_after(store: Store, bridge: Port<RedisBridgeActor>) {
+    let mut link = store.commands.watch();
+    while bridge.is_open() {
+        tokio::select! {
+            () = sleep(STEERING) => {}
+            changed = link.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                if store.commands.is_linked() {
+                    // a bridge that is busy looks at every log's top by itself
+                    let _ = bridge.tell(Linked);
+                }
+            }
+        }
+        if let Err(error) = store.steer().await {
+            tracing::debug!(%error, "the clock of Redis could not be read");
+        }
+    }
+}
+
+impl LogHome for Clustered {
+    fn open<'a>(&'a self, tenant: &'a TenantId) -> BoxFuture<'a, Result<Arc<TenantLog>, LogError>> {
+        Clustered::open(self, tenant).boxed()
+    }
+
+    fn open_at<'a>(
+        &'a self,
+        tenant: &'a TenantId,
+        cursor: Option<Cursor>,
+    ) -> BoxFuture<'a, Result<Arc<TenantLog>, LogError>> {
+        Clustered::open_at(self, tenant, cursor).boxed()
+    }
+
+    fn learn_floors<'a>(&'a self, log: &'a Arc<TenantLog>) -> BoxFuture<'a, Result<(), LogError>> {
+        let learn = async move {
+            let (epoch, floors) = self.store.floors(log.tenant()).await?;
+            if epoch == log.epoch() {
+                log.learn_floors(floors.all, &floors.by_topic);
+            }
+            Ok(())
+        };
+        learn.boxed()
+    }
+
+    fn append(
+        &self,
+        request: AppendRequest,
+        source: Source,
+        load: Load,
+    ) -> BoxFuture<'_, Result<(Epoch, Vec<Appended>), LogError>> {
+        Clustered::append(self, request, source, load).boxed()
+    }
+
+    fn volatile(
+        &self,
+        tenant: TenantId,
+        event: NewEvent,
+        source: Source,
+        load: Load,
+    ) -> BoxFuture<'_, Result<(), LogError>> {
+        let request = AppendRequest { tenant, groups: vec![vec![event]], idempotency: None };
+        async move { Clustered::append(self, request, source, load).await.map(drop) }.boxed()
+    }
+
+    fn read<'a>(
+        &'a self,
+        log: &'a Arc<TenantLog>,
+        selectors: &'a [Selector],
+        span: (u64, u64),
+        limit: PageLimit,
+    ) -> BoxFuture<'a, Result<StoredPage, LogError>> {
+        let read = async move {
+            let past = self.store.read(log.tenant(), log.epoch(), Some(selectors), span, limit).await?;
+            let past = past.ok_or_else(|| LogError::Unavailable("the log has started afresh".into()))?;
+            log.learn_floors(past.floors.all, &past.floors.by_topic);
+            let events = read_all(&past.entries, log, self.logs.clock().steady())?;
+            Ok(StoredPage { events, scanned_to: past.scanned_to })
+        };
+        read.boxed()
+    }
+
+    fn newest<'a>(
+        &'a self,
+        log: &'a Arc<TenantLog>,
+        up_to: u64,
+    ) -> BoxFuture<'a, Result<Vec<Event>, LogError>> {
+        let read = async move {
+            let newest = self.store.newest(log.tenant(), log.epoch(), up_to, WARM_PAGE).await?;
+            let newest = newest.ok_or_else(|| LogError::Unavailable("the log has started afresh".into()))?;
+            read_all(&newest, log, self.logs.clock().steady())
+        };
+        read.boxed()
+    }
+
+    fn top<'a>(&'a self, tenant: &'a TenantId) -> BoxFuture<'a, Result<Position, LogError>> {
+        let top = async move {
+            let top = self.store.top(tenant).await?;
+            Ok(Position { epoch: top.epoch, seq: top.seq })
+        };
+        top.boxed()
+    }
+
+    fn is_running(&self) -> bool {
+        self.bridge.is_open()
+    }
+
+    fn stop(&self) -> BoxFuture<'_, ()> {
+        let stop = async move {
+            self.leadership.stop().await;
+            let patience = Instant::now() + Duration::from_secs(5);
+            while !self.lanes.is_idle() && Instant::now() < patience {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        stop.boxed()
+    }
+}
+
+fn read_all(
+    entries: &[super::envelope::Entry],
+    log: &TenantLog,
+    now: crate::domain::Timestamp,
+) -> Result<Vec<Event>, LogError> {
+    let read = entries.iter().map(|entry| entry.event(log.epoch(), now)).collect::<Result<_, _>>();
+    read.map_err(|_| LogError::Unavailable("an entry of the log cannot be read".into()))
+}

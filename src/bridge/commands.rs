@@ -1,0 +1,119 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, ErrorKind, FromRedisValue, RedisError};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::error::BridgeError;
+use crate::clock::jittered;
+use crate::telemetry::{BridgeMetrics, Metrics};
+
+/// How often an idle link is tried.
+const PING: Duration = Duration::from_millis(500);
+/// Shortest and longest time between two attempts to connect.
+pub(super) const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+/// The link on which this node's commands go to Redis. While Redis is away they fail at once; the link comes
+/// back by itself.
+#[derive(Clone)]
+pub(super) struct Commands {
+    client: Client,
+    present: Arc<watch::Sender<Option<MultiplexedConnection>>>,
+    patience: Duration,
+    metrics: Arc<Metrics>,
+}
+
+impl Commands {
+    /// Connects, or says why it cannot; `patience` is how long any command may take.
+    pub async fn connect(
+        client: Client,
+        patience: Duration,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, BridgeError> {
+        let own = Commands { client, present: Arc::new(watch::Sender::new(None)), patience, metrics };
+        let first = own.dial().await?;
+        own.present.send_replace(Some(first));
+        own.metrics.bridge().linked("commands", true);
+        tokio::spawn(own.clone().keep());
+        Ok(own)
+    }
+
+    /// Tells whenever the link has come back.
+    pub fn watch(&self) -> watch::Receiver<Option<MultiplexedConnection>> {
+        self.present.subscribe()
+    }
+
+    /// Whether there is a link at this moment.
+    pub fn is_linked(&self) -> bool {
+        self.present.borrow().is_some()
+    }
+
+    /// The link, if there is one.
+    pub fn link(&self) -> Result<MultiplexedConnection, BridgeError> {
+        self.present.borrow().clone().ok_or_else(|| BridgeError::Away("not connected".into()))
+    }
+
+    /// Carries out one command.
+    pub async fn run<T: FromRedisValue>(&self, command: &redis::Cmd) -> Result<T, BridgeError> {
+        let mut link = self.link()?;
+        let asked = Instant::now();
+        let answered = command.query_async(&mut link).await;
+        self.metrics().called(asked.elapsed());
+        Ok(answered?)
+    }
+
+    /// What is measured of the bus.
+    pub fn metrics(&self) -> &BridgeMetrics {
+        self.metrics.bridge()
+    }
+
+    async fn dial(&self) -> Result<MultiplexedConnection, BridgeError> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(self.patience))
+            .set_response_timeout(Some(self.patience));
+        Ok(self.client.get_multiplexed_async_connection_with_config(&config).await?)
+    }
+
+    /// Looks after the link for as long as anybody else has it.
+    async fn keep(self) {
+        let mut wait = BACKOFF.0;
+        while Arc::strong_count(&self.present) > 1 {
+            let link = self.present.borrow().clone();
+            match link {
+                Some(mut link) => {
+                    sleep(PING).await;
+                    let ping: Result<String, RedisError> = redis::cmd("PING").query_async(&mut link).await;
+                    match ping {
+                        Ok(_) => {}
+                        // a server that is loading or whose script is busy is there
+                        Err(error) if is_answer(&error) => {}
+                        Err(error) => {
+                            tracing::warn!(%error, "Redis is away");
+                            self.present.send_replace(None);
+                            self.metrics.bridge().linked("commands", false);
+                        }
+                    }
+                }
+                None => match timeout(self.patience * 2, self.dial()).await {
+                    Ok(Ok(link)) => {
+                        tracing::info!("Redis is back");
+                        self.present.send_replace(Some(link));
+                        self.metrics.bridge().linked("commands", true);
+                        wait = BACKOFF.0;
+                    }
+                    _ => {
+                        sleep(jittered(wait, 0.5)).await;
+                        wait = (wait * 2).min(BACKOFF.1);
+                    }
+                },
+            }
+        }
+    }
+}
+
+/// Whether the server itself has said no, rather than nothing at all.
+fn is_answer(error: &RedisError) -> bool {
+    matches!(error.kind(), ErrorKind::Server(_))
+}

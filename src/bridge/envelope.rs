@@ -1,0 +1,187 @@
+//! What travels between the nodes: entries of the log, and the messages that carry them live.
+//!
+//! A live message is a sequence of netstrings (<https://cr.yp.to/proto/netstrings.txt>): the version, the
+//! epoch, then eight for each entry: its number (empty: never logged), the event object, when it was appended
+//! and when it expires in µs, its class, what everybody may see of it, its origin, and the µs between its
+//! acceptance and its append. Later versions may only add netstrings after those of an entry's eight by raising
+//! the version.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::domain::{Class, Epoch, EventName, Origin, Position, Timestamp, Topic};
+use crate::wire::{Content, Event, EventParts};
+
+/// The version of live messages that this release writes and reads.
+const VERSION: &[u8] = b"1";
+const FIELDS: usize = 8;
+
+/// A message of a tenant's live channel.
+#[derive(Debug)]
+pub(super) struct Live {
+    pub epoch: Epoch,
+    /// In the order of their numbers; volatile ones have none.
+    pub entries: Vec<Entry>,
+}
+
+/// An entry of the log, or a volatile event, on its way to this node.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    /// 0 when it is volatile.
+    pub seq: u64,
+    object: Box<str>,
+    at: Timestamp,
+    expires_at: Option<Timestamp>,
+    class: Class,
+    public: Option<Box<str>>,
+    origin: Option<Box<str>>,
+    /// How long it had waited for its append, where that is known.
+    waited: Option<Duration>,
+}
+
+/// The event object, as its entry holds it.
+#[derive(Deserialize)]
+struct Object<'a> {
+    #[serde(borrow)]
+    event: Cow<'a, str>,
+    #[serde(borrow)]
+    topic: Cow<'a, str>,
+    key: Option<String>,
+    version: Option<i64>,
+    #[serde(borrow)]
+    data: &'a RawValue,
+}
+
+/// The bytes are not what this release's nodes write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("malformed")]
+pub(super) struct Malformed;
+
+impl Live {
+    pub fn read(mut bytes: &[u8]) -> Result<Self, Malformed> {
+        if netstring(&mut bytes)? != VERSION {
+            return Err(Malformed);
+        }
+        let epoch = text(netstring(&mut bytes)?)?.parse().map_err(|_| Malformed)?;
+        let mut entries = Vec::new();
+        while !bytes.is_empty() {
+            let mut fields = [&[][..]; FIELDS];
+            for field in &mut fields {
+                *field = netstring(&mut bytes)?;
+            }
+            entries.push(Entry::read(&fields)?);
+        }
+        Ok(Live { epoch, entries })
+    }
+}
+
+impl Entry {
+    /// From its fields, in their order; the last one may be missing.
+    pub fn read(fields: &[&[u8]]) -> Result<Self, Malformed> {
+        let [seq, object, at, expires, class, public, origin, rest @ ..] = fields else {
+            return Err(Malformed);
+        };
+        let optional = |field: &[u8]| Ok((!field.is_empty()).then_some(text(field)?.into()));
+        let waited = rest.first().map(|field| number(field)).transpose()?;
+        Ok(Entry {
+            seq: if seq.is_empty() { 0 } else { number(seq)? },
+            object: text(object)?.into(),
+            at: Timestamp::from_micros(number(at)?),
+            expires_at: match expires.is_empty() {
+                true => None,
+                false => Some(Timestamp::from_micros(number(expires)?)),
+            },
+            class: Class::parse(text(class)?).ok_or(Malformed)?,
+            public: optional(public)?,
+            origin: optional(origin)?,
+            waited: waited.map(Duration::from_micros),
+        })
+    }
+
+    /// The event, with what is known of its age at `now`, the present moment on the log's clock.
+    pub fn event(&self, epoch: Epoch, now: Timestamp) -> Result<Event, Malformed> {
+        let object: Object<'_> = serde_json::from_str(&self.object).map_err(|_| Malformed)?;
+        let event = Event::new(EventParts {
+            position: (self.seq > 0).then_some(Position { epoch, seq: self.seq }),
+            topic: Topic::parse(&object.topic).map_err(|_| Malformed)?,
+            name: EventName::trusted(&object.event),
+            class: self.class,
+            key: object.key.map(String::into_boxed_str),
+            version: object.version,
+            at: self.at,
+            expires_at: self.expires_at,
+            full: Content::new(object.data.get()),
+            public: self.public.as_deref().map(Content::new),
+        });
+        let Some(waited) = self.waited else { return Ok(event) };
+        let (age, present) = (now.since(self.at) + waited, Instant::now());
+        let origin = self.origin.as_deref().and_then(Origin::parse).map(Arc::new);
+        Ok(event.of(origin, present.checked_sub(age).unwrap_or(present)))
+    }
+}
+
+fn text(bytes: &[u8]) -> Result<&str, Malformed> {
+    std::str::from_utf8(bytes).map_err(|_| Malformed)
+}
+
+fn number<T: std::str::FromStr>(bytes: &[u8]) -> Result<T, Malformed> {
+    text(bytes)?.parse().map_err(|_| Malformed)
+}
+
+/// Takes the first netstring off.
+fn netstring<'a>(bytes: &mut &'a [u8]) -> Result<&'a [u8], Malformed> {
+    let colon = bytes.iter().take(11).position(|byte| *byte == b':').ok_or(Malformed)?;
+    let length: usize = number(&bytes[..colon])?;
+    let rest = &bytes[colon + 1..];
+    if rest.len() <= length || rest[length] != b',' {
+        return Err(Malformed);
+    }
+    *bytes = &rest[length + 1..];
+    Ok(&rest[..length])
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// An entry with nothing remarkable but its number.
+    pub fn entry(seq: u64) -> Entry {
+        let object = r#"{"event":"tick","topic":"topic:a","ts":"","data":{"n":1.50}}"#;
+        let seq = seq.to_string();
+        Entry::read(&[seq.as_bytes(), object.as_bytes(), b"7", b"", b"durable", b"", b""]).unwrap()
+    }
+
+    fn message(parts: &[&[u8]]) -> Vec<u8> {
+        let written = |part: &&[u8]| [part.len().to_string().as_bytes(), b":", part, b","].concat();
+        parts.iter().flat_map(written).collect()
+    }
+
+    #[test]
+    fn an_entry_is_read_as_it_was_written() {
+        let object = br#"{"event":"tick","topic":"topic:a","id":"x-1","ts":"t","data":{"n":1.50},"key":"k","version":-3}"#;
+        let own: [&[u8]; FIELDS] = [b"12", object, b"1000", b"2000", b"latest", b"{}", b"", b"30"];
+        let bytes = message(&[&[b"1", &b"00000000000000ab"[..]][..], &own].concat());
+        let live = Live::read(&bytes).unwrap();
+        assert_eq!((live.epoch, live.entries.len()), (Epoch::new(0xab), 1));
+        let event = live.entries[0].event(live.epoch, Timestamp::from_micros(1000)).unwrap();
+        let parts = event.parts();
+        assert_eq!((event.seq(), parts.key.as_deref(), parts.version), (12, Some("k"), Some(-3)));
+        assert_eq!((parts.full.data(), parts.public.as_ref().unwrap().data()), (r#"{"n":1.50}"#, "{}"));
+        assert!(event.is_expired(Timestamp::from_micros(2000)) && event.age() >= Duration::from_micros(30));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes: Vec<u8>, parts in prop::collection::vec(".{0,9}", 0..12)) {
+            let _ = Live::read(&bytes);
+            let made = message(&parts.iter().map(|part| part.as_bytes()).collect::<Vec<_>>());
+            let _ = Live::read(&made);
+            let _ = Live::read(&[message(&[b"1", b"00000000000000ab"]), made].concat());
+        }
+    }
+}

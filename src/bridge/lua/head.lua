@@ -1,0 +1,2 @@
+-- Where the log stands.
+return { epoch, digits(seq), digits(now), digits(trimmed) }

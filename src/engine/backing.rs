@@ -1,0 +1,52 @@
+//! What the log stands on: SQLite, PostgreSQL, or PostgreSQL and Redis.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{StartError, StartOptions};
+use crate::bridge::{BridgeOptions, BridgeThread, Clustered};
+use crate::clock::Clock;
+use crate::log::{EventLog, LogObserver, LogOptions, TenantLogs};
+use crate::settings::Settings;
+use crate::storage::{Database, ServeLock, StoreError, check_writable};
+use crate::telemetry::Metrics;
+
+/// Makes sure that no other process serves what one process alone may serve: an embedded database.
+pub(super) fn lock(settings: &Settings) -> Result<Option<ServeLock>, StartError> {
+    if !settings.redis.url.is_empty() {
+        // the nodes of a cluster keep nothing of their own
+        return Ok(None);
+    }
+    let data_dir = PathBuf::from(&settings.storage.data_dir);
+    std::fs::create_dir_all(&data_dir)
+        .map_err(|error| StoreError::Unavailable(format!("{}: {error}", data_dir.display())))?;
+    let lock = ServeLock::take(&data_dir)?;
+    check_writable(&data_dir)?;
+    Ok(Some(lock))
+}
+
+/// Opens the log; must run on the storage runtime.
+pub(super) async fn open_log(
+    settings: &Settings,
+    options: StartOptions,
+    (database, clock, metrics, observer): (Database, Clock, Arc<Metrics>, Arc<dyn LogObserver>),
+    server_id: Arc<str>,
+    thread: Option<BridgeThread>,
+) -> Result<EventLog, StartError> {
+    let limits = LogOptions::from(settings);
+    let Some(thread) = thread else {
+        let data_dir = PathBuf::from(&settings.storage.data_dir);
+        let place = (&*data_dir, options.new_epoch);
+        return Ok(EventLog::embedded(database, place, (clock, metrics), limits, observer).await?);
+    };
+    let bridge = BridgeOptions {
+        url: settings.redis.url.clone(),
+        prefix: settings.redis.prefix.clone(),
+        patience: Duration::from_millis(settings.redis.timeout_ms),
+        server_id,
+    };
+    let logs = TenantLogs::new(database.clone(), (clock, metrics.clone()), limits, observer);
+    let home = Clustered::start(bridge, database, logs.clone(), metrics, &thread).await?;
+    Ok(EventLog::kept_by(logs, Arc::new(home)))
+}

@@ -1,0 +1,59 @@
+//! The lease of the node that publishes the outbox of a cluster, and what wakes that node.
+
+use diesel_async::pooled_connection::deadpool::Object;
+use diesel_async::{AsyncPgConnection, SimpleAsyncConnection};
+use futures_util::StreamExt;
+
+use super::database::{Backend, Database, Postgres, unavailable};
+use super::{StoreError, postgres};
+
+/// A connection that hears of outbox rows that other nodes have committed.
+pub struct OutboxWakes(AsyncPgConnection);
+
+impl Database {
+    /// Takes or renews the lease for `seconds` on the database's clock: its fence, or None while another node
+    /// holds it.
+    pub async fn take_lease(&self, holder: &str, seconds: f64) -> Result<Option<u64>, StoreError> {
+        let mut conn = self.shared()?.connection().await?;
+        let fence = postgres::lease::take(&mut conn, holder, seconds).await?;
+        Ok(fence.map(|fence| fence as u64))
+    }
+
+    /// Gives the lease back, so that another node need not wait for its end.
+    pub async fn give_lease_back(&self, holder: &str) -> Result<(), StoreError> {
+        let mut conn = self.shared()?.connection().await?;
+        Ok(postgres::lease::give_back(&mut conn, holder).await?)
+    }
+
+    /// Tells the leader that outbox rows were committed.
+    pub async fn wake_leader(&self) -> Result<(), StoreError> {
+        let mut conn = self.shared()?.connection().await?;
+        Ok(postgres::lease::notify(&mut conn).await?)
+    }
+
+    /// Begins to hear of outbox rows.
+    pub async fn outbox_wakes(&self) -> Result<OutboxWakes, StoreError> {
+        let mut conn = Object::take(self.shared()?.connection().await?);
+        conn.batch_execute("LISTEN bongsu_outbox").await?;
+        Ok(OutboxWakes(conn))
+    }
+
+    fn shared(&self) -> Result<&Postgres, StoreError> {
+        match self.backend() {
+            Backend::Postgres(own) => Ok(own),
+            Backend::Sqlite(_) => Err(StoreError::Unexpected("an embedded database has no leader".into())),
+        }
+    }
+}
+
+impl OutboxWakes {
+    /// Waits for the next wake-up; fails when the connection has gone.
+    pub async fn next(&mut self) -> Result<(), StoreError> {
+        let mut stream = std::pin::pin!(self.0.notifications_stream());
+        match stream.next().await {
+            Some(Ok(_)) => Ok(()),
+            Some(Err(error)) => Err(error.into()),
+            None => Err(unavailable("the connection was closed")),
+        }
+    }
+}

@@ -1,0 +1,46 @@
+use diesel::prelude::{OptionalExtension, QueryResult, QueryableByName};
+use diesel::sql_types::{BigInt, Double, Text};
+use diesel_async::RunQueryDsl;
+
+#[derive(QueryableByName)]
+struct Fence {
+    #[diesel(sql_type = BigInt)]
+    fence: i64,
+}
+
+/// Takes or renews the lease for `seconds` on the database's clock; its fence, or None while another holds it.
+///
+/// A lease that has run out is taken with a new fence, by its former holder too.
+pub async fn take(conn: &mut Conn, holder: &str, seconds: f64) -> QueryResult<Option<i64>> {
+    let taken: Option<Fence> = diesel::sql_query(
+        "INSERT INTO relay_lease AS own (id, holder, fence, expires_at)
+         VALUES (1, $1, 1, clock_timestamp() + make_interval(secs => $2))
+         ON CONFLICT (id) DO UPDATE SET
+             holder = excluded.holder,
+             fence = own.fence + CASE WHEN own.expires_at > clock_timestamp() THEN 0 ELSE 1 END,
+             expires_at = excluded.expires_at
+         WHERE own.holder = excluded.holder OR own.expires_at <= clock_timestamp()
+         RETURNING fence",
+    )
+    .bind::<Text, _>(holder)
+    .bind::<Double, _>(seconds)
+    .get_result(conn)
+    .await
+    .optional()?;
+    Ok(taken.map(|own| own.fence))
+}
+
+/// Gives the lease back, so that another node need not wait for its end.
+pub async fn give_back(conn: &mut Conn, holder: &str) -> QueryResult<()> {
+    diesel::sql_query("UPDATE relay_lease SET expires_at = clock_timestamp() WHERE holder = $1")
+        .bind::<Text, _>(holder)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// Wakes whoever listens for outbox rows.
+pub async fn notify(conn: &mut Conn) -> QueryResult<()> {
+    diesel::sql_query("NOTIFY bongsu_outbox").execute(conn).await?;
+    Ok(())
+}
