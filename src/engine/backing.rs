@@ -26,11 +26,14 @@ pub(super) fn lock(settings: &Settings) -> Result<Option<ServeLock>, StartError>
     Ok(Some(lock))
 }
 
+/// What every log needs.
+pub(super) type Means = (Database, Clock, Arc<Metrics>, Arc<dyn LogObserver>);
+
 /// Opens the log; must run on the storage runtime.
 pub(super) async fn open_log(
     settings: &Settings,
     options: StartOptions,
-    (database, clock, metrics, observer): (Database, Clock, Arc<Metrics>, Arc<dyn LogObserver>),
+    (database, clock, metrics, observer): Means,
     server_id: Arc<str>,
     thread: Option<BridgeThread>,
 ) -> Result<EventLog, StartError> {
@@ -40,6 +43,13 @@ pub(super) async fn open_log(
         let place = (&*data_dir, options.new_epoch);
         return Ok(EventLog::embedded(database, place, (clock, metrics), limits, observer).await?);
     };
+    if options.new_epoch {
+        return Err(StartError::Unsupported(
+            "--new-epoch is for a data directory: the log of a cluster starts afresh by itself whenever its Redis was \
+             restarted or restored"
+                .into(),
+        ));
+    }
     let bridge = BridgeOptions {
         url: settings.redis.url.clone(),
         prefix: settings.redis.prefix.clone(),

@@ -17,6 +17,7 @@ use crate::identity::{
     Authenticator, Compat, Jwks, KeyRing, Revocations, Tickets, Tokens, installation_secret,
 };
 use crate::limits::{Limiter, Rules};
+use crate::log::LogObserver;
 use crate::publishing::{PublishLimits, Publisher};
 use crate::rooms::Workers;
 use crate::settings::{Settings, resolve};
@@ -156,7 +157,8 @@ async fn assemble(
         "" => format!("node-{:08x}", random_u64() as u32).into(),
         own => own.into(),
     };
-    let means = (database.clone(), clock, metrics.clone(), workers.clone());
+    let observer: Arc<dyn LogObserver> = workers.clone();
+    let means = (database.clone(), clock, metrics.clone(), observer);
     let log = backing::open_log(&settings, options, means, server_id.clone(), thread).await?;
     let tickets = Tickets::new(
         database.clone(),

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use crate::support::client::seq;
 use crate::support::{
-    Api, Client, Dice, Frame, PATIENCE, Server, ServerOptions, Transport, on_every_transport, pause,
+    Api, Client, Dice, Frame, PATIENCE, Server, ServerOptions, Transport, on_every_transport_of_both_backends, pause,
 };
 
 const TOPICS: [&str; 4] = ["topic:a", "topic:b", "topic:c", "topic:d"];
@@ -212,7 +212,7 @@ async fn scenario(transport: Transport, seed: u64) {
     }
 }
 
-on_every_transport! {
+on_every_transport_of_both_backends! {
     listeners_get_everything_whatever_breaks_first_seed,
     listeners_get_everything_whatever_breaks_second_seed,
 }

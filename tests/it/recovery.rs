@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::support::client::{seq, with_seq};
 use crate::support::{
     Api, Burst, Client, Event, Frame, Outsider, Server, ServerOptions, Transport, eventually,
-    on_every_transport,
+    on_every_transport, on_every_transport_of_both_backends,
 };
 
 /// Every outcome that `bongsu_recoveries_total` counts.
@@ -75,7 +75,7 @@ async fn must_reload(transport: Transport, api: &Api, topic: &str, cursor: &str,
     }
 }
 
-on_every_transport! {
+on_every_transport_of_both_backends! {
     without_a_cursor_a_client_starts_at_the_head,
     the_head_as_cursor_is_recovered_without_a_replay,
     a_client_behind_within_the_window_is_answered_from_memory,
@@ -87,11 +87,14 @@ on_every_transport! {
     a_new_epoch_invalidates_every_cursor_and_only_once,
     a_cursor_beyond_the_top_of_the_log_is_ahead,
     a_cursor_that_cannot_be_read_is_told_in_band,
-    a_restored_backup_of_the_database_starts_a_new_epoch,
-    a_missing_head_file_beside_a_log_starts_a_new_epoch,
     one_cursor_resumes_a_connection_with_many_topics,
     reconnecting_again_and_again_amid_publishing_misses_and_repeats_nothing,
     heartbeats_keep_a_quiet_client_in_the_log_of_a_busy_tenant,
+}
+
+on_every_transport! {
+    a_restored_backup_of_the_database_starts_a_new_epoch,
+    a_missing_head_file_beside_a_log_starts_a_new_epoch,
 }
 
 fn small_window() -> ServerOptions {
@@ -257,21 +260,14 @@ async fn a_new_epoch_invalidates_every_cursor_and_only_once(transport: Transport
     let mut server = Server::start();
     let (api, operator) = (server.api(), server.operator());
     let past = publish_on(&api, "topic:a", 0..5).await;
-    server.kill();
-    server.restart(|mut options| {
-        options.args.push("--new-epoch".to_owned());
-        options
-    });
+    server.renew_logs();
     must_reload(transport, &api, "topic:a", &past[4], "epoch_changed").await;
     must_reload(transport, &api, "topic:a", &with_seq(&past[4], 0), "epoch_changed").await;
     assert_outcomes(transport, &operator, &[("epoch_changed", 2.0)]).await;
     let fresh = publish_on(&api, "topic:a", [7]).await;
     assert_ne!(fresh[0].split('-').next(), past[0].split('-').next());
     server.kill();
-    server.restart(|mut options| {
-        options.args.clear();
-        options
-    });
+    server.restart(|options| options);
     let (_, ready) = Client::over(transport, &api, "topic:a", Some(&fresh[0])).await;
     assert_eq!(ready["recovered"], true);
     assert_outcomes(transport, &operator, &[("current", 1.0)]).await;

@@ -1,6 +1,7 @@
 //! What the tests are built from.
 
 pub mod api;
+pub mod backend;
 pub mod burst;
 pub mod child;
 pub mod client;
@@ -14,6 +15,7 @@ pub mod poll;
 pub mod postgres;
 pub mod raw;
 pub mod recipes;
+pub mod redis;
 pub mod server;
 pub mod sse;
 pub mod tls;
@@ -24,9 +26,10 @@ use std::io::Write as _;
 use std::path::PathBuf;
 
 pub use api::{Answer, Api};
+pub use backend::Backend;
 pub use burst::{Burst, assert_kept, counted, counts};
 pub use child::Program;
-pub(crate) use client::on_every_transport;
+pub(crate) use client::{on_every_transport, on_every_transport_of_both_backends};
 pub use client::{Client, Event, Frame, Transport};
 pub use database::Outsider;
 pub use dice::Dice;
@@ -37,6 +40,7 @@ pub use obstacles::{Frozen, SmallDisk};
 pub use poll::Poller;
 pub use raw::Raw;
 pub use recipes::{OPEN, RECIPES, Recipe, operations};
+pub use redis::Redis;
 pub use server::{Server, ServerOptions, binary, run_cli, run_cli_with};
 pub use sse::{Sse, SseEvent};
 pub use wait::{PATIENCE, eventually, eventually_counts, pause};

@@ -1,16 +1,19 @@
 //! Calls over HTTP.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 
 use super::Sse;
 
-/// A caller with (or without) a key.
+/// A caller with (or without) a key; of several nodes it calls the next one each time.
 #[derive(Clone, Debug)]
 pub struct Api {
     client: reqwest::Client,
-    address: SocketAddr,
+    nodes: Arc<[SocketAddr]>,
+    calls: Arc<AtomicUsize>,
     key: Option<String>,
     token: Option<String>,
     user: Option<String>,
@@ -52,12 +55,17 @@ impl Answer {
 impl Api {
     /// Calls to this address.
     pub fn new(address: SocketAddr, key: Option<String>) -> Self {
+        Api::across(&[address], key)
+    }
+
+    /// Calls to each of these nodes in turn.
+    pub fn across(nodes: &[SocketAddr], key: Option<String>) -> Self {
         // a provider that was installed before serves as well
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         // no pooled connections: one that a killed server has left behind would fail the next call
         let client =
             reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build().expect("a client");
-        Api { client, address, key, token: None, user: None }
+        Api { client, nodes: nodes.into(), calls: Arc::default(), key, token: None, user: None }
     }
 
     /// The same without a key.
@@ -83,9 +91,14 @@ impl Api {
         all.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
     }
 
-    /// Where it calls.
+    /// Where it calls next.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.nodes[self.calls.fetch_add(1, Ordering::Relaxed) % self.nodes.len()]
+    }
+
+    /// The same, but always the node of this number.
+    pub fn at(&self, node: usize) -> Self {
+        Api { nodes: [self.nodes[node]].into(), ..self.clone() }
     }
 
     /// The key.
@@ -95,7 +108,7 @@ impl Api {
 
     /// The address of a path.
     pub fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
+        format!("http://{}{path}", self.address())
     }
 
     /// A request to be sent with [`Api::send`]; the key is set.
@@ -176,11 +189,16 @@ impl Api {
         Sse::open(request).await
     }
 
-    /// The value of a metric, labels as written (`bongsu_closes_total{…}`); 0 while it has none.
+    /// The value of a metric, labels as written (`bongsu_closes_total{…}`), of all nodes together; 0 while it
+    /// has none.
     pub async fn metric(&self, name: &str) -> f64 {
-        let text = self.get("/metrics").await;
-        assert_eq!(text.status, 200, "{}", text.text);
-        let line = text.text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        line.map_or(0.0, |value| value.trim().parse().expect("a number"))
+        let mut sum = 0.0;
+        for node in 0..self.nodes.len() {
+            let answer = self.at(node).get("/metrics").await;
+            assert_eq!(answer.status, 200, "{}", answer.text);
+            let line = answer.text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            sum += line.map_or(0.0, |value| value.trim().parse().expect("a number"));
+        }
+        sum
     }
 }

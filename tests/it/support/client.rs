@@ -59,6 +59,25 @@ macro_rules! on_every_transport {
 }
 pub(crate) use on_every_transport;
 
+/// Makes each scenario a test on every transport, embedded (`name::sse`, …) and in a cluster whose nodes take
+/// turns (`in_a_cluster::name::sse`, …).
+macro_rules! on_every_transport_of_both_backends {
+    ($($scenario:ident),+ $(,)?) => {
+        $crate::support::on_every_transport!($($scenario),+);
+
+        mod in_a_cluster {
+            use $crate::support::{Backend, Transport};
+
+            $(async fn $scenario(transport: Transport) {
+                Backend::Cluster.run(super::$scenario(transport)).await;
+            })+
+
+            $crate::support::on_every_transport!($($scenario),+);
+        }
+    };
+}
+pub(crate) use on_every_transport_of_both_backends;
+
 /// What arrives on a connection.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Frame {

@@ -1,4 +1,4 @@
-//! The real binary as a child process.
+//! The real binary as a child process; several of them are the nodes of a cluster.
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::Api;
+use super::{Api, Backend, redis};
 
 /// How a server is started.
 #[derive(Clone, Debug, Default)]
@@ -22,6 +22,10 @@ pub struct ServerOptions {
     pub data_dir: Option<PathBuf>,
     /// A program to run the server under, with its arguments (`faketime`, …).
     pub under: Vec<String>,
+    /// What it stands on, where that is not the backend of the test.
+    pub backend: Option<Backend>,
+    /// How many nodes a cluster has; by default two.
+    pub nodes: Option<usize>,
 }
 
 impl ServerOptions {
@@ -29,6 +33,12 @@ impl ServerOptions {
     pub fn set(mut self, key: &str, value: impl ToString) -> Self {
         let name = format!("BONGSU__{}", key.to_uppercase().replace('.', "__"));
         self.env.push((name, value.to_string()));
+        self
+    }
+
+    /// As a cluster of this many nodes.
+    pub fn cluster(mut self, nodes: usize) -> Self {
+        (self.backend, self.nodes) = (Some(Backend::Cluster), Some(nodes));
         self
     }
 
@@ -47,15 +57,20 @@ impl ServerOptions {
     }
 }
 
-/// A running server; killed when dropped.
-pub struct Server {
+/// A process.
+struct Node {
     child: Child,
     address: SocketAddr,
     metrics_address: Option<SocketAddr>,
-    key: String,
-    options: ServerOptions,
     data_dir: PathBuf,
     stderr: Arc<Mutex<String>>,
+}
+
+/// A running server, or the nodes of a cluster that stand for one; killed when dropped.
+pub struct Server {
+    nodes: Vec<Node>,
+    key: String,
+    options: ServerOptions,
     _temporary: Option<TempDir>,
 }
 
@@ -81,6 +96,10 @@ pub fn run_cli_with(env: &[(&str, &str)], args: &[&str]) -> (ExitStatus, String,
 fn clean(mut command: Command) -> Command {
     for name in [
         "DATABASE_URL",
+        "REDIS_URL",
+        "REDIS_HOST",
+        "REDIS_PORT",
+        "REDIS_PASSWORD",
         "SERVER_ID",
         "LOG_LEVEL",
         "JWT_SECRET",
@@ -102,37 +121,33 @@ impl Server {
 
     /// A server with options.
     pub fn with(options: ServerOptions) -> Self {
+        let (options, count) = prepare(options);
         let temporary =
             options.data_dir.is_none().then(|| tempfile::tempdir().expect("a temporary directory"));
         let data_dir = options
             .data_dir
             .clone()
             .unwrap_or_else(|| temporary.as_ref().expect("made above").path().to_owned());
-        match Self::launch(&options, &data_dir, "127.0.0.1:0") {
-            Ok((child, stderr, line)) => {
-                let address = line["address"].as_str().expect("an address").parse().expect("an address");
-                let key = line["key"]
-                    .as_str()
-                    .map_or_else(|| create_key(&data_dir, "publish,subscribe,manage"), str::to_owned);
-                let metrics_address =
-                    line["metrics_address"].as_str().map(|text| text.parse().expect("an address"));
-                Server {
-                    child,
-                    address,
-                    metrics_address,
-                    key,
-                    options,
-                    data_dir,
-                    stderr,
-                    _temporary: temporary,
+        let mut nodes = Vec::new();
+        let mut key = None;
+        for number in 0..count {
+            let data_dir = if count == 1 { data_dir.clone() } else { data_dir.join(format!("node-{number}")) };
+            match Node::start(&options, data_dir) {
+                Ok((node, made)) => {
+                    nodes.push(node);
+                    key = key.or(made);
                 }
+                Err(error) => panic!("the server did not start: {error}"),
             }
-            Err(error) => panic!("the server did not start: {error}"),
         }
+        let make = || create_key(&options, &nodes[0].data_dir, "publish,subscribe,manage");
+        let key = key.unwrap_or_else(make);
+        Server { nodes, key, options, _temporary: temporary }
     }
 
     /// Starts where none is expected to come up: what it said on standard error, and its exit code.
     pub fn refuse(options: ServerOptions, bind: &str) -> String {
+        let (options, _) = prepare(options);
         let temporary = tempfile::tempdir().expect("a temporary directory");
         let data_dir = options.data_dir.clone().unwrap_or_else(|| temporary.path().to_owned());
         match Self::launch(&options, &data_dir, bind) {
@@ -181,19 +196,29 @@ impl Server {
         }
     }
 
-    /// Where it serves.
+    /// Where it serves; of a cluster, the first node.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.nodes[0].address
+    }
+
+    /// Where every node serves.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.nodes.iter().map(|node| node.address).collect()
     }
 
     /// Where it serves open metrics, if asked to.
     pub fn metrics_address(&self) -> Option<SocketAddr> {
-        self.metrics_address
+        self.nodes[0].metrics_address
     }
 
     /// Its process.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.pid_of(0)
+    }
+
+    /// The process of a node.
+    pub fn pid_of(&self, node: usize) -> u32 {
+        self.nodes[node].child.id()
     }
 
     /// A key for publish, subscribe and manage in tenant `default`.
@@ -203,22 +228,22 @@ impl Server {
 
     /// Its data.
     pub fn data_dir(&self) -> &Path {
-        &self.data_dir
+        &self.nodes[0].data_dir
     }
 
-    /// What it has logged so far.
+    /// What it, or every node, has logged so far.
     pub fn stderr(&self) -> String {
-        self.stderr.lock().unwrap().clone()
+        self.nodes.iter().map(|node| node.stderr.lock().unwrap().clone()).collect()
     }
 
     /// Calls with its key.
     pub fn api(&self) -> Api {
-        Api::new(self.address, Some(self.key.clone()))
+        self.api_with(&self.key)
     }
 
     /// Calls with another key.
     pub fn api_with(&self, key: &str) -> Api {
-        Api::new(self.address, Some(key.to_owned()))
+        Api::across(&self.addresses(), Some(key.to_owned()))
     }
 
     /// Calls with the key of another tenant.
@@ -228,7 +253,7 @@ impl Server {
 
     /// A new key by options of `key create`: its id, and calls with it.
     pub fn new_key(&self, options: &[&str]) -> (String, Api) {
-        let made = make_key(&self.data_dir, options);
+        let made = make_key(&self.options, self.data_dir(), options);
         (
             made["key_id"].as_str().expect("an id").to_owned(),
             self.api_with(made["key"].as_str().expect("a key")),
@@ -242,57 +267,141 @@ impl Server {
 
     /// A new key of tenant `default`.
     pub fn create_key(&self, scopes: &str) -> String {
-        create_key(&self.data_dir, scopes)
+        create_key(&self.options, self.data_dir(), scopes)
     }
 
-    /// Kills it as a power cut would (SIGKILL).
+    /// Options and environment that it was started with.
+    pub fn options(&self) -> &ServerOptions {
+        &self.options
+    }
+
+    /// Kills it as a power cut would (SIGKILL); of a cluster, every node.
     pub fn kill(&mut self) {
-        self.child.kill().expect("it runs");
-        self.child.wait().expect("it ends");
+        (0..self.nodes.len()).for_each(|node| self.kill_node(node));
     }
 
-    /// Sends a signal by name, such as `TERM`.
+    /// Kills one node.
+    pub fn kill_node(&mut self, node: usize) {
+        let child = &mut self.nodes[node].child;
+        child.kill().expect("it runs");
+        child.wait().expect("it ends");
+    }
+
+    /// Sends a signal by name, such as `TERM`, to every node.
     pub fn signal(&self, name: &str) {
-        let status = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status();
+        (0..self.nodes.len()).for_each(|node| self.signal_node(node, name));
+    }
+
+    /// Sends a signal to one node.
+    pub fn signal_node(&self, node: usize, name: &str) {
+        let pid = self.pid_of(node).to_string();
+        let status = Command::new("kill").args([&format!("-{name}"), &pid]).status();
         assert!(status.expect("kill runs").success());
     }
 
-    /// Waits for its end.
+    /// Waits for its end; of a cluster, the first node's.
     pub async fn ended(&mut self) -> ExitStatus {
-        super::eventually("the server's end", async || self.child.try_wait().expect("it is ours")).await
+        let child = &mut self.nodes[0].child;
+        super::eventually("the server's end", async || child.try_wait().expect("it is ours")).await
     }
 
     /// Starts again on the same data and the same port, with more options if given.
     pub fn restart(&mut self, change: impl FnOnce(ServerOptions) -> ServerOptions) {
-        if self.child.try_wait().expect("it is ours").is_none() {
-            self.kill();
-        }
+        let running = (0..self.nodes.len()).filter(|node| self.is_running(*node)).collect::<Vec<_>>();
+        running.into_iter().for_each(|node| self.kill_node(node));
         self.options = change(self.options.clone());
+        (0..self.nodes.len()).for_each(|node| self.start_node(node));
+    }
+
+    /// Kills it, and starts it with logs that begin afresh; of a cluster, that of tenant `default`.
+    pub fn renew_logs(&mut self) {
+        self.kill();
+        if self.options.backend == Some(Backend::Cluster) {
+            let of = |name: &str| self.options.env.iter().find(|own| own.0 == name).expect("prepared").1.clone();
+            let meta = format!("{}{{default}}:meta", of("BONGSU__REDIS__PREFIX"));
+            // as if another Redis had taken its place
+            redis::cli(&of("REDIS_URL"), &["HSET", &meta, "run", "another"]);
+            self.restart(|options| options);
+        } else {
+            self.options.args.push("--new-epoch".to_owned());
+            self.restart(|options| options);
+            self.options.args.retain(|own| own != "--new-epoch");
+        }
+    }
+
+    /// Starts a node again that has ended.
+    pub fn start_node(&mut self, node: usize) {
+        let own = &mut self.nodes[node];
         let (child, stderr, _) =
-            Self::launch(&self.options, &self.data_dir, &self.address.to_string()).expect("it starts");
-        (self.child, self.stderr) = (child, stderr);
+            Self::launch(&self.options, &own.data_dir, &own.address.to_string()).expect("it starts");
+        (own.child, own.stderr) = (child, stderr);
+    }
+
+    fn is_running(&mut self, node: usize) -> bool {
+        self.nodes[node].child.try_wait().expect("it is ours").is_none()
+    }
+}
+
+impl Node {
+    /// Starts on a free port; also the key that the start has made, if any.
+    fn start(options: &ServerOptions, data_dir: PathBuf) -> Result<(Self, Option<String>), String> {
+        let (child, stderr, line) = Server::launch(options, &data_dir, "127.0.0.1:0")?;
+        let address = line["address"].as_str().expect("an address").parse().expect("an address");
+        let metrics_address =
+            line["metrics_address"].as_str().map(|text| text.parse().expect("an address"));
+        Ok((Node { child, address, metrics_address, data_dir, stderr }, line["key"].as_str().map(str::to_owned)))
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // one that has ended already needs no killing
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        if std::thread::panicking() {
-            eprintln!("--- server said ---\n{}", self.stderr());
+        for node in &mut self.nodes {
+            // one that has ended already needs no killing
+            let _ = node.child.kill();
+            let _ = node.child.wait();
+            if std::thread::panicking() {
+                eprintln!("--- {} said ---\n{}", node.address, node.stderr.lock().unwrap());
+            }
         }
     }
 }
 
-fn create_key(data_dir: &Path, scopes: &str) -> String {
-    make_key(data_dir, &["--scopes", scopes])["key"].as_str().expect("a key").to_owned()
+/// Gives a cluster that has none yet a database and a prefix of its own; the number of nodes.
+fn prepare(mut options: ServerOptions) -> (ServerOptions, usize) {
+    let backend = options.backend.unwrap_or_else(Backend::of_this_test);
+    options.backend = Some(backend);
+    if backend == Backend::Embedded {
+        return (options, 1);
+    }
+    let is_set = |options: &ServerOptions, name| options.env.iter().any(|(own, _)| own == name);
+    if !is_set(&options, "DATABASE_URL") {
+        let database = super::postgres::database().expect("BONGSU_TEST_POSTGRES_URL, as ./test sets it");
+        options = options.env("DATABASE_URL", database);
+    }
+    if !is_set(&options, "REDIS_URL") {
+        options = options.env("REDIS_URL", redis::shared_url());
+    }
+    if !is_set(&options, "BONGSU__REDIS__PREFIX") {
+        options = options.set("redis.prefix", redis::own_prefix());
+    }
+    let count = options.nodes.unwrap_or(2);
+    (options, count)
 }
 
-fn make_key(data_dir: &Path, options: &[&str]) -> Value {
+fn create_key(options: &ServerOptions, data_dir: &Path, scopes: &str) -> String {
+    make_key(options, data_dir, &["--scopes", scopes])["key"].as_str().expect("a key").to_owned()
+}
+
+fn make_key(server: &ServerOptions, data_dir: &Path, options: &[&str]) -> Value {
     let data_dir = data_dir.to_string_lossy();
     let args = [&["key", "create", "--json", "--data-dir", &data_dir], options].concat();
-    let (status, out, err) = run_cli(&args);
+    let database: Vec<(&str, &str)> = server
+        .env
+        .iter()
+        .filter(|(name, _)| name == "DATABASE_URL")
+        .map(|(name, value)| (&**name, &**value))
+        .collect();
+    let (status, out, err) = run_cli_with(&database, &args);
     assert!(status.success(), "{err}");
     serde_json::from_str(&out).expect("JSON")
 }
