@@ -17,10 +17,12 @@ mod follower;
 mod keys;
 mod lanes;
 mod leader;
+mod lease;
 mod redis_bridge_actor;
 mod reply;
 mod store;
 mod subscriber;
+mod trimmer;
 
 pub use clustered::{BridgeOptions, Clustered};
 pub use error::BridgeError;

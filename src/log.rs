@@ -34,6 +34,7 @@ pub use append::{AppendRequest, Appended, Dedup, Idempotency, LogError, NewEvent
 pub use event_log::EventLog;
 pub use home::{LogHome, StoredPage};
 pub use load::Load;
+pub use outbox_watch::watch_outbox;
 pub use outgoing::Outgoing;
 pub use page::{Page, PageLimit};
 pub use recovery::Recovery;

@@ -16,6 +16,7 @@ use super::leader::{Leader, Leadership};
 use super::redis_bridge_actor::{Await, BridgeThread, Linked, Open, RedisBridgeActor};
 use super::store::{Request, Store};
 use super::subscriber::Subscriber;
+use super::trimmer::{Grown, Trimmer};
 use crate::actor_kit::Port;
 use crate::domain::{Cursor, Epoch, Position, Selector, TenantId};
 use crate::log::{
@@ -75,8 +76,13 @@ impl Clustered {
         let bridge = RedisBridgeActor::start(thread, means, logs.clone(), runtime.clone(), metrics.clone());
         runtime.spawn(subscriber.run(bridge.clone()));
         runtime.spawn(look_after(store.clone(), bridge.clone()));
-        let lanes = Lanes::new(store.clone(), logs.clone(), runtime, metrics.clone());
-        let leadership = Leader::start(database, store.clone(), logs.clone(), metrics);
+        let grown = Grown::default();
+        let lanes =
+            Lanes::new((store.clone(), grown.clone()), logs.clone(), runtime.clone(), metrics.clone());
+        let (leadership, lease) =
+            Leader::start(database, (store.clone(), grown.clone()), logs.clone(), metrics.clone());
+        let trimmer = Trimmer::new(store.clone(), logs.clone(), metrics, lease, grown);
+        runtime.spawn(trimmer.run());
         Ok(Clustered { logs, store, bridge, lanes, leadership })
     }
 

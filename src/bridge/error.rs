@@ -12,8 +12,8 @@ pub enum BridgeError {
     #[error("Redis refused: {0}")]
     Refused(String),
     /// A later leader has appended: this node's lease has been another's since.
-    #[error("another node is the leader")]
-    Fenced,
+    #[error("another node is the leader (fence {0})")]
+    Fenced(u64),
     /// What it answered makes no sense.
     #[error("Redis answered what no release of this program writes: {0}")]
     Unexpected(String),
@@ -22,7 +22,10 @@ pub enum BridgeError {
 impl From<RedisError> for BridgeError {
     fn from(error: RedisError) -> Self {
         match error.kind() {
-            _ if error.code() == Some("FENCED") => BridgeError::Fenced,
+            _ if error.code() == Some("FENCED") => {
+                let stored = error.detail().and_then(|stored| stored.trim().parse().ok());
+                BridgeError::Fenced(stored.unwrap_or_default())
+            }
             ErrorKind::Server(_) | ErrorKind::Extension | ErrorKind::AuthenticationFailed => {
                 BridgeError::Refused(error.to_string())
             }

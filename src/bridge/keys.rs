@@ -46,12 +46,20 @@ impl Keys {
     /// Whether a key is one that this program writes.
     pub fn is_own(&self, key: &str) -> bool {
         const NAMES: [&str; 7] = ["meta", "log", "versions", "floors", "relayed", "answer", "dedup"];
+        if key == self.trims() {
+            return true;
+        }
         let inner = key.strip_prefix(&self.prefix).and_then(|rest| rest.strip_prefix('{'));
         let Some((tenant, name)) = inner.and_then(|inner| inner.split_once("}:")) else {
             return false;
         };
         let name = name.split(':').next().unwrap_or_default();
         TenantId::parse(tenant).is_ok() && NAMES.contains(&name)
+    }
+
+    /// The sorted set of logs by when they are to be trimmed, µs.
+    pub fn trims(&self) -> String {
+        format!("{}trims", self.prefix)
     }
 
     /// The channel on which a node hears itself.

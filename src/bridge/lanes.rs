@@ -3,8 +3,10 @@ use std::sync::{Arc, Mutex};
 
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::store::{Answer, Request, Store};
+use super::trimmer::Grown;
 use crate::domain::{Class, Epoch, TenantId};
 use crate::log::{Appended, Load, LogError, TenantLogs};
 use crate::telemetry::{Metrics, crash_point};
@@ -25,6 +27,7 @@ struct Waiting {
 #[derive(Clone)]
 pub(super) struct Lanes {
     store: Store,
+    grown: Grown,
     logs: Arc<TenantLogs>,
     runtime: Handle,
     metrics: Arc<Metrics>,
@@ -33,8 +36,13 @@ pub(super) struct Lanes {
 }
 
 impl Lanes {
-    pub fn new(store: Store, logs: Arc<TenantLogs>, runtime: Handle, metrics: Arc<Metrics>) -> Self {
-        Lanes { store, logs, runtime, metrics, busy: Arc::default() }
+    pub fn new(
+        (store, grown): (Store, Grown),
+        logs: Arc<TenantLogs>,
+        runtime: Handle,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Lanes { store, grown, logs, runtime, metrics, busy: Arc::default() }
     }
 
     /// Appends; what was handed over is carried out even where nobody waits for it any more.
@@ -68,12 +76,15 @@ impl Lanes {
         while let Some(batch) = self.next(&tenant) {
             let (requests, replies): (Vec<_>, Vec<_>) =
                 batch.into_iter().map(|own| (own.request, (own.reply, own._load))).unzip();
+            let started = Instant::now();
             let appended = self.store.append(&tenant, (None, &[]), self.logs.options(), &requests).await;
             crash_point("append.after_commit");
             match appended {
                 Ok((epoch, answers)) => {
-                    for ((request, (reply, load)), answer) in requests.iter().zip(replies).zip(answers) {
-                        self.count(request, &answer);
+                    self.metrics.log_committed(started.elapsed().as_secs_f64());
+                    self.grown.add(&tenant);
+                    count(&self.metrics, &requests, &answers);
+                    for ((reply, load), answer) in replies.into_iter().zip(answers) {
                         // whoever publishes again when answered finds the room
                         drop(load);
                         drop(reply.send(answer.map(|outcomes| (epoch, outcomes))));
@@ -107,13 +118,15 @@ impl Lanes {
         }
         Some(batch)
     }
+}
 
-    fn count(&self, request: &Request, answer: &Answer) {
-        let Ok(outcomes) = answer else { return };
-        for (group, outcome) in request.groups.iter().zip(outcomes) {
+/// Counts what was published, by class.
+pub(super) fn count(metrics: &Metrics, requests: &[Request], answers: &[Answer]) {
+    for (request, answer) in requests.iter().zip(answers) {
+        for (group, outcome) in request.groups.iter().zip(answer.iter().flatten()) {
             if let Appended::At { duplicate: false, .. } = outcome {
                 let class = group.first().map_or(Class::Durable, |event| event.class);
-                self.metrics.published(class.as_str(), group.len() as u64);
+                metrics.published(class.as_str(), group.len() as u64);
             }
         }
     }

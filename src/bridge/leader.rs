@@ -1,33 +1,29 @@
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::error::BridgeError;
+use super::lanes::count;
+use super::lease::{Lease, LeaseKeeper};
 use super::store::{Request, Store};
-use crate::clock::{jittered, random_u64};
+use super::trimmer::Grown;
+use crate::clock::jittered;
 use crate::domain::TenantId;
-use crate::log::{Outgoing, TenantLogs};
+use crate::log::{Outgoing, TenantLogs, watch_outbox};
 use crate::storage::{Database, OutboxRow, StoreError};
 use crate::telemetry::{Metrics, crash_point};
 
-/// A lease is good for this long on the database's clock.
-const LEASE: Duration = Duration::from_millis(1500);
-const RENEWAL: Duration = Duration::from_millis(500);
-/// The leader stops this much before its lease runs out, for whatever its clock and the link lose.
-const MARGIN: Duration = Duration::from_millis(200);
-/// How long the others wait before they ask for the lease again.
-const ATTEMPT: Duration = Duration::from_millis(250);
-/// The outbox is looked at without being woken.
-const POLL: Duration = Duration::from_millis(100);
 /// A node wakes the leader, and the leader itself, at most once in this time.
 const SPACING: Duration = Duration::from_millis(5);
-const TRIM_INTERVAL: Duration = Duration::from_secs(1);
-/// Entries that one call removes, at most.
-const TRIM_BATCH: usize = 500;
+/// How long a listener waits before it listens again.
+const RELISTEN: Duration = Duration::from_millis(250);
+
+type Lane = Vec<(i64, Outgoing)>;
 
 /// Ends this node's part in publishing the outbox.
 pub(super) struct Leadership(mpsc::Sender<oneshot::Sender<()>>);
@@ -43,138 +39,109 @@ impl Leadership {
     }
 }
 
-/// Publishes the outbox of the cluster while this node holds the lease, and trims the logs.
+/// Publishes the outbox of the cluster while this node holds the lease.
 pub(super) struct Leader {
     database: Database,
     store: Store,
+    grown: Grown,
     logs: Arc<TenantLogs>,
     metrics: Arc<Metrics>,
-    holder: String,
+    keeper: Arc<LeaseKeeper>,
+    lease: watch::Receiver<Option<Lease>>,
+    /// The fence that `marked` and `checked` belong to.
+    fence: u64,
     /// Outbox ids whose rows are gone and which the log still remembers.
     marked: HashMap<TenantId, Vec<i64>>,
-    /// Whose logs are trimmed: those that this leader has appended to, or that this node follows.
-    known: std::collections::HashSet<TenantId>,
-}
-
-/// How long a lease is good, by this node's clock.
-#[derive(Clone, Copy)]
-struct Lease {
-    fence: u64,
-    until: Instant,
+    /// Whose log has been asked what an earlier leader left it to remember.
+    checked: HashSet<TenantId>,
 }
 
 impl Leader {
     pub fn start(
         database: Database,
-        store: Store,
+        (store, grown): (Store, Grown),
         logs: Arc<TenantLogs>,
         metrics: Arc<Metrics>,
-    ) -> Leadership {
+    ) -> (Leadership, watch::Receiver<Option<Lease>>) {
         let (stop, stops) = mpsc::channel(1);
-        let holder = format!("{:016x}", random_u64());
-        let (marked, known) = (HashMap::new(), Default::default());
-        let own = Leader { database, store, logs, metrics, holder, marked, known };
+        let (keeper, lease) = LeaseKeeper::new(database.clone(), metrics.clone());
+        let own = Leader {
+            database,
+            store,
+            grown,
+            logs,
+            metrics,
+            keeper,
+            lease: lease.clone(),
+            fence: 0,
+            marked: HashMap::new(),
+            checked: HashSet::new(),
+        };
         tokio::spawn(own.run(stops));
-        Leadership(stop)
+        (Leadership(stop), lease)
     }
 
     async fn run(mut self, mut stops: mpsc::Receiver<oneshot::Sender<()>>) {
         let (woken, mut wakes) = mpsc::channel(1);
-        let listening = tokio::spawn(listen(self.database.clone(), woken));
-        let mut lease: Option<Lease> = None;
-        let mut renew_at = Instant::now();
-        let mut trim = interval(TRIM_INTERVAL);
-        trim.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut look_at = Instant::now();
+        // dropped, and so ended, with this future
+        let mut beside = JoinSet::new();
+        beside.spawn(listen(self.database.clone(), woken));
+        beside.spawn(watch_outbox(self.logs.clone()));
+        let keeping = beside.spawn(self.keeper.clone().run());
+        let mut looked = Instant::now() - SPACING;
         let done = loop {
             tokio::select! {
                 done = stops.recv() => break done,
-                () = sleep_until(renew_at) => {
-                    lease = self.renew(lease).await;
-                    renew_at = Instant::now() + if lease.is_some() { RENEWAL } else { jittered(ATTEMPT, 0.4) };
+                () = self.logs.outbox_filled() => {}
+                Some(()) = wakes.recv() => {}
+                Ok(()) = self.lease.changed() => {
+                    if self.good_lease().is_none_or(|own| own.fence == self.fence) {
+                        continue;
+                    }
                 }
-                _ = trim.tick(), if lease.is_some() => self.trim(lease).await,
-                () = self.logs.outbox_filled() => match lease {
-                    Some(_) => look_at = look_at.min(Instant::now() + SPACING),
-                    None => self.wake_leader().await,
-                },
-                Some(()) = wakes.recv() => look_at = look_at.min(Instant::now() + SPACING),
-                () = sleep_until(look_at) => {
-                    let more = match lease {
-                        Some(own) if Instant::now() < own.until => self.relay(own).await,
-                        _ => false,
-                    };
-                    look_at = Instant::now() + if more { Duration::ZERO } else { POLL };
-                }
+            }
+            sleep_until(looked + SPACING).await;
+            looked = Instant::now();
+            match self.good_lease() {
+                Some(_) => while self.relay().await {},
+                None => self.wake_leader().await,
             }
         };
-        if let Some(own) = lease {
-            while Instant::now() < own.until && self.relay(own).await {}
-            if let Err(error) = self
-                .database
-                .run({
-                    let holder = self.holder.clone();
-                    move |db| async move { db.give_lease_back(&holder).await }
-                })
-                .await
-            {
-                tracing::debug!(%error, "the lease could not be given back");
-            }
-            self.metrics.bridge().leads(false);
+        keeping.abort();
+        while self.relay().await {}
+        if self.lease.borrow().is_some() {
+            self.keeper.give_back().await;
         }
-        listening.abort();
         if let Some(done) = done {
             // whoever asked may have gone
             let _ = done.send(());
         }
     }
 
-    async fn renew(&mut self, former: Option<Lease>) -> Option<Lease> {
-        let (asked, holder) = (Instant::now(), self.holder.clone());
-        let taken =
-            self.database.run(move |db| async move { db.take_lease(&holder, LEASE.as_secs_f64()).await });
-        let lease = match taken.await {
-            Ok(fence) => fence.map(|fence| Lease { fence, until: asked + LEASE - MARGIN }),
-            Err(error) => {
-                tracing::debug!(%error, "the lease could not be asked for");
-                // good for as long as it was
-                former.filter(|own| Instant::now() < own.until)
-            }
-        };
-        match (former, lease) {
-            (None, Some(own)) => {
-                tracing::info!(fence = own.fence, "this node publishes the outbox");
-                self.metrics.bridge().leads(true);
-                self.marked.clear();
-            }
-            (Some(_), None) => {
-                tracing::info!("another node publishes the outbox");
-                self.metrics.bridge().leads(false);
-            }
-            _ => {}
-        }
-        lease
+    fn good_lease(&self) -> Option<Lease> {
+        self.lease.borrow().filter(Lease::is_good)
     }
 
-    /// Publishes some of what waits; true when there may be more at once.
-    async fn relay(&mut self, lease: Lease) -> bool {
+    /// Publishes some of what waits, if this node leads; true when there may be more at once.
+    async fn relay(&mut self) -> bool {
+        let Some(lease) = self.good_lease() else { return false };
+        if lease.fence != self.fence {
+            // what was before is another leader's, even where that was this node
+            self.fence = lease.fence;
+            self.marked.clear();
+            self.checked.clear();
+        }
         let limit = self.logs.options().relay_batch() as i64;
         let read = |db: Database| async move {
-            crate::read!(db, |conn, q| Ok::<_, StoreError>((
-                q::outbox::waiting(conn, limit).await?,
-                q::outbox::backlog(conn).await?
-            )))
+            crate::read!(db, |conn, q| Ok::<_, StoreError>(q::outbox::waiting(conn, limit).await?))
         };
-        let (rows, backlog) = match self.database.run(read).await {
-            Ok(read) => read,
+        let rows = match self.database.run(read).await {
+            Ok(rows) => rows,
             Err(error) => {
                 tracing::debug!(%error, "the outbox could not be read");
                 return false;
             }
         };
-        let now = self.logs.clock().steady();
-        let lag = backlog.1.map_or(0, |oldest| (now.micros() - oldest).max(0));
-        self.metrics.outbox(backlog.0, lag as f64 / 1e6);
         if rows.is_empty() {
             return false;
         }
@@ -184,15 +151,15 @@ impl Leader {
         for (id, reason) in dead {
             self.bury(id, reason).await;
         }
+        for tenant in lanes.keys() {
+            self.take_over(tenant).await;
+        }
         let appends = lanes.into_iter().map(|(tenant, lane)| self.publish(tenant, lane, lease));
         let outcomes: Vec<_> = join_all(appends).await;
         let mut all_well = true;
         for (tenant, outcome) in outcomes {
             match outcome {
-                Ok(ids) => {
-                    self.known.insert(tenant.clone());
-                    self.marked.insert(tenant, ids);
-                }
+                Ok(ids) => drop(self.marked.insert(tenant, ids)),
                 Err(error) => {
                     tracing::debug!(%error, %tenant, "the outbox could not be published");
                     all_well = false;
@@ -203,12 +170,10 @@ impl Leader {
     }
 
     /// Rows by tenant, in the order of their commits, and those that can never be published.
-    fn sort(
-        &self,
-        rows: Vec<OutboxRow>,
-    ) -> (HashMap<TenantId, Vec<(i64, Outgoing)>>, Vec<(i64, &'static str)>) {
-        let (mut lanes, mut dead): (HashMap<_, Vec<_>>, _) = (HashMap::new(), Vec::new());
-        let (most, now) = (self.logs.options().most_message_bytes(), self.logs.clock().steady());
+    fn sort(&self, rows: Vec<OutboxRow>) -> (HashMap<TenantId, Lane>, Vec<(i64, &'static str)>) {
+        let (mut lanes, mut dead): (HashMap<_, Lane>, _) = (HashMap::new(), Vec::new());
+        // rows are stamped by the wall clock of the node that wrote them
+        let (most, now) = (self.logs.options().most_message_bytes(), self.logs.clock().now());
         for row in rows {
             match Outgoing::read(&row, most, now) {
                 Ok(outgoing) => lanes.entry(outgoing.tenant.clone()).or_default().push((row.id, outgoing)),
@@ -218,12 +183,39 @@ impl Leader {
         (lanes, dead)
     }
 
+    /// Looks once for ids that the log remembers for an earlier leader, whose rows are gone.
+    async fn take_over(&mut self, tenant: &TenantId) {
+        if self.checked.contains(tenant) {
+            return;
+        }
+        let look = async {
+            let ids = self.store.relayed(tenant).await?;
+            if ids.is_empty() {
+                return Ok(ids);
+            }
+            let asked = ids.clone();
+            let read = move |db: Database| async move {
+                crate::read!(db, |conn, q| Ok::<_, StoreError>(q::outbox::present(conn, asked).await?))
+            };
+            let present = self.database.run(read).await.map_err(away)?;
+            Ok::<_, BridgeError>(ids.into_iter().filter(|id| !present.contains(id)).collect())
+        };
+        match look.await {
+            Ok(gone) => {
+                self.marked.insert(tenant.clone(), gone);
+                self.checked.insert(tenant.clone());
+            }
+            // they are remembered a little longer
+            Err(error) => tracing::debug!(%error, %tenant, "the log could not be asked what it remembers"),
+        }
+    }
+
     /// Appends a tenant's rows and marks them; their ids, which the log remembers until it is told that they
     /// are marked.
     async fn publish(
         &self,
         tenant: TenantId,
-        rows: Vec<(i64, Outgoing)>,
+        rows: Lane,
         lease: Lease,
     ) -> (TenantId, Result<Vec<i64>, BridgeError>) {
         let (mut ids, mut dead, mut requests) = (Vec::new(), Vec::new(), Vec::new());
@@ -240,12 +232,15 @@ impl Leader {
         let marked = self.marked.get(&tenant).map_or(&[][..], Vec::as_slice);
         let appended =
             self.store.append(&tenant, (Some(lease.fence), marked), self.logs.options(), &requests);
-        if let Err(error) = appended.await {
-            if matches!(error, BridgeError::Fenced) {
-                self.metrics.bridge().fenced();
+        let answers = match appended.await {
+            Ok((_, answers)) => answers,
+            Err(error) => {
+                self.refused(&error).await;
+                return (tenant, Err(error));
             }
-            return (tenant, Err(error));
-        }
+        };
+        self.grown.add(&tenant);
+        count(&self.metrics, &requests, &answers);
         crash_point("relay.before_mark");
         for (id, reason) in &dead {
             self.bury(*id, reason).await;
@@ -256,8 +251,18 @@ impl Leader {
         let mark = move |db: Database| async move {
             crate::write_tx!(db, |conn, q| Ok(q::outbox::mark_published(conn, published).await?))
         };
-        let outcome = self.database.run(mark).await.map(|()| ids);
-        (tenant, outcome.map_err(|error| BridgeError::Away(error.to_string())))
+        (tenant, self.database.run(mark).await.map(|()| ids).map_err(away))
+    }
+
+    /// An append that a later fence has refused: another node leads, or the database has forgotten how far
+    /// fences had risen.
+    async fn refused(&self, error: &BridgeError) {
+        if let BridgeError::Fenced(stored) = error {
+            self.metrics.bridge().fenced();
+            if let Err(error) = self.keeper.rise_above(*stored).await {
+                tracing::debug!(%error, "the fence could not be raised");
+            }
+        }
     }
 
     /// Keeps a row that can never be published.
@@ -273,28 +278,16 @@ impl Leader {
         }
     }
 
-    /// Removes what retention no longer keeps.
-    async fn trim(&mut self, lease: Option<Lease>) {
-        let Some(lease) = lease.filter(|own| Instant::now() < own.until) else { return };
-        self.known.extend(self.logs.all().iter().map(|log| log.tenant().clone()));
-        for tenant in &self.known {
-            match self.store.trim(tenant, lease.fence, self.logs.options(), TRIM_BATCH).await {
-                Ok((count, _)) => self.metrics.log_trimmed(count),
-                Err(error) => {
-                    tracing::debug!(%error, %tenant, "the log could not be trimmed");
-                    return;
-                }
-            }
-        }
-    }
-
     async fn wake_leader(&self) {
         if let Err(error) = self.database.run(|db| async move { db.wake_leader().await }).await {
             // it looks by itself before long
             tracing::debug!(%error, "the leader could not be woken");
         }
-        sleep(SPACING).await;
     }
+}
+
+fn away(error: StoreError) -> BridgeError {
+    BridgeError::Away(error.to_string())
 }
 
 /// Passes wake-ups of other nodes on.
@@ -306,6 +299,6 @@ async fn listen(database: Database, woken: mpsc::Sender<()>) {
                 let _ = woken.try_send(());
             }
         }
-        sleep(jittered(ATTEMPT, 0.5)).await;
+        sleep(jittered(RELISTEN, 0.5)).await;
     }
 }

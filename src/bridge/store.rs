@@ -66,6 +66,16 @@ pub(super) struct Past {
     pub floors: Floors,
 }
 
+/// What one call has removed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Trimmed {
+    pub count: u64,
+    /// Whether there may be more to remove at once.
+    pub more: bool,
+    /// When the oldest entry that is left will be too old, µs on the log's clock.
+    pub due: Option<i64>,
+}
+
 /// Up to where topics have been trimmed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Floors {
@@ -112,6 +122,7 @@ impl Store {
             put(&mut call, request);
         }
         let reply = self.carry_out(&call).await?;
+        self.commands.metrics().cut_short(reply.number(4)?);
         let answers = texts(reply.at(3)?)?;
         if answers.len() != requests.len() {
             return Err(BridgeError::Unexpected("an answer is missing".into()));
@@ -183,20 +194,65 @@ impl Store {
         Ok((reply.epoch(0)?, Floors { all: reply.number(1)?, by_topic: pairs(reply.at(2)?)? }))
     }
 
-    /// Removes what retention no longer keeps, some at a time: how many went, and whether there may be more.
+    /// Removes what retention no longer keeps, some at a time.
     pub async fn trim(
         &self,
         tenant: &TenantId,
         fence: u64,
         options: &LogOptions,
         batch: usize,
-    ) -> Result<(u64, bool), BridgeError> {
+    ) -> Result<Trimmed, BridgeError> {
         let mut call = self.call(&self.functions.trim, tenant);
         let (age, bytes, floors) = options.kept_for();
         call.arg(fence).arg(options.most_entries()).arg(age.as_micros() as u64).arg(bytes).arg(floors);
         call.arg(batch);
         let reply = self.carry_out(&call).await?;
-        Ok((reply.number(1)?, reply.number::<u8>(2)? == 1))
+        let due = Some(reply.number::<i64>(3)?).filter(|due| *due > 0);
+        Ok(Trimmed { count: reply.number(1)?, more: reply.number::<u8>(2)? == 1, due })
+    }
+
+    /// These logs have grown: they are to be trimmed now.
+    pub async fn want_trims(&self, tenants: &[TenantId]) -> Result<(), BridgeError> {
+        if tenants.is_empty() {
+            return Ok(());
+        }
+        let mut add = redis::cmd("ZADD");
+        add.arg(self.keys.trims()).arg("LT");
+        for tenant in tenants {
+            add.arg(self.clock.steady().micros()).arg(tenant.as_str());
+        }
+        self.commands.run(&add).await
+    }
+
+    /// The next log that is to be trimmed for its age: not later than it already is.
+    pub async fn trim_at(&self, tenant: &TenantId, due: Option<i64>) -> Result<(), BridgeError> {
+        let Some(due) = due else { return Ok(()) };
+        self.commands
+            .run(redis::cmd("ZADD").arg(self.keys.trims()).arg("LT").arg(due).arg(tenant.as_str()))
+            .await
+    }
+
+    /// Whose logs are to be trimmed by now; each is looked at again after `again` µs at the latest.
+    pub async fn take_trims(&self, most: usize, again: i64) -> Result<Vec<TenantId>, BridgeError> {
+        let (key, now) = (self.keys.trims(), self.clock.steady().micros());
+        let mut due = redis::cmd("ZRANGE");
+        due.arg(&key).arg("-inf").arg(now).arg("BYSCORE").arg("LIMIT").arg(0).arg(most);
+        let due: Vec<String> = self.commands.run(&due).await?;
+        let tenants: Vec<TenantId> = due.iter().filter_map(|own| TenantId::parse(own).ok()).collect();
+        if !tenants.is_empty() {
+            let mut later = redis::cmd("ZADD");
+            later.arg(&key).arg("XX").arg("GT");
+            for tenant in &tenants {
+                later.arg(now + again).arg(tenant.as_str());
+            }
+            let _: i64 = self.commands.run(&later).await?;
+        }
+        Ok(tenants)
+    }
+
+    /// Outbox ids that the log remembers.
+    pub async fn relayed(&self, tenant: &TenantId) -> Result<Vec<i64>, BridgeError> {
+        self.commands.run(redis::cmd("SMEMBERS").arg(&self.keys.all(tenant)[4])).await
     }
 
     fn call<'a>(&self, function: &'a Script, tenant: &TenantId) -> ScriptInvocation<'a> {

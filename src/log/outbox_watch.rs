@@ -11,7 +11,7 @@ const RELAY_POLL: Duration = Duration::from_millis(100);
 
 /// Wakes the relay for rows that nobody woke it for: those of another process, or of the one before this
 /// one. Apart from the appender, so that readers that hold every connection do not keep it from appending.
-pub(super) async fn watch_outbox(logs: Arc<TenantLogs>) {
+pub async fn watch_outbox(logs: Arc<TenantLogs>) {
     let mut poll = tokio::time::interval(RELAY_POLL);
     poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

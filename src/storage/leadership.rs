@@ -19,6 +19,12 @@ impl Database {
         Ok(fence.map(|fence| fence as u64))
     }
 
+    /// Raises the fence of whoever holds the lease above `fence`; does nothing for others.
+    pub async fn raise_fence(&self, holder: &str, fence: u64) -> Result<(), StoreError> {
+        let mut conn = self.shared()?.connection().await?;
+        Ok(postgres::lease::raise(&mut conn, holder, fence as i64).await?)
+    }
+
     /// Gives the lease back, so that another node need not wait for its end.
     pub async fn give_lease_back(&self, holder: &str) -> Result<(), StoreError> {
         let mut conn = self.shared()?.connection().await?;

@@ -29,6 +29,7 @@ pub struct BridgeMetrics {
     leads: Gauge,
     leaderships: Counter,
     fenced: Counter,
+    cut_short: Counter,
 }
 
 impl BridgeMetrics {
@@ -46,6 +47,7 @@ impl BridgeMetrics {
             leads: Gauge::default(),
             leaderships: Counter::default(),
             fenced: Counter::default(),
+            cut_short: Counter::default(),
         };
         registry.register("redis_linked", "Whether a link to Redis stands", own.linked.clone());
         registry.register("redis_relinks", "Links to Redis made", own.relinks.clone());
@@ -60,7 +62,14 @@ impl BridgeMetrics {
         counter("log_losses", "Logs of which something was gone before this node had it", &own.losses);
         counter("leaderships", "Times that this node became the leader", &own.leaderships);
         counter("fenced", "Appends refused because another node leads by now", &own.fenced);
+        let help = "Events that the ceiling of a log removed before retention did";
+        counter("log_cut_short", help, &own.cut_short);
         own
+    }
+
+    /// So many events left a log because it had grown to twice what retention keeps.
+    pub fn cut_short(&self, count: u64) {
+        self.cut_short.inc_by(count);
     }
 
     /// A link has come to stand, or no longer stands.

@@ -8,7 +8,8 @@ use tokio::sync::watch;
 
 use crate::support::client::seq;
 use crate::support::{
-    Api, Client, Dice, Frame, PATIENCE, Server, ServerOptions, Transport, on_every_transport_of_both_backends, pause,
+    Api, Client, Dice, Frame, PATIENCE, Server, ServerOptions, Transport,
+    on_every_transport_of_both_backends, pause,
 };
 
 const TOPICS: [&str; 4] = ["topic:a", "topic:b", "topic:c", "topic:d"];
@@ -195,8 +196,9 @@ async fn scenario(transport: Transport, seed: u64) {
     let mut kills = 0;
     while !publishing.is_finished() {
         pause(Duration::from_millis(100 + dice.roll(400))).await;
-        server.kill();
-        server.restart(|options| options);
+        let node = dice.roll(server.count() as u64) as usize;
+        server.kill_node(node);
+        server.start_node(node);
         kills += 1;
     }
     let mut published = publishing.await.expect("published");

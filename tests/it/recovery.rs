@@ -215,9 +215,11 @@ async fn after_a_restart_an_old_log_is_replayed_however_steadily_others_publish(
 }
 
 async fn a_client_whose_own_topic_was_trimmed_must_reload(transport: Transport) {
-    let mut server = Server::with(small_log());
+    let mut server = Server::with(small_log().set("log.window_count", 16));
     let (api, operator) = (server.api(), server.operator());
-    let past = publish_on(&api, "topic:a", 0..250).await;
+    let first = publish_on(&api, "topic:a", 0..190).await;
+    trimmed(&operator, 90.0).await;
+    let past = [first, publish_on(&api, "topic:a", 190..250).await].concat();
     trimmed(&operator, 150.0).await;
     must_reload(transport, &api, "topic:a", &past[0], "evicted").await;
     must_reload(transport, &api, "topic:a", &past[148], "evicted").await;
@@ -231,10 +233,12 @@ async fn a_client_whose_own_topic_was_trimmed_must_reload(transport: Transport) 
 }
 
 async fn a_client_of_whose_topics_nothing_was_trimmed_recovers_from_any_age(transport: Transport) {
-    let mut server = Server::with(small_log());
+    let mut server = Server::with(small_log().set("log.window_count", 16));
     let (api, operator) = (server.api(), server.operator());
     let mine = publish_on(&api, "topic:mine", [0]).await;
-    publish_on(&api, "topic:other", 0..250).await;
+    publish_on(&api, "topic:other", 0..190).await;
+    trimmed(&operator, 91.0).await;
+    publish_on(&api, "topic:other", 190..250).await;
     trimmed(&operator, 151.0).await;
     publish_on(&api, "topic:mine", [1]).await;
     let (_, missed) = resume(transport, &api, "topic:mine", &mine[0]).await;
@@ -487,7 +491,7 @@ async fn reconnecting_again_and_again_amid_publishing_misses_and_repeats_nothing
 
 async fn heartbeats_keep_a_quiet_client_in_the_log_of_a_busy_tenant(transport: Transport) {
     // more topics than have a floor of their own, so that the log forgets whose events went
-    let server = Server::with(small_log().set("log.max_trim_floors", 16));
+    let server = Server::with(small_log().set("log.max_trim_floors", 16).set("log.window_count", 128));
     let (api, operator) = (server.api(), server.operator());
     let (mut client, ready) = Client::over(transport, &api, "topic:quiet", None).await;
     let first = ready["position"].as_str().expect("a position").to_owned();

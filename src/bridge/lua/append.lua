@@ -8,11 +8,12 @@
 --     empty · ms it is remembered · the event object up to its id · its data · the object's end
 --     what everybody may see, or empty · origin · µs since it was accepted · mirror channel, or empty
 --     mirror message
--- Answers { epoch, seq, now, a word per request }: `ok` with an outcome per group, `reused`, `relayed`.
+-- Answers { epoch, seq, now, a word per request, how many old entries the ceiling removed }; a word is `ok` with
+-- an outcome per group, `reused` or `relayed`.
 if ARGV[4] ~= '' then
   local own = tonumber(ARGV[4])
   if own < fence then
-    return redis.error_reply('FENCED a later leader has appended')
+    return redis.error_reply('FENCED ' .. digits(fence))
   end
   if own > fence then
     redis.call('HSET', META, 'fence', ARGV[4])
@@ -148,7 +149,8 @@ end
 -- Passes over a request that is not carried out.
 local function skip_groups(count)
   for _ = 1, count do
-    cursor = cursor + 15 * tonumber(take())
+    local events = tonumber(take())
+    cursor = cursor + 15 * events
   end
 end
 
@@ -180,11 +182,13 @@ while cursor < #ARGV do
   answers[#answers + 1] = answer
 end
 
+local over = 0
 if seq - trimmed > CEILING then
   -- the stream's own ceiling may have removed what the leader has not trimmed: nobody knows whose it was
   local first = redis.call('XRANGE', LOG, '-', '+', 'COUNT', 1)[1]
   local gone = first and tonumber(string.match(first[1], '^%d+')) - 1 or seq
   if gone > trimmed then
+    over = gone - trimmed
     bytes = math.floor(bytes * (seq - gone) / (seq - trimmed))
     trimmed = gone
     redis.call('HSET', META, 'trimmed', digits(gone), 'floor', digits(math.max(floor, gone)))
@@ -197,4 +201,4 @@ end
 for _, event in ipairs(mirrored) do
   redis.call('PUBLISH', event.channel, event.mirror)
 end
-return { epoch, digits(seq), now_text, answers }
+return { epoch, digits(seq), now_text, answers, over }

@@ -2,12 +2,12 @@
 -- the topics' floors from then on.
 --
 -- ARGV  2 fence · 3 most entries · 4 µs they are kept · 5 most bytes · 6 most floors · 7 entries at once
--- Answers { epoch, how many went, whether there may be more }.
+-- Answers { epoch, how many went, whether there may be more, when the oldest that is left is too old or 0 }.
 --
 -- A floor is `seq` where everything up to it is missed for ever, else steps `seq:until` of what is missed until
 -- a time only, in µs: later and later entries, missed for less and less long.
 if tonumber(ARGV[2]) < fence then
-  return redis.error_reply('FENCED a later leader has appended')
+  return redis.error_reply('FENCED ' .. digits(fence))
 end
 local count, age, most_bytes = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local most_floors, batch = tonumber(ARGV[6]), tonumber(ARGV[7])
@@ -21,8 +21,11 @@ local function is_over(entry)
   return kept > count or bytes > most_bytes or tonumber(entry[2][6]) < earliest
 end
 local first = oldest(1)[1]
-if not first or not is_over(first) then
-  return { epoch, 0, 0 }
+if not first then
+  return { epoch, 0, 0, '0' }
+end
+if not is_over(first) then
+  return { epoch, 0, 0, digits(tonumber(first[2][6]) + age) }
 end
 
 local raised = {}
@@ -96,4 +99,5 @@ if redis.call('HLEN', FLOORS) > most_floors then
 end
 redis.call('XTRIM', LOG, 'MINID', digits(up_to + 1) .. '-0')
 redis.call('HSET', META, 'trimmed', digits(up_to), 'bytes', digits(math.max(bytes, 0)), 'floor', digits(floor))
-return { epoch, gone, gone == batch and 1 or 0 }
+local left = oldest(1)[1]
+return { epoch, gone, gone == batch and 1 or 0, left and digits(tonumber(left[2][6]) + age) or '0' }

@@ -30,6 +30,19 @@ pub async fn take(conn: &mut Conn, holder: &str, seconds: f64) -> QueryResult<Op
     Ok(taken.map(|own| own.fence))
 }
 
+/// Raises the fence of a lease that is good above `fence`.
+pub async fn raise(conn: &mut Conn, holder: &str, fence: i64) -> QueryResult<()> {
+    diesel::sql_query(
+        "UPDATE relay_lease SET fence = $2 + 1
+         WHERE holder = $1 AND fence <= $2 AND expires_at > clock_timestamp()",
+    )
+    .bind::<Text, _>(holder)
+    .bind::<BigInt, _>(fence)
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
 /// Gives the lease back, so that another node need not wait for its end.
 pub async fn give_back(conn: &mut Conn, holder: &str) -> QueryResult<()> {
     diesel::sql_query("UPDATE relay_lease SET expires_at = clock_timestamp() WHERE holder = $1")

@@ -31,6 +31,11 @@ pub async fn waiting(conn: &mut Conn, limit: i64) -> QueryResult<Vec<OutboxRow>>
         .await
 }
 
+/// Those of these rows that are there.
+pub async fn present(conn: &mut Conn, ids: Vec<i64>) -> QueryResult<Vec<i64>> {
+    outbox::table.filter(outbox::id.eq_any(ids)).select(outbox::id).load(conn).await
+}
+
 /// Marks rows as published by removing them.
 pub async fn mark_published(conn: &mut Conn, ids: Vec<i64>) -> QueryResult<()> {
     diesel::delete(outbox::table.filter(outbox::id.eq_any(ids))).execute(conn).await?;

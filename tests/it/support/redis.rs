@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use tempfile::TempDir;
 
+use super::eventually;
+
 /// The URL of the server that all tests share.
 pub fn shared_url() -> String {
     std::env::var("BONGSU_TEST_REDIS_URL").expect("BONGSU_TEST_REDIS_URL, as ./test sets it")
@@ -35,12 +37,12 @@ pub struct Redis {
 
 impl Redis {
     /// An empty one on a free port.
-    pub fn start() -> Self {
-        Self::with(&[])
+    pub async fn start() -> Self {
+        Self::with(&[]).await
     }
 
     /// With more of `redis-server`'s arguments.
-    pub fn with(args: &[&str]) -> Self {
+    pub async fn with(args: &[&str]) -> Self {
         // another process may take the port first: then the next one
         for _ in 0..5 {
             let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -50,7 +52,7 @@ impl Redis {
             let args = args.iter().map(|own| (*own).to_owned()).collect();
             let program = "redis-server".into();
             let mut own = Redis { child: None, address, directory, args, program };
-            if own.launch() {
+            if own.launch().await {
                 return own;
             }
         }
@@ -80,9 +82,9 @@ impl Redis {
     }
 
     /// Starts it again, empty, at the same address.
-    pub fn restart(&mut self) {
+    pub async fn restart(&mut self) {
         assert!(self.child.is_none(), "it was killed");
-        assert!(self.launch(), "the port is still ours");
+        assert!(self.launch().await, "the port is still ours");
     }
 
     /// Sends it a signal by name, such as `STOP`.
@@ -97,7 +99,8 @@ impl Redis {
         cli(&self.url(), args)
     }
 
-    fn launch(&mut self) -> bool {
+    /// False when it ended, as it does where the port is another's.
+    async fn launch(&mut self) -> bool {
         let port = self.address.port().to_string();
         let mut child = Command::new(&self.program)
             .args(["--port", &port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
@@ -109,22 +112,17 @@ impl Redis {
             .stderr(Stdio::null())
             .spawn()
             .expect("redis-server runs");
-        for _ in 0..200 {
+        let own_id = format!("process_id:{}", child.id());
+        let is_up = eventually("Redis to answer or end", async || {
             if child.try_wait().expect("it is ours").is_some() {
-                return false;
+                return Some(false);
             }
             // the port must be this server's, not that of another one
-            if std::net::TcpStream::connect(self.address).is_ok()
-                && self.cli(&["info", "server"]).contains(&format!("process_id:{}", child.id()))
-            {
-                self.child = Some(child);
-                return true;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(20));
-        }
-        child.kill().expect("it runs");
-        child.wait().expect("it ends");
-        false
+            self.cli(&["info", "server"]).contains(&own_id).then_some(true)
+        });
+        let is_up = is_up.await;
+        self.child = Some(child).filter(|_| is_up);
+        is_up
     }
 }
 

@@ -64,6 +64,8 @@ struct Node {
     metrics_address: Option<SocketAddr>,
     data_dir: PathBuf,
     stderr: Arc<Mutex<String>>,
+    /// What it said before it was started again.
+    former_stderr: String,
 }
 
 /// A running server, or the nodes of a cluster that stand for one; killed when dropped.
@@ -131,7 +133,8 @@ impl Server {
         let mut nodes = Vec::new();
         let mut key = None;
         for number in 0..count {
-            let data_dir = if count == 1 { data_dir.clone() } else { data_dir.join(format!("node-{number}")) };
+            let data_dir =
+                if count == 1 { data_dir.clone() } else { data_dir.join(format!("node-{number}")) };
             match Node::start(&options, data_dir) {
                 Ok((node, made)) => {
                     nodes.push(node);
@@ -199,6 +202,11 @@ impl Server {
     /// Where it serves; of a cluster, the first node.
     pub fn address(&self) -> SocketAddr {
         self.nodes[0].address
+    }
+
+    /// How many nodes it has.
+    pub fn count(&self) -> usize {
+        self.nodes.len()
     }
 
     /// Where every node serves.
@@ -317,7 +325,8 @@ impl Server {
     pub fn renew_logs(&mut self) {
         self.kill();
         if self.options.backend == Some(Backend::Cluster) {
-            let of = |name: &str| self.options.env.iter().find(|own| own.0 == name).expect("prepared").1.clone();
+            let of =
+                |name: &str| self.options.env.iter().find(|own| own.0 == name).expect("prepared").1.clone();
             let meta = format!("{}{{default}}:meta", of("BONGSU__REDIS__PREFIX"));
             // as if another Redis had taken its place
             redis::cli(&of("REDIS_URL"), &["HSET", &meta, "run", "another"]);
@@ -334,7 +343,8 @@ impl Server {
         let own = &mut self.nodes[node];
         let (child, stderr, _) =
             Self::launch(&self.options, &own.data_dir, &own.address.to_string()).expect("it starts");
-        (own.child, own.stderr) = (child, stderr);
+        own.child = child;
+        own.former_stderr += &std::mem::replace(&mut own.stderr, stderr).lock().unwrap();
     }
 
     fn is_running(&mut self, node: usize) -> bool {
@@ -347,9 +357,11 @@ impl Node {
     fn start(options: &ServerOptions, data_dir: PathBuf) -> Result<(Self, Option<String>), String> {
         let (child, stderr, line) = Server::launch(options, &data_dir, "127.0.0.1:0")?;
         let address = line["address"].as_str().expect("an address").parse().expect("an address");
-        let metrics_address =
-            line["metrics_address"].as_str().map(|text| text.parse().expect("an address"));
-        Ok((Node { child, address, metrics_address, data_dir, stderr }, line["key"].as_str().map(str::to_owned)))
+        let metrics_address = line["metrics_address"].as_str().map(|text| text.parse().expect("an address"));
+        Ok((
+            Node { child, address, metrics_address, data_dir, stderr, former_stderr: String::new() },
+            line["key"].as_str().map(str::to_owned),
+        ))
     }
 }
 
@@ -360,7 +372,8 @@ impl Drop for Server {
             let _ = node.child.kill();
             let _ = node.child.wait();
             if std::thread::panicking() {
-                eprintln!("--- {} said ---\n{}", node.address, node.stderr.lock().unwrap());
+                let said = node.stderr.lock().unwrap();
+                eprintln!("--- {} said ---\n{}{said}", node.address, node.former_stderr);
             }
         }
     }

@@ -1,0 +1,102 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::clock::{jittered, random_u64};
+use crate::storage::{Database, StoreError};
+use crate::telemetry::Metrics;
+
+/// A lease is good for this long on the database's clock.
+const LEASE: Duration = Duration::from_millis(1500);
+const RENEWAL: Duration = Duration::from_millis(500);
+/// The leader stops this much before its lease runs out, for whatever its clock and the link lose.
+const MARGIN: Duration = Duration::from_millis(200);
+/// How long the others wait before they ask for the lease again.
+const ATTEMPT: Duration = Duration::from_millis(250);
+
+/// Being the one node that publishes the outbox, for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Lease {
+    /// Rises with every change of leader: the log refuses what an earlier leader sends late.
+    pub fence: u64,
+    /// How long it is good, by this node's clock.
+    until: Instant,
+}
+
+impl Lease {
+    pub fn is_good(&self) -> bool {
+        Instant::now() < self.until
+    }
+}
+
+/// Asks for the lease, and renews it while this node has it.
+pub(super) struct LeaseKeeper {
+    database: Database,
+    metrics: Arc<Metrics>,
+    holder: String,
+    held: watch::Sender<Option<Lease>>,
+}
+
+impl LeaseKeeper {
+    /// Also shows what is held.
+    pub fn new(database: Database, metrics: Arc<Metrics>) -> (Arc<Self>, watch::Receiver<Option<Lease>>) {
+        let (held, shown) = watch::channel(None);
+        let holder = format!("{:016x}", random_u64());
+        (Arc::new(LeaseKeeper { database, metrics, holder, held }), shown)
+    }
+
+    /// Works until it is dropped.
+    pub async fn run(self: Arc<Self>) {
+        let mut next = Instant::now();
+        loop {
+            sleep_until(next).await;
+            let (former, asked) = (*self.held.borrow(), Instant::now());
+            let holder = self.holder.clone();
+            let take =
+                self.database.run(move |db| async move { db.take_lease(&holder, LEASE.as_secs_f64()).await });
+            let lease = match timeout(LEASE, take).await {
+                Ok(Ok(fence)) => fence.map(|fence| Lease { fence, until: asked + LEASE - MARGIN }),
+                Ok(Err(error)) => {
+                    tracing::debug!(%error, "the lease could not be asked for");
+                    // good for as long as it was
+                    former.filter(Lease::is_good)
+                }
+                Err(_) => former.filter(Lease::is_good),
+            };
+            self.tell(former, lease);
+            next = Instant::now() + if lease.is_some() { RENEWAL } else { jittered(ATTEMPT, 0.4) };
+        }
+    }
+
+    fn tell(&self, former: Option<Lease>, lease: Option<Lease>) {
+        match (former, lease) {
+            (None, Some(own)) => tracing::info!(fence = own.fence, "this node publishes the outbox"),
+            (Some(_), None) => tracing::info!("this node publishes the outbox no longer"),
+            _ => {}
+        }
+        if former.is_some() != lease.is_some() {
+            self.metrics.bridge().leads(lease.is_some());
+        }
+        self.held.send_replace(lease);
+    }
+
+    /// The log knows of this fence: one that is not greater is of no use, even to who holds the lease.
+    pub async fn rise_above(&self, fence: u64) -> Result<(), StoreError> {
+        let holder = self.holder.clone();
+        self.database.run(move |db| async move { db.raise_fence(&holder, fence).await }).await
+    }
+
+    /// Lets another node lead at once.
+    pub async fn give_back(&self) {
+        let former = *self.held.borrow();
+        self.tell(former, None);
+        let holder = self.holder.clone();
+        if let Err(error) =
+            self.database.run(move |db| async move { db.give_lease_back(&holder).await }).await
+        {
+            tracing::debug!(%error, "the lease could not be given back");
+        }
+    }
+}

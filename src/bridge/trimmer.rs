@@ -1,0 +1,99 @@
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::error::BridgeError;
+use super::lease::Lease;
+use super::store::Store;
+use crate::domain::TenantId;
+use crate::log::TenantLogs;
+use crate::telemetry::Metrics;
+
+/// How often logs that have grown, or grown old, are looked at.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// A log is looked at again after this, whatever was known of it.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
+/// Entries that one call removes, at most.
+const BATCH: usize = 500;
+/// Logs that are looked at in one round, at most.
+const ROUND: usize = 10_000;
+
+/// Logs that this node has appended to since it last said so.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Grown(Arc<Mutex<HashSet<TenantId>>>);
+
+impl Grown {
+    pub fn add(&self, tenant: &TenantId) {
+        let mut own = self.0.lock().expect("no panic while held");
+        if !own.contains(tenant) {
+            own.insert(tenant.clone());
+        }
+    }
+
+    fn take(&self) -> Vec<TenantId> {
+        self.0.lock().expect("no panic while held").drain().collect()
+    }
+}
+
+/// Tells whose logs have grown; on the leader, removes what retention no longer keeps.
+pub(super) struct Trimmer {
+    store: Store,
+    logs: Arc<TenantLogs>,
+    metrics: Arc<Metrics>,
+    lease: watch::Receiver<Option<Lease>>,
+    grown: Grown,
+}
+
+impl Trimmer {
+    pub fn new(
+        store: Store,
+        logs: Arc<TenantLogs>,
+        metrics: Arc<Metrics>,
+        lease: watch::Receiver<Option<Lease>>,
+        grown: Grown,
+    ) -> Self {
+        Trimmer { store, logs, metrics, lease, grown }
+    }
+
+    /// Works for as long as there is somebody to lead.
+    pub async fn run(self) {
+        let mut tick = interval(INTERVAL);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while self.lease.has_changed().is_ok() {
+            tick.tick().await;
+            let grown = self.grown.take();
+            if let Err(error) = self.store.want_trims(&grown).await {
+                tracing::debug!(%error, "logs that have grown could not be named");
+                grown.iter().for_each(|tenant| self.grown.add(tenant));
+            }
+            if self.leads().is_some()
+                && let Err(error) = self.trim().await
+            {
+                tracing::debug!(%error, "the logs could not be trimmed");
+            }
+        }
+    }
+
+    fn leads(&self) -> Option<Lease> {
+        self.lease.borrow().filter(Lease::is_good)
+    }
+
+    async fn trim(&self) -> Result<(), BridgeError> {
+        let again = LOOK_AGAIN.as_micros() as i64;
+        for tenant in self.store.take_trims(ROUND, again).await? {
+            // a backlog goes in small pieces, so that appends are not held up
+            while let Some(lease) = self.leads() {
+                let trimmed = self.store.trim(&tenant, lease.fence, self.logs.options(), BATCH).await?;
+                self.metrics.log_trimmed(trimmed.count);
+                if !trimmed.more {
+                    self.store.trim_at(&tenant, trimmed.due).await?;
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+}
