@@ -23,6 +23,7 @@ mod identity_tickets;
 mod identity_tokens;
 mod limits;
 mod logging;
+mod nginx;
 mod observability;
 mod openapi;
 mod polling;
