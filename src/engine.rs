@@ -33,10 +33,10 @@ use crate::telemetry::Metrics;
 pub enum StartError {
     /// The database.
     #[error("{0}")]
-    Store(#[from] StoreError),
+    Store(StoreError),
     /// Redis.
     #[error("redis.url: {0}")]
-    Bridge(#[from] BridgeError),
+    Bridge(BridgeError),
     /// A socket.
     #[error("cannot listen on {address}: {problem}")]
     Listen {
@@ -62,6 +62,18 @@ pub enum StartError {
     /// Threads or runtimes.
     #[error("cannot start: {0}")]
     Runtime(String),
+}
+
+impl From<StoreError> for StartError {
+    fn from(error: StoreError) -> Self {
+        StartError::Store(error)
+    }
+}
+
+impl From<BridgeError> for StartError {
+    fn from(error: BridgeError) -> Self {
+        StartError::Bridge(error)
+    }
 }
 
 /// What a started engine tells about itself.

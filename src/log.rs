@@ -32,7 +32,7 @@ mod window;
 
 pub use append::{AppendRequest, Appended, Dedup, Idempotency, LogError, NewEvent, Source};
 pub use event_log::EventLog;
-pub use home::{LogHome, StoredPage};
+pub use home::{LogHome, NodeNotice, StoredPage};
 pub use load::Load;
 pub use outbox_watch::watch_outbox;
 pub use outgoing::Outgoing;

@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 
 use super::commands::Commands;
+use super::envelope::write_notice;
 use super::error::BridgeError;
 use super::keys::Keys;
 use super::lanes::Lanes;
@@ -20,8 +21,8 @@ use super::trimmer::{Grown, Trimmer};
 use crate::actor_kit::Port;
 use crate::domain::{Cursor, Epoch, Position, Selector, TenantId};
 use crate::log::{
-    AppendRequest, Appended, Load, LogError, LogHome, NewEvent, PageLimit, Source, StoredPage, TenantLog,
-    TenantLogs,
+    AppendRequest, Appended, Load, LogError, LogHome, NewEvent, NodeNotice, PageLimit, Source, StoredPage,
+    TenantLog, TenantLogs,
 };
 use crate::storage::Database;
 use crate::telemetry::Metrics;
@@ -29,6 +30,9 @@ use crate::wire::Event;
 
 /// What is read at once when a cold window is filled.
 const WARM_PAGE: PageLimit = PageLimit { events: 500, bytes: 4 << 20 };
+/// What one request may take in the log, bytes: Redis does nothing else while it is appended, and ends
+/// subscribers that fall further behind than 32 MB.
+const MOST_BYTES: usize = 16 << 20;
 /// How often the log's clock is compared with the one of Redis.
 const STEERING: Duration = Duration::from_secs(5);
 
@@ -52,6 +56,7 @@ pub struct Clustered {
     bridge: Port<RedisBridgeActor>,
     lanes: Lanes,
     leadership: Leadership,
+    runtime: Handle,
 }
 
 impl Clustered {
@@ -83,7 +88,7 @@ impl Clustered {
             Leader::start(database, (store.clone(), grown.clone()), logs.clone(), metrics.clone());
         let trimmer = Trimmer::new(store.clone(), logs.clone(), metrics, lease, grown);
         runtime.spawn(trimmer.run());
-        Ok(Clustered { logs, store, bridge, lanes, leadership })
+        Ok(Clustered { logs, store, bridge, lanes, leadership, runtime })
     }
 
     async fn ask(
@@ -125,6 +130,9 @@ impl Clustered {
         load: Load,
     ) -> Result<(Epoch, Vec<Appended>), LogError> {
         let bytes = request.bytes();
+        if bytes > MOST_BYTES {
+            return Err(LogError::TooLarge { bytes, most: MOST_BYTES });
+        }
         let AppendRequest { tenant, groups, idempotency } = request;
         let request = Request { groups, source, idempotency, outbox_id: None };
         self.lanes.append(tenant, request, bytes, load).await
@@ -248,8 +256,23 @@ impl LogHome for Clustered {
         top.boxed()
     }
 
+    fn is_shared(&self) -> bool {
+        true
+    }
+
+    fn announce(&self, notice: NodeNotice) {
+        let (commands, channel) = (self.store.commands.clone(), self.store.keys.nodes());
+        self.runtime.spawn(async move {
+            let message = write_notice(&notice);
+            let told: Result<i64, _> = commands.run(redis::cmd("PUBLISH").arg(channel).arg(message)).await;
+            if let Err(error) = told {
+                tracing::debug!(%error, "other nodes could not be told");
+            }
+        });
+    }
+
     fn is_running(&self) -> bool {
-        self.bridge.is_open()
+        self.bridge.is_open() && self.store.commands.is_linked()
     }
 
     fn stop(&self) -> BoxFuture<'_, ()> {

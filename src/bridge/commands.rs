@@ -12,6 +12,8 @@ use crate::telemetry::{BridgeMetrics, Metrics};
 
 /// How often an idle link is tried.
 const PING: Duration = Duration::from_millis(500);
+/// How long a start waits for Redis.
+const FIRST_PATIENCE: Duration = Duration::from_secs(5);
 /// Shortest and longest time between two attempts to connect.
 pub(super) const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
@@ -33,7 +35,13 @@ impl Commands {
         metrics: Arc<Metrics>,
     ) -> Result<Self, BridgeError> {
         let own = Commands { client, present: Arc::new(watch::Sender::new(None)), patience, metrics };
-        let first = own.dial().await?;
+        let first = own.dial(FIRST_PATIENCE.max(patience)).await.map_err(|error| match error {
+            BridgeError::Away(problem) => {
+                let address = own.client.get_connection_info().addr();
+                BridgeError::Away(format!("{problem}: is it running at {address}, and is the address right?"))
+            }
+            other => other,
+        })?;
         own.present.send_replace(Some(first));
         own.metrics.bridge().linked("commands", true);
         tokio::spawn(own.clone().keep());
@@ -69,9 +77,9 @@ impl Commands {
         self.metrics.bridge()
     }
 
-    async fn dial(&self) -> Result<MultiplexedConnection, BridgeError> {
+    async fn dial(&self, patience: Duration) -> Result<MultiplexedConnection, BridgeError> {
         let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(self.patience))
+            .set_connection_timeout(Some(patience))
             .set_response_timeout(Some(self.patience));
         Ok(self.client.get_multiplexed_async_connection_with_config(&config).await?)
     }
@@ -96,7 +104,7 @@ impl Commands {
                         }
                     }
                 }
-                None => match timeout(self.patience * 2, self.dial()).await {
+                None => match timeout(self.patience * 2, self.dial(self.patience)).await {
                     Ok(Ok(link)) => {
                         tracing::info!("Redis is back");
                         self.present.send_replace(Some(link));

@@ -14,11 +14,13 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::domain::{Class, Epoch, EventName, Origin, Position, Timestamp, Topic};
+use crate::log::NodeNotice;
 use crate::wire::{Content, Event, EventParts};
 
 /// The version of live messages that this release writes and reads.
 const VERSION: &[u8] = b"1";
 const FIELDS: usize = 8;
+const TICKET_REPLACED: &[u8] = b"ticket_replaced";
 
 /// A message of a tenant's live channel.
 #[derive(Debug)]
@@ -77,6 +79,24 @@ impl Live {
         }
         Ok(Live { epoch, entries })
     }
+}
+
+/// A message of the channel on which nodes tell each other what is no event: the version, what it is, and what
+/// that needs, as netstrings.
+pub(super) fn write_notice(notice: &NodeNotice) -> Vec<u8> {
+    let NodeNotice::TicketReplaced { ticket_id, newer } = notice;
+    let parts =
+        [VERSION, TICKET_REPLACED, ticket_id.as_bytes(), newer.to_string().as_bytes()].map(<[u8]>::to_vec);
+    parts.iter().flat_map(|part| [format!("{}:", part.len()).as_bytes(), part, b","].concat()).collect()
+}
+
+/// The notice; None where it is one that only later releases know.
+pub(super) fn read_notice(mut bytes: &[u8]) -> Result<Option<NodeNotice>, Malformed> {
+    if netstring(&mut bytes)? != VERSION || netstring(&mut bytes)? != TICKET_REPLACED {
+        return Ok(None);
+    }
+    let ticket_id = text(netstring(&mut bytes)?)?.into();
+    Ok(Some(NodeNotice::TicketReplaced { ticket_id, newer: number(netstring(&mut bytes)?)? }))
 }
 
 impl Entry {
@@ -175,10 +195,18 @@ pub(super) mod tests {
         assert!(event.is_expired(Timestamp::from_micros(2000)) && event.age() >= Duration::from_micros(30));
     }
 
+    #[test]
+    fn a_notice_is_read_as_it_was_written_and_an_unknown_one_is_passed_over() {
+        let notice = NodeNotice::TicketReplaced { ticket_id: "t-1".into(), newer: u64::MAX };
+        assert_eq!(read_notice(&write_notice(&notice)), Ok(Some(notice)));
+        assert_eq!(read_notice(&message(&[b"1", b"something_new", b""])), Ok(None));
+        assert_eq!(read_notice(&message(&[b"1", TICKET_REPLACED])), Err(Malformed));
+    }
+
     proptest! {
         #[test]
         fn no_bytes_panic(bytes: Vec<u8>, parts in prop::collection::vec(".{0,9}", 0..12)) {
-            let _ = Live::read(&bytes);
+            let _ = (Live::read(&bytes), read_notice(&bytes));
             let made = message(&parts.iter().map(|part| part.as_bytes()).collect::<Vec<_>>());
             let _ = Live::read(&made);
             let _ = Live::read(&[message(&[b"1", b"00000000000000ab"]), made].concat());

@@ -2,14 +2,17 @@ use redis::{ErrorKind, RedisError};
 
 use crate::log::LogError;
 
+const WRONG_PASSWORD: &str = "Redis did not take the user and password: set them as redis://user:password@host:port, \
+     or redis://:password@host:port for the default user";
+
 /// Why Redis did not do what it was asked.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum BridgeError {
     /// It cannot be reached, or not in time; whether the command was carried out is unknown.
-    #[error("Redis is away: {0}")]
+    #[error("Redis cannot be reached: {0}")]
     Away(String),
     /// It refused: read-only, out of memory, a wrong password, keys of somebody else.
-    #[error("Redis refused: {0}")]
+    #[error("{0}")]
     Refused(String),
     /// A later leader has appended: this node's lease has been another's since.
     #[error("another node is the leader (fence {0})")]
@@ -26,8 +29,15 @@ impl From<RedisError> for BridgeError {
                 let stored = error.detail().and_then(|stored| stored.trim().parse().ok());
                 BridgeError::Fenced(stored.unwrap_or_default())
             }
-            ErrorKind::Server(_) | ErrorKind::Extension | ErrorKind::AuthenticationFailed => {
-                BridgeError::Refused(error.to_string())
+            _ if error.code() == Some("NOPERM") => BridgeError::Refused(format!(
+                "its user has no permission for what is needed (docs/operations.md lists it): {error}"
+            )),
+            ErrorKind::AuthenticationFailed => BridgeError::Refused(WRONG_PASSWORD.into()),
+            _ if matches!(error.code(), Some("NOAUTH" | "WRONGPASS")) => {
+                BridgeError::Refused(WRONG_PASSWORD.into())
+            }
+            ErrorKind::Server(_) | ErrorKind::Extension => {
+                BridgeError::Refused(format!("Redis refused: {error}"))
             }
             ErrorKind::UnexpectedReturnType | ErrorKind::Parse => BridgeError::Unexpected(error.to_string()),
             _ => BridgeError::Away(error.to_string()),

@@ -57,6 +57,11 @@ impl Keys {
         TenantId::parse(tenant).is_ok() && NAMES.contains(&name)
     }
 
+    /// The channel on which nodes tell each other what is no event.
+    pub fn nodes(&self) -> String {
+        format!("{}nodes", self.prefix)
+    }
+
     /// The sorted set of logs by when they are to be trimmed, µs.
     pub fn trims(&self) -> String {
         format!("{}trims", self.prefix)

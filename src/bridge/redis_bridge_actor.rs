@@ -8,7 +8,7 @@ use actix::{
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use super::envelope::{Entry, Live};
+use super::envelope::{Entry, Live, read_notice};
 use super::error::BridgeError;
 use super::follower::{Action, Follower};
 use super::store::{Past, Store, Top};
@@ -376,6 +376,13 @@ impl Handles<Await> for RedisBridgeActor {
 impl Handles<Heard> for RedisBridgeActor {
     fn handle(&mut self, Heard { channel, bytes }: Heard, context: &mut Context<Self>) {
         self.metrics.bridge().heard(bytes.len());
+        if channel == self.store.keys.nodes() {
+            match read_notice(&bytes) {
+                Ok(notice) => notice.iter().for_each(|notice| self.logs.hear(notice)),
+                Err(_) => self.metrics.bridge().malformed(),
+            }
+            return;
+        }
         let Some(tenant) = self.store.keys.tenant_of(&channel) else { return };
         let Some(own) = self.tenants.get_mut(&tenant) else { return };
         let Ok(Live { epoch, entries }) = Live::read(&bytes) else {

@@ -55,6 +55,7 @@ pub(super) struct Subscriber {
     commands: Commands,
     patience: Duration,
     probe: String,
+    nodes: String,
     wanted: HashSet<String>,
     orders: mpsc::Receiver<Order>,
 }
@@ -67,8 +68,8 @@ impl Subscriber {
         patience: Duration,
     ) -> (Subscriptions, Self) {
         let (sender, orders) = mpsc::channel(ORDERS);
-        let (probe, wanted) = (keys.probe(server_id), HashSet::new());
-        (Subscriptions(sender), Subscriber { client, commands, patience, probe, wanted, orders })
+        let (probe, nodes, wanted) = (keys.probe(server_id), keys.nodes(), HashSet::new());
+        (Subscriptions(sender), Subscriber { client, commands, patience, probe, nodes, wanted, orders })
     }
 
     /// Works until nobody is left to hear it.
@@ -97,7 +98,7 @@ impl Subscriber {
     async fn connect(&self) -> Result<(PubSubSink, PubSubStream), BridgeError> {
         let connect = async {
             let (mut sink, stream) = self.client.get_async_pubsub().await?.split();
-            let channels: Vec<&String> = self.wanted.iter().chain([&self.probe]).collect();
+            let channels: Vec<&String> = self.wanted.iter().chain([&self.probe, &self.nodes]).collect();
             sink.subscribe(&channels).await?;
             Ok((sink, stream))
         };

@@ -25,6 +25,14 @@ impl Capabilities for SessionCapabilities {
         Box::pin(async move { Ok(topics.refresh().await?) })
     }
 
+    fn freshen(&self, selectors: &[Selector]) -> Option<LocalBoxFuture<'static, ()>> {
+        if !self.0.log.is_shared() {
+            return None;
+        }
+        let (topics, selectors) = (self.0.topics.clone(), selectors.to_vec());
+        Some(Box::pin(async move { topics.freshen(&selectors).await }))
+    }
+
     fn authenticate(&self, token: String) -> LocalBoxFuture<'static, Result<Principal, Refusal>> {
         let services = self.0.clone();
         Box::pin(async move { super::auth::of_secret(&services, &token).await })

@@ -7,7 +7,7 @@ use super::gate::Gate;
 use crate::fleets::Fleets;
 use crate::identity::{Authenticator, Revocations, Tickets};
 use crate::limits::Blocks;
-use crate::log::EventLog;
+use crate::log::{EventLog, NodeNotice};
 use crate::publishing::Publisher;
 use crate::rooms::Workers;
 use crate::settings::Settings;
@@ -66,9 +66,19 @@ impl Services {
         }
     }
 
-    /// The next connection's number.
+    /// The next connection's number: greater than any before, those of other nodes included as far as the log's
+    /// clock tells.
     pub fn next_connection(&self) -> u64 {
-        self.connections.fetch_add(1, Ordering::Relaxed) + 1
+        let now = self.log.clock().steady().micros() as u64;
+        let next = |last: u64| Some(now.max(last + 1));
+        let last = self.connections.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        now.max(last.expect("there is always a next one") + 1)
+    }
+
+    /// Ends the older connections of a ticket, whichever node has them.
+    pub fn replace_ticket(&self, ticket_id: &Arc<str>, newer: u64) {
+        self.workers.replace_ticket(ticket_id, newer);
+        self.log.announce(NodeNotice::TicketReplaced { ticket_id: ticket_id.clone(), newer });
     }
 }
 

@@ -181,6 +181,9 @@ pub(super) async fn admit<T>(
     gate::open(request, opening)?;
     let limit = services.settings.sessions.max_topics;
     let asked = asked.and_then(|(selectors, asked)| Ok((within_limit(selectors, limit)?, asked)));
+    if let Ok((selectors, _)) = &asked {
+        services.topics.freshen(selectors).await;
+    }
     // whoever cannot be identified learns nothing about the parameters
     let principal = match query.get("ticket") {
         Some(ticket) => {
@@ -200,7 +203,7 @@ pub(super) async fn admit<T>(
     let admission = gate::admit(request, &principal, opening)?;
     let id = services.next_connection();
     if let Some(ticket_id) = &principal.ticket_id {
-        services.workers.replace_ticket(ticket_id, id);
+        services.replace_ticket(ticket_id, id);
     }
     let session = SessionRequest {
         id,

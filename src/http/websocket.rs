@@ -186,6 +186,7 @@ impl Door {
         };
         self.wishes = wishes?;
         let (selectors, cursor) = (self.wishes.selectors.clone(), self.wishes.cursor);
+        self.services.topics.freshen(&selectors).await;
         Ok(Visitor::Known(Box::new(self.request(principal, selectors, cursor)?)))
     }
 
@@ -225,7 +226,7 @@ impl Door {
         }
         let id = services.next_connection();
         if let Some(ticket_id) = &principal.ticket_id {
-            services.workers.replace_ticket(ticket_id, id);
+            services.replace_ticket(ticket_id, id);
         }
         Ok(SessionRequest {
             id,
@@ -324,6 +325,7 @@ impl Door {
             false => auth::of_secret(&self.services, &auth.token).await?,
         };
         let cursor = auth.cursor.as_deref().and_then(Cursor::given).or(self.wishes.cursor);
+        self.services.topics.freshen(&selectors).await;
         self.request(principal, selectors, cursor)
     }
 }

@@ -128,6 +128,14 @@ pub enum LogError {
     /// The log cannot take anything now; nothing was appended.
     #[error("the event log is unavailable: {0}")]
     Unavailable(String),
+    /// The request's entries are more than the log takes at once.
+    #[error("the entries take {bytes} bytes in the log, at most {most} are taken at once")]
+    TooLarge {
+        /// What they take.
+        bytes: usize,
+        /// The most.
+        most: usize,
+    },
     /// As many publishes wait as may wait.
     #[error("too many publishes wait for the event log")]
     Overloaded,
@@ -201,6 +209,7 @@ impl From<LogError> for Refusal {
                 "log_unavailable",
                 "the event log is unavailable, try again",
             ),
+            LogError::TooLarge { .. } => Refusal::new(RefusalKind::TooLarge, "request_too_large", detail),
             LogError::Overloaded => Refusal::new(RefusalKind::Unavailable, "overloaded", detail),
             LogError::Unreadable => Refusal::new(RefusalKind::Internal, "internal", detail),
             LogError::KeyReused => Refusal::new(RefusalKind::Invalid, "idempotency_key_reused", detail),

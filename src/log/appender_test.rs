@@ -20,7 +20,7 @@ use super::tenant_logs::TenantLogs;
 use super::trimming::TRIM_BATCH;
 use super::{
     AppendRequest, Appended, Dedup, EventLog, Idempotency, LogError, LogObserver, LogOptions, NewEvent,
-    PageLimit, TenantLog,
+    NodeNotice, PageLimit, TenantLog,
 };
 use crate::actor_kit::Mailbox;
 use crate::clock::Clock;
@@ -35,6 +35,7 @@ impl LogObserver for Nobody {
     fn advanced(&self, _: &Arc<TenantLog>) {}
     fn renewed(&self, _: &Arc<TenantLog>) {}
     fn lost(&self, _: &TenantId) {}
+    fn announced(&self, _: &NodeNotice) {}
     fn volatile(&self, _: &Arc<TenantLog>, _: Arc<Event>) {}
 }
 

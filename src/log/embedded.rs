@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::append::{Source, to_event};
 use super::appender::{Appender, Job};
 use super::head_file::{Head, HeadFile, is_restored};
-use super::home::{LogHome, StoredPage};
+use super::home::{LogHome, NodeNotice, StoredPage};
 use super::load::Load;
 use super::recovery::Floors;
 use super::tenant_logs::{LogObserver, LogOptions, TenantLogs};
@@ -208,6 +208,14 @@ impl LogHome for Embedded {
 
     fn top<'a>(&'a self, tenant: &'a TenantId) -> BoxFuture<'a, Result<Position, LogError>> {
         async move { Ok(self.open(tenant).await?.head()) }.boxed()
+    }
+
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    fn announce(&self, _: NodeNotice) {
+        // there is no other node
     }
 
     fn is_running(&self) -> bool {

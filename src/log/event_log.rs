@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use super::append::Source;
 use super::embedded::Embedded;
-use super::home::LogHome;
+use super::home::{LogHome, NodeNotice};
 use super::load::Loads;
 use super::tenant_log::WindowRead;
 use super::tenant_logs::{LogObserver, LogOptions, TenantLogs};
@@ -84,8 +84,22 @@ impl EventLog {
     }
 
     /// The newest position of all that was ever acknowledged.
+    ///
+    /// While the log cannot be asked: the newest that this node has heard of, from which on nothing is missed
+    /// either.
     pub async fn top(&self, tenant: &TenantId) -> Result<Position, LogError> {
-        self.home.top(tenant).await
+        let top = self.home.top(tenant).await;
+        top.or_else(|error| self.present(tenant).map(|log| log.head()).ok_or(error))
+    }
+
+    /// Whether other nodes write to the log, too.
+    pub fn is_shared(&self) -> bool {
+        self.home.is_shared()
+    }
+
+    /// Tells the other nodes something that is no event.
+    pub fn announce(&self, notice: NodeNotice) {
+        self.home.announce(notice);
     }
 
     /// Appends; nothing is delivered, and nothing answered, before it is committed. The outcome of each
@@ -111,7 +125,7 @@ impl EventLog {
         self.home.volatile(tenant.clone(), event, Source::current(), load).await
     }
 
-    /// Whether the log still takes requests.
+    /// Whether the log takes requests at this moment.
     pub fn is_running(&self) -> bool {
         self.home.is_running()
     }

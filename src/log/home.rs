@@ -17,6 +17,18 @@ pub struct StoredPage {
     pub scanned_to: u64,
 }
 
+/// What nodes tell each other beside the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NodeNotice {
+    /// A ticket has a newer connection.
+    TicketReplaced {
+        /// The ticket's id.
+        ticket_id: Arc<str>,
+        /// The connection's number: those with lower ones are over.
+        newer: u64,
+    },
+}
+
 /// Where the log is kept: what numbers events, keeps them, and shows them to this process.
 ///
 /// Whatever it numbers comes to the tenants' logs of this process in order and without holes.
@@ -73,7 +85,13 @@ pub trait LogHome: Send + Sync {
     /// The newest position of all that was ever acknowledged.
     fn top<'a>(&'a self, tenant: &'a TenantId) -> BoxFuture<'a, Result<Position, LogError>>;
 
-    /// Whether it still takes requests.
+    /// Whether other nodes write to it, too.
+    fn is_shared(&self) -> bool;
+
+    /// Tells the other nodes something that is no event; who is away at this moment never hears of it.
+    fn announce(&self, notice: NodeNotice);
+
+    /// Whether it takes requests at this moment.
     fn is_running(&self) -> bool;
 
     /// Appends what waits, outbox rows included where it is this process's work, and ends.

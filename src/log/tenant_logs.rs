@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 use super::append::{Source, to_event, to_volatile};
 use super::recovery::Floors;
 use super::retention::Retention;
-use super::{LogError, NewEvent, TenantLog, WindowBudget};
+use super::{LogError, NewEvent, NodeNotice, TenantLog, WindowBudget};
 use crate::clock::Clock;
 use crate::domain::{Class, Epoch, TenantId, Timestamp};
 use crate::settings::Settings;
@@ -23,6 +23,8 @@ pub trait LogObserver: Send + Sync {
     fn renewed(&self, log: &Arc<TenantLog>);
     /// Something of a tenant's log cannot be delivered: its sessions have to come back and reload.
     fn lost(&self, tenant: &TenantId);
+    /// Another node says something that is no event.
+    fn announced(&self, notice: &NodeNotice);
     /// An event to deliver now or never.
     fn volatile(&self, log: &Arc<TenantLog>, event: Arc<Event>);
 }
@@ -149,6 +151,11 @@ impl TenantLogs {
     /// Something of a tenant's log can no longer be had: its sessions are ended.
     pub fn lose(&self, tenant: &TenantId) {
         self.observer.lost(tenant);
+    }
+
+    /// Another node says something that is no event.
+    pub fn hear(&self, notice: &NodeNotice) {
+        self.observer.announced(notice);
     }
 
     /// Forgets a tenant's log that nobody needs any more.

@@ -13,7 +13,7 @@ use crate::actor_kit::{Counted, Guarded, Handles, Port, PortError, Probe, Single
 use crate::domain::{TenantId, Topic};
 use crate::identity::{Credentials, Revoked};
 use crate::limits::Blocks;
-use crate::log::{LogObserver, TenantLog};
+use crate::log::{LogObserver, NodeNotice, TenantLog};
 use crate::sessions::Grant;
 use crate::telemetry::Metrics;
 use crate::wire::{CloseCode, Event};
@@ -170,6 +170,11 @@ impl LogObserver for WorkerMail {
 
     fn lost(&self, tenant: &TenantId) {
         self.order(Order::Lose(tenant.clone()));
+    }
+
+    fn announced(&self, notice: &NodeNotice) {
+        let NodeNotice::TicketReplaced { ticket_id, newer } = notice.clone();
+        self.order(Order::ReplaceTicket { ticket_id, newer });
     }
 
     fn volatile(&self, log: &Arc<TenantLog>, event: Arc<Event>) {

@@ -8,7 +8,7 @@ use crate::actor_kit::Probe;
 use crate::domain::{TenantId, Topic};
 use crate::identity::Revoked;
 use crate::limits::Blocks;
-use crate::log::{LogObserver, TenantLog};
+use crate::log::{LogObserver, NodeNotice, TenantLog};
 use crate::wire::Event;
 
 /// Every worker thread of an engine, as the rest of it reaches them.
@@ -98,6 +98,10 @@ impl LogObserver for Workers {
 
     fn renewed(&self, log: &Arc<TenantLog>) {
         self.order(&Order::Renew(log.clone()));
+    }
+
+    fn announced(&self, notice: &NodeNotice) {
+        self.each(|mail| mail.announced(notice));
     }
 
     fn lost(&self, tenant: &TenantId) {

@@ -123,7 +123,20 @@ impl SessionActor {
     pub(super) fn go_on_late(&mut self, context: &mut Context<Self>) {
         let Some(late) = &mut self.late else { return };
         match &mut late.replay {
-            None => self.subscribe(context),
+            None => {
+                let (selectors, _) = read_topics(&late.subscribe.topics);
+                let Some(freshened) = self.context.capabilities.freshen(&selectors) else {
+                    return self.subscribe(context);
+                };
+                let (id, run) = (late.id, self.log.clone());
+                context.spawn(freshened.into_actor(self).map(move |(), actor, context| {
+                    let is_still =
+                        actor.late.as_ref().is_some_and(|late| late.id == id && late.replay.is_none());
+                    if is_still && run.is_none_or(|run| actor.reads(&run)) {
+                        actor.subscribe(context);
+                    }
+                }));
+            }
             Some(replay) => {
                 if let Some(join) = replay.waits.take() {
                     self.join_late(join, context);

@@ -283,6 +283,11 @@ impl SendQueue {
         self.last_seq.get()
     }
 
+    /// What comes from now on is of another run of the log, whose numbers go on after this one.
+    pub fn renew(&self, began: u64) {
+        self.last_seq.set(began);
+    }
+
     /// Bytes handed to the socket so far.
     pub fn sent_bytes(&self) -> u64 {
         self.sent_bytes.get()

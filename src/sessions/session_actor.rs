@@ -316,7 +316,7 @@ impl SessionActor {
     }
 
     /// Whether this is still the run of the log that it is given; the past of another one is of no use.
-    fn reads(&self, run: &Arc<TenantLog>) -> bool {
+    pub(super) fn reads(&self, run: &Arc<TenantLog>) -> bool {
         self.log.as_ref().is_some_and(|own| Arc::ptr_eq(own, run))
     }
 

@@ -1,6 +1,9 @@
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
+use std::time::Duration;
+
+use tokio::time::timeout;
 
 use super::{Membership, judge};
 use crate::clock::Clock;
@@ -11,6 +14,9 @@ use crate::identity::Principal;
 use crate::log::EventLog;
 use crate::sessions::Grant;
 use crate::storage::{Database, DeclaredTopicRow, Feed, OutboxRow, StoreError, TopicMemberRow};
+
+/// How long a subscription waits for what other nodes may have declared.
+const FRESHENING: Duration = Duration::from_millis(500);
 
 /// A declared topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +42,9 @@ struct Inner {
     /// Topics that have changed since [`Topics::take_changed`] was last asked, whoever noticed.
     changed: Mutex<HashSet<(TenantId, Topic)>>,
     refreshing: tokio::sync::Mutex<()>,
+    /// Looks begun so far, and the number of the last one that came to its end.
+    looks: AtomicU64,
+    looked: AtomicU64,
 }
 
 impl Topics {
@@ -49,16 +58,43 @@ impl Topics {
             index: RwLock::default(),
             changed: Mutex::default(),
             refreshing: tokio::sync::Mutex::default(),
+            looks: AtomicU64::default(),
+            looked: AtomicU64::default(),
         }));
         own.refresh().await?;
         own.take_changed();
         Ok(own)
     }
 
-    /// Looks whether anything has changed.
+    /// Looks whether anything has changed; those who ask at once share a look that begins after they asked.
     pub async fn refresh(&self) -> Result<(), StoreError> {
         let own = &self.0;
+        let asked = own.looks.load(Ordering::Acquire);
         let _one_at_a_time = own.refreshing.lock().await;
+        if own.looked.load(Ordering::Acquire) > asked {
+            return Ok(());
+        }
+        let look = own.looks.fetch_add(1, Ordering::AcqRel) + 1;
+        self.look().await?;
+        own.looked.store(look, Ordering::Release);
+        Ok(())
+    }
+
+    /// Makes sure, where other nodes declare topics, too, that a subscription to these is judged by what they
+    /// have declared before it; while the store is away, by what is known.
+    pub async fn freshen(&self, selectors: &[Selector]) {
+        let is_named = |own: &Selector| own.room().is_some_and(|room| room.kind() == TopicKind::Named);
+        if self.0.log.is_shared() && selectors.iter().any(is_named) {
+            match timeout(FRESHENING, self.refresh()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::debug!(%error, "declared topics could not be looked up"),
+                Err(_) => tracing::debug!("declared topics could not be looked up in time"),
+            }
+        }
+    }
+
+    async fn look(&self) -> Result<(), StoreError> {
+        let own = &self.0;
         let known = own.generation.load(Ordering::Acquire);
         let read = own.database.run(move |db| async move {
             crate::read!(db, |conn, q| {
@@ -148,7 +184,7 @@ impl Topics {
         is_grant: bool,
     ) -> Result<(Declared, Position), Refusal> {
         // before the grant is there: nothing that comes after it is withheld
-        let head = self.0.log.open(tenant).await?.head();
+        let head = self.0.log.top(tenant).await?;
         let (tenant, name) = (tenant.as_str().to_owned(), name.as_str().to_owned());
         let changed = self.0.database.run(move |db| async move {
             crate::write_tx!(db, |conn, q| {

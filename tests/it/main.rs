@@ -9,6 +9,7 @@ mod bench;
 mod cli;
 mod clients;
 mod closing;
+mod cluster;
 mod documentation;
 mod faults;
 mod first_light;

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use bongsu::clock::Clock;
 use bongsu::domain::{Class, EventName, TenantId, Topic};
-use bongsu::log::{AppendRequest, Appended, EventLog, LogObserver, LogOptions, NewEvent, TenantLog};
+use bongsu::log::{
+    AppendRequest, Appended, EventLog, LogObserver, LogOptions, NewEvent, NodeNotice, TenantLog,
+};
 use bongsu::settings::Settings;
 use bongsu::storage::{
     ApiKeyRow, Backend, BlockRow, Database, DatabaseOptions, DeclaredTopicRow, Feed, FleetRow,
@@ -380,6 +382,7 @@ impl LogObserver for Nobody {
     fn advanced(&self, _: &Arc<TenantLog>) {}
     fn renewed(&self, _: &Arc<TenantLog>) {}
     fn lost(&self, _: &TenantId) {}
+    fn announced(&self, _: &NodeNotice) {}
     fn volatile(&self, _: &Arc<TenantLog>, _: Arc<Event>) {}
 }
 

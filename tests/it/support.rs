@@ -41,7 +41,7 @@ pub use memory::{peak_resident_bytes, resident_bytes};
 pub use nginx::Nginx;
 pub use obstacles::{Frozen, SmallDisk};
 pub use poll::Poller;
-pub use proxy::{Cut, Proxy, When};
+pub use proxy::Proxy;
 pub use raw::Raw;
 pub use recipes::{OPEN, RECIPES, Recipe, operations};
 pub use redis::Redis;

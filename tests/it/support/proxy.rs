@@ -30,6 +30,8 @@ pub enum When {
     Asked,
     /// Once the server has answered, which the client does not hear.
     Answered,
+    /// Not at all: what was asked is held until the link is resumed.
+    Held,
 }
 
 /// How the link is at present.
@@ -107,7 +109,7 @@ impl Proxy {
 
     /// Carries again what comes and what has waited.
     pub fn resume(&self) {
-        self.link.send_modify(|link| (link.is_paused, link.is_refused) = (false, false));
+        self.link.send_modify(|link| (link.is_paused, link.is_refused, link.trap) = (false, false, None));
     }
 
     /// Carries every piece this much later, in both directions.
@@ -115,7 +117,7 @@ impl Proxy {
         self.link.send_modify(|link| link.delay = delay);
     }
 
-    /// Cuts the first connection over which a client sends these words in this order from now on, once.
+    /// Cuts, or holds, the first connection over which a client sends these words in this order from now on, once.
     pub fn cut_at(&self, words: &[&str], when: When) -> Cut {
         let words = words.iter().map(|word| word.as_bytes().to_vec()).collect();
         let (sprung, cut) = watch::channel(false);
@@ -225,8 +227,13 @@ impl Pump<'_> {
         let mut watched = Watched::default();
         loop {
             let length = from.read(&mut piece).await?;
-            match watched.sees(self.link.borrow().trap.clone(), &piece[..length]) {
+            let trap = self.link.borrow().trap.clone();
+            match watched.sees(trap, &piece[..length]) {
                 Some(trap) if trap.when == When::Asked => return Err(spring(&trap)),
+                Some(trap) if trap.when == When::Held => {
+                    trap.sprung.send_replace(true);
+                    drop(self.link.wait_for(|link| link.trap.is_none()).await);
+                }
                 Some(_) => self.swallow.store(true, Ordering::Relaxed),
                 None => {}
             }

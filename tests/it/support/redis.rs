@@ -20,6 +20,13 @@ pub fn own_prefix() -> String {
     format!("t{}.{}:", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
+/// The commands that the documentation says a node's user of Redis needs.
+pub fn needed_commands() -> Vec<String> {
+    let text = std::fs::read_to_string(super::in_package("docs/operations.md")).expect("readable");
+    let rule = text.lines().find(|line| line.starts_with("ACL SETUSER bongsu ")).expect("it is documented");
+    rule.split(' ').filter_map(|word| word.strip_prefix('+')).map(str::to_owned).collect()
+}
+
 /// Carries out a command by `redis-cli`; what it printed.
 pub fn cli(url: &str, args: &[&str]) -> String {
     let output = Command::new("redis-cli").args(["-u", url]).args(args).output().expect("redis-cli runs");

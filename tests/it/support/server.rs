@@ -309,8 +309,7 @@ impl Server {
 
     /// Waits for its end; of a cluster, the first node's.
     pub async fn ended(&mut self) -> ExitStatus {
-        let child = &mut self.nodes[0].child;
-        super::eventually("the server's end", async || child.try_wait().expect("it is ours")).await
+        self.node_ended(0).await
     }
 
     /// Starts again on the same data and the same port, with more options if given.
@@ -338,11 +337,23 @@ impl Server {
         }
     }
 
+    /// Waits for the end of a node.
+    pub async fn node_ended(&mut self, node: usize) -> ExitStatus {
+        let child = &mut self.nodes[node].child;
+        super::eventually("the node's end", async || child.try_wait().expect("it is ours")).await
+    }
+
     /// Starts a node again that has ended.
     pub fn start_node(&mut self, node: usize) {
+        self.start_node_with(node, |options| options);
+    }
+
+    /// The same with other options than the other nodes have.
+    pub fn start_node_with(&mut self, node: usize, change: impl FnOnce(ServerOptions) -> ServerOptions) {
+        let options = change(self.options.clone());
         let own = &mut self.nodes[node];
         let (child, stderr, _) =
-            Self::launch(&self.options, &own.data_dir, &own.address.to_string()).expect("it starts");
+            Self::launch(&options, &own.data_dir, &own.address.to_string()).expect("it starts");
         own.child = child;
         own.former_stderr += &std::mem::replace(&mut own.stderr, stderr).lock().unwrap();
     }

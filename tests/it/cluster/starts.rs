@@ -1,0 +1,169 @@
+//! A start that cannot work, or that works at a risk, says so by name and says what to do.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+
+use crate::support::{Redis, Server, ServerOptions, run_cli_with};
+
+fn refused(options: ServerOptions) -> String {
+    Server::refuse(options.cluster(1), "127.0.0.1:0")
+}
+
+fn at(url: impl ToString) -> ServerOptions {
+    ServerOptions::default().env("REDIS_URL", url)
+}
+
+fn assert_says(said: &str, words: &[&str]) {
+    for word in words {
+        assert!(said.contains(word), "{word:?} is not in: {said}");
+    }
+}
+
+#[tokio::test]
+async fn a_redis_that_may_evict_the_log_is_warned_of() {
+    let redis = Redis::with(&["--maxmemory-policy", "allkeys-lru"]).await;
+    let server = Server::with(at(redis.url()).cluster(1));
+    assert_says(&server.stderr(), &["WARN", "allkeys-lru", "maxmemory-policy", "noeviction"]);
+}
+
+#[tokio::test]
+async fn a_redis_that_is_not_there_is_named() {
+    let free = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("an address");
+    assert_says(
+        &refused(at(format!("redis://{free}"))),
+        &["redis.url", &free.to_string(), "cannot be reached"],
+    );
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_named_and_not_shown() {
+    let redis = Redis::start().await;
+    redis.cli(&["CONFIG", "SET", "requirepass", "right"]);
+    for wrong in ["redis://:wr0ng@", "redis://"] {
+        let said = refused(at(redis.url().replace("redis://", wrong)));
+        assert_says(&said, &["redis.url", "password"]);
+        assert!(!said.contains("wr0ng"), "{said}");
+    }
+    Server::with(at(redis.url().replace("redis://", "redis://:right@")).cluster(1));
+}
+
+#[tokio::test]
+async fn a_user_that_may_not_do_what_is_needed_is_named() {
+    let redis = Redis::start().await;
+    redis.cli(&[
+        "ACL",
+        "SETUSER",
+        "narrow",
+        "on",
+        ">secret",
+        "~bongsu:*",
+        "&bongsu:*",
+        "+@all",
+        "-eval",
+        "-evalsha",
+    ]);
+    let url = redis.url().replace("redis://", "redis://narrow:secret@");
+    assert_says(&refused(at(url)), &["redis.url", "permission"]);
+    // what the documentation says is enough
+    redis.cli(&["ACL", "SETUSER", "node", "on", ">secret", "~mine:*", "&mine:*", "-@all"]);
+    for command in crate::support::redis::needed_commands() {
+        redis.cli(&["ACL", "SETUSER", "node", &format!("+{command}")]);
+    }
+    let url = redis.url().replace("redis://", "redis://node:secret@");
+    let server = Server::with(at(url).set("redis.prefix", "mine:").cluster(2));
+    let mut stream = server.api().listen("fleet:FLT-A01", None).await;
+    stream.ready().await;
+    server.api().update_ei("FLT-A01", 1.0).await;
+    assert_eq!(stream.take(1).await[0].event, "ei_updated");
+}
+
+#[tokio::test]
+async fn a_read_only_replica_is_named() {
+    let master = Redis::start().await;
+    let port = master.address().port().to_string();
+    let replica = Redis::with(&["--replicaof", &format!("127.0.0.1 {port}")]).await;
+    assert_says(&refused(at(replica.url())), &["redis.url", "replica", "master"]);
+}
+
+#[tokio::test]
+async fn keys_of_somebody_else_below_the_prefix_are_named() {
+    let redis = Redis::start().await;
+    redis.cli(&["SET", "bongsu:sessions", "1"]);
+    let options = || at(redis.url()).set("redis.prefix", "bongsu:");
+    assert_says(&refused(options()), &["redis.url", "bongsu:sessions", "redis.prefix"]);
+    redis.cli(&["DEL", "bongsu:sessions"]);
+    redis.cli(&["SET", "bongsu:{default}:meta", "1"]);
+    assert_says(&refused(options()), &["bongsu:{default}:meta", "redis.prefix"]);
+    redis.cli(&["DEL", "bongsu:{default}:meta"]);
+    redis.cli(&["SET", "others:sessions", "1"]);
+    Server::with(options().cluster(1));
+    // what a cluster has left behind is its own
+    Server::with(options().cluster(1));
+}
+
+#[tokio::test]
+async fn a_log_of_a_newer_release_is_named() {
+    let redis = Redis::start().await;
+    let server = Server::with(at(redis.url()).set("redis.prefix", "bongsu:").cluster(1));
+    server.api().publish("topic:a", "tick", serde_json::json!({})).await;
+    redis.cli(&["HSET", "bongsu:{default}:meta", "layout", "99"]);
+    let event = serde_json::json!({"topic": "topic:a", "type": "t", "data": {}});
+    assert_eq!(server.api().post("/v2/events", &event).await.problem(503), "log_unavailable");
+    assert_says(&server.stderr(), &["newer release"]);
+}
+
+/// A server of another version, as far as a start asks it.
+fn old_redis() -> std::net::SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            std::thread::spawn(move || {
+                let mut answers = stream.try_clone().expect("a handle");
+                let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
+                while let Some(count) =
+                    lines.next().and_then(|line| line.strip_prefix('*')?.parse::<usize>().ok())
+                {
+                    let words: Vec<String> = (0..count).filter_map(|_| lines.by_ref().nth(1)).collect();
+                    let info =
+                        "# Server\r\nredis_version:6.2.14\r\nrole:master\r\nmaxmemory_policy:noeviction\r\n";
+                    let answer = match words.first().map(|word| word.to_uppercase()).as_deref() {
+                        Some("INFO") => format!("${}\r\n{info}\r\n", info.len()),
+                        Some("HELLO") => "-ERR unknown command\r\n".to_owned(),
+                        _ => "+OK\r\n".to_owned(),
+                    };
+                    if answers.write_all(answer.as_bytes()).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_redis_that_is_too_old_is_named() {
+    assert_says(&refused(at(format!("redis://{}", old_redis()))), &["redis.url", "6.2.14", "7.0", "upgrade"]);
+}
+
+#[test]
+fn mixes_that_are_not_supported_are_named() {
+    let url = "redis://127.0.0.1:1";
+    for (env, words) in [
+        (vec![("REDIS_URL", url)], ["redis.url", "DATABASE_URL"]),
+        (
+            vec![("REDIS_URL", "redis+sentinel://h/m"), ("DATABASE_URL", "postgres://h/d")],
+            ["redis.url", "redis://"],
+        ),
+        (vec![("REDIS_URL", "http://h"), ("DATABASE_URL", "postgres://h/d")], ["redis.url", "rediss://"]),
+        (
+            vec![("REDIS_URL", url), ("DATABASE_URL", "postgres://h/d"), ("BONGSU__REDIS__PREFIX", "a{b}:")],
+            ["redis.prefix", "braces"],
+        ),
+    ] {
+        let (status, _, said) = run_cli_with(&env, &["check-config"]);
+        assert!(!status.success(), "{env:?}");
+        assert_says(&said, &words);
+    }
+}
