@@ -26,6 +26,7 @@ mod logging;
 mod observability;
 mod openapi;
 mod polling;
+mod postgres;
 mod property;
 mod publishing;
 mod recovery;

@@ -36,6 +36,12 @@ impl ServerOptions {
         self
     }
 
+    /// As one node on this database of PostgreSQL.
+    pub fn on_postgres(mut self, url: &str) -> Self {
+        self.backend = Some(Backend::Postgres);
+        self.env("DATABASE_URL", url)
+    }
+
     /// As a cluster of this many nodes.
     pub fn cluster(mut self, nodes: usize) -> Self {
         (self.backend, self.nodes) = (Some(Backend::Cluster), Some(nodes));
@@ -131,7 +137,8 @@ impl Server {
         let mut nodes = Vec::new();
         let mut key = None;
         for number in 0..count {
-            let data_dir = if count == 1 { data_dir.clone() } else { data_dir.join(format!("node-{number}")) };
+            let data_dir =
+                if count == 1 { data_dir.clone() } else { data_dir.join(format!("node-{number}")) };
             match Node::start(&options, data_dir) {
                 Ok((node, made)) => {
                     nodes.push(node);
@@ -270,6 +277,12 @@ impl Server {
         create_key(&self.options, self.data_dir(), scopes)
     }
 
+    /// The URL of its database, where that is PostgreSQL.
+    pub fn database_url(&self) -> &str {
+        let own = self.options.env.iter().find(|(name, _)| name == "DATABASE_URL");
+        &own.expect("it stands on PostgreSQL").1
+    }
+
     /// Options and environment that it was started with.
     pub fn options(&self) -> &ServerOptions {
         &self.options
@@ -317,7 +330,8 @@ impl Server {
     pub fn renew_logs(&mut self) {
         self.kill();
         if self.options.backend == Some(Backend::Cluster) {
-            let of = |name: &str| self.options.env.iter().find(|own| own.0 == name).expect("prepared").1.clone();
+            let of =
+                |name: &str| self.options.env.iter().find(|own| own.0 == name).expect("prepared").1.clone();
             let meta = format!("{}{{default}}:meta", of("BONGSU__REDIS__PREFIX"));
             // as if another Redis had taken its place
             redis::cli(&of("REDIS_URL"), &["HSET", &meta, "run", "another"]);
@@ -347,9 +361,11 @@ impl Node {
     fn start(options: &ServerOptions, data_dir: PathBuf) -> Result<(Self, Option<String>), String> {
         let (child, stderr, line) = Server::launch(options, &data_dir, "127.0.0.1:0")?;
         let address = line["address"].as_str().expect("an address").parse().expect("an address");
-        let metrics_address =
-            line["metrics_address"].as_str().map(|text| text.parse().expect("an address"));
-        Ok((Node { child, address, metrics_address, data_dir, stderr }, line["key"].as_str().map(str::to_owned)))
+        let metrics_address = line["metrics_address"].as_str().map(|text| text.parse().expect("an address"));
+        Ok((
+            Node { child, address, metrics_address, data_dir, stderr },
+            line["key"].as_str().map(str::to_owned),
+        ))
     }
 }
 
@@ -378,6 +394,9 @@ fn prepare(mut options: ServerOptions) -> (ServerOptions, usize) {
         let database = super::postgres::database().expect("BONGSU_TEST_POSTGRES_URL, as ./test sets it");
         options = options.env("DATABASE_URL", database);
     }
+    if backend == Backend::Postgres {
+        return (options, 1);
+    }
     if !is_set(&options, "REDIS_URL") {
         options = options.env("REDIS_URL", redis::shared_url());
     }
@@ -398,7 +417,7 @@ fn make_key(server: &ServerOptions, data_dir: &Path, options: &[&str]) -> Value 
     let database: Vec<(&str, &str)> = server
         .env
         .iter()
-        .filter(|(name, _)| name == "DATABASE_URL")
+        .filter(|(name, _)| name == "DATABASE_URL" || name.starts_with("BONGSU__STORAGE__"))
         .map(|(name, value)| (&**name, &**value))
         .collect();
     let (status, out, err) = run_cli_with(&database, &args);
