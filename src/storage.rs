@@ -14,6 +14,7 @@ mod error;
 mod leadership;
 mod log_lock;
 mod log_store;
+mod log_writer;
 pub mod postgres;
 mod records;
 mod runtime;
@@ -26,7 +27,8 @@ pub use database::{Backend, Database, DatabaseOptions, ServeLock, check_writable
 pub use error::StoreError;
 pub use leadership::OutboxWakes;
 pub use log_lock::LogLock;
-pub use log_store::{FloorRow, LogTx, LogWriter, OldestRow, TenantRow};
+pub use log_store::{FloorRow, LogTx, OldestRow, TenantRow};
+pub use log_writer::LogWriter;
 pub use postgres::PostgresOptions;
 pub use records::{
     ApiKeyRow, BlockRow, DeclaredTopicRow, Feed, FleetRow, IdempotencyRow, KickRow, LogRow, OutboxRow,

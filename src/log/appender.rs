@@ -117,6 +117,11 @@ impl Appender {
         let mut relay_at: Option<tokio::time::Instant> = None;
         let mut last_relay = tokio::time::Instant::now() - RELAY_SPACING;
         while !self.writer.is_lost() {
+            if self.writer.has_gone_back()
+                && let Err(error) = self.renew().await
+            {
+                tracing::error!(%error, "the event log could not be begun anew");
+            }
             let mut jobs = Vec::new();
             let mut relay = false;
             tokio::select! {
@@ -282,11 +287,18 @@ impl Appender {
         }
     }
 
-    /// Writes the head file, then shows committed events to windows and workers.
-    fn show(&mut self, committed: Committed) -> Vec<Result<Vec<Appended>, LogError>> {
-        if let Err(error) = self.head_file.write(&committed.head) {
+    /// Notes what is shown from now on.
+    pub(super) fn enter(&mut self, head: Head) {
+        if let Err(error) = self.head_file.write(&head) {
             tracing::warn!(%error, "log.head could not be written; a restored backup may go unnoticed");
         }
+        self.writer.saw(head.number);
+        self.instance = head.instance;
+    }
+
+    /// Writes the head file, then shows committed events to windows and workers.
+    fn show(&mut self, committed: Committed) -> Vec<Result<Vec<Appended>, LogError>> {
+        self.enter(committed.head);
         let mut by_tenant: HashMap<String, Vec<TracedRow>> = HashMap::new();
         let sources = committed.sources.into_iter().chain(std::iter::repeat(None));
         for (row, source) in committed.rows.into_iter().zip(sources) {

@@ -52,6 +52,7 @@ impl Embedded {
         let holder = writer.holder().to_owned();
         let start = move |tx: &mut LogTx<'_>| load(tx, &holder, file_head.as_ref(), new_epoch);
         let loaded = database.patient_log_transaction(start).await?;
+        writer.saw(loaded.head.number);
         head_file.write(&loaded.head).map_err(file_error)?;
         let logs = TenantLogs::new(database, (clock, metrics), options, observer);
         for (row, floors) in &loaded.tenants {

@@ -21,6 +21,9 @@ pub enum StoreError {
          stop the other one, or set redis.url on both"
     )]
     TakenOver,
+    /// It has lost commits that clients have heard of.
+    #[error("the database has lost commits, as by a failover or a restored backup")]
+    GoneBack,
     /// Its schema is of a newer release.
     #[error(
         "the database was migrated by a newer release (to {0}): serve it with that release, or restore a backup \
@@ -77,7 +80,7 @@ impl From<StoreError> for Refusal {
                 "the database went away in the middle: it may have been carried out, which a repetition with the same \
                  Idempotency-Key finds out",
             ),
-            StoreError::Unavailable(_) | StoreError::TakenOver => Refusal::new(
+            StoreError::Unavailable(_) | StoreError::TakenOver | StoreError::GoneBack => Refusal::new(
                 RefusalKind::Unavailable,
                 "store_unavailable",
                 "the database is unavailable, try again",

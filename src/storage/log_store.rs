@@ -3,9 +3,6 @@
 //! Synchronous on purpose: on SQLite a whole batch is one hop to a blocking thread and one commit, and on
 //! PostgreSQL the same code waits on such a thread for one statement after the other.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use diesel::prelude::{AsChangeset, Insertable, Queryable, Selectable};
 
 use super::database::{Backend, Database};
@@ -122,49 +119,6 @@ impl Database {
     }
 }
 
-/// The right to write the log that a database keeps. It is lost once and for all when another process has
-/// taken it: every transaction looks, under a lock, so that no two processes ever number the same log.
-#[derive(Clone, Debug)]
-pub struct LogWriter {
-    database: Database,
-    holder: Arc<str>,
-    is_lost: Arc<AtomicBool>,
-}
-
-impl LogWriter {
-    /// The right of `holder`, which it has taken by [`LogTx::take_over`] or [`LogTx::create_commit`].
-    pub fn new(database: Database, holder: &str) -> Self {
-        LogWriter { database, holder: holder.into(), is_lost: Arc::default() }
-    }
-
-    /// Runs `work` as one transaction, unless the right is lost.
-    pub async fn transaction<T, W>(&self, work: W) -> Result<T, StoreError>
-    where
-        T: Send + 'static,
-        W: FnOnce(&mut LogTx<'_>) -> Result<T, StoreError> + Send + 'static,
-    {
-        let (holder, is_lost) = (self.holder.clone(), self.is_lost.clone());
-        let guarded = move |tx: &mut LogTx<'_>| {
-            if tx.holder()?.as_deref() != Some(&*holder) {
-                is_lost.store(true, Ordering::Relaxed);
-                return Err(StoreError::TakenOver);
-            }
-            work(tx)
-        };
-        self.database.log_transaction(guarded).await
-    }
-
-    /// Whose right it is.
-    pub fn holder(&self) -> &str {
-        &self.holder
-    }
-
-    /// Whether another process has taken it.
-    pub fn is_lost(&self) -> bool {
-        self.is_lost.load(Ordering::Relaxed)
-    }
-}
-
 /// Each query as a method that runs it on the backend in use.
 macro_rules! queries {
     ($($(#[$doc:meta])* fn $name:ident($($argument:ident: $type:ty),*) -> $value:ty;)+) => {
@@ -188,8 +142,8 @@ queries! {
     /// Makes `holder` the one that may write, once a transaction that is still under way has ended; the present
     /// commit number and instance.
     fn take_over(holder: &str) -> Option<(String, i64)>;
-    /// Who may write, locked until the transaction ends.
-    fn holder() -> Option<String>;
+    /// Who may write, locked until the transaction ends, and the present commit number.
+    fn holder() -> Option<(Option<String>, i64)>;
     /// Names a new instance, counting from 0, that `holder` may write.
     fn create_commit(instance: &str, holder: &str) -> ();
     /// Leaves the log: nobody may write it, and whoever starts on it begins afresh.

@@ -31,11 +31,10 @@ pub fn take_over(conn: &mut Conn, holder: &str) -> QueryResult<Option<(String, i
         .optional()
 }
 
-/// Who may write, locked until the transaction ends.
-pub fn holder(conn: &mut Conn) -> QueryResult<Option<String>> {
-    let row = log_commits::table.find(1).select(log_commits::holder);
-    let found: Option<Option<String>> = lock!(row).first(conn).optional()?;
-    Ok(found.flatten())
+/// Who may write, locked until the transaction ends, and the present commit number.
+pub fn holder(conn: &mut Conn) -> QueryResult<Option<(Option<String>, i64)>> {
+    let row = log_commits::table.find(1).select((log_commits::holder, log_commits::number));
+    lock!(row).first(conn).optional()
 }
 
 /// Names a new instance, counting from 0, that `holder` may write.

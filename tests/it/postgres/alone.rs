@@ -73,6 +73,29 @@ async fn a_restored_database_and_a_fresh_start_on_request_begin_a_new_epoch() {
 }
 
 #[tokio::test]
+async fn a_database_that_loses_commits_under_a_running_node_begins_a_new_epoch_in_place() {
+    let server = Server::with(alone());
+    let api = server.api();
+    let mut stream = api.listen("topic:a", None).await;
+    stream.ready().await;
+    for n in 1..=3 {
+        api.publish("topic:a", "tick", json!({"n": n})).await;
+    }
+    let cursor = stream.take(3).await[1].id.clone().expect("an id");
+    // as a replica that was behind when it took over
+    let behind = "DELETE FROM log_entries WHERE seq = 3; UPDATE log_tenants SET head = 2;
+                  UPDATE log_commits SET number = number - 1";
+    sql(server.database_url(), behind);
+    let ready = stream.expect("ready").await.data;
+    assert_eq!((&ready["recovered"], &ready["reason"]), (&json!(false), &json!("epoch_changed")));
+    let position = api.publish("topic:a", "tick", json!({"n": 4})).await;
+    assert_eq!(stream.take(1).await[0].id, Some(position.clone()));
+    assert_ne!(position.split_once('-').unwrap().0, cursor.split_once('-').unwrap().0, "the same epoch");
+    let ready = api.listen("topic:a", Some(&cursor)).await.ready().await;
+    assert_eq!(ready["reason"], "epoch_changed");
+}
+
+#[tokio::test]
 async fn a_second_node_without_redis_is_refused_and_told_why() {
     let mut server = Server::with(alone());
     let error = Server::refuse(beside(&server).set("storage.wait_ms", 300), "127.0.0.1:0");
