@@ -24,6 +24,7 @@ mod outbox_watch;
 mod outgoing;
 mod page;
 mod recovery;
+mod renewal;
 mod retention;
 mod tenant_log;
 mod tenant_logs;

@@ -69,6 +69,10 @@ section!(Storage {
     database_url: String,
     read_connections: usize,
     wait_ms: u64,
+    statement_timeout_ms: u64,
+    idle_transaction_timeout_ms: u64,
+    tls_ca: String,
+    require_tls: bool,
     max_database_bytes: u64,
 });
 section!(Redis { url: String, prefix: String, timeout_ms: u64 });

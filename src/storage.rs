@@ -7,11 +7,14 @@
 //!
 //! Query functions take a connection, never the pool; they return [`Rows`](StoreError) of plain values.
 
+mod commands;
 mod connections;
 mod database;
 mod error;
 mod leadership;
+mod log_lock;
 mod log_store;
+mod log_writer;
 pub mod postgres;
 mod records;
 mod runtime;
@@ -19,10 +22,14 @@ mod schema;
 mod shared_text;
 pub mod sqlite;
 
+pub use commands::{Attempt, CommandKey, Commands, in_progress};
 pub use database::{Backend, Database, DatabaseOptions, ServeLock, check_writable};
 pub use error::StoreError;
 pub use leadership::OutboxWakes;
+pub use log_lock::LogLock;
 pub use log_store::{FloorRow, LogTx, OldestRow, TenantRow};
+pub use log_writer::LogWriter;
+pub use postgres::PostgresOptions;
 pub use records::{
     ApiKeyRow, BlockRow, DeclaredTopicRow, Feed, FleetRow, IdempotencyRow, KickRow, LogRow, OutboxRow,
     ReadingRow, TicketRow, TopicMemberRow,
@@ -36,7 +43,6 @@ pub mod backends {
     pub use super::database::Backend;
     pub use super::postgres;
     pub use super::sqlite;
-    pub use diesel_async::AsyncConnection;
 }
 
 /// Runs queries on a reading connection: `read!(db, |conn, q| q::fleets::find(conn, …).await)`.
@@ -79,12 +85,13 @@ macro_rules! write_tx {
             }
             $crate::storage::backends::Backend::Postgres(own) => {
                 use $crate::storage::backends::postgres as $q;
-                let mut checked_out = own.connection().await?;
-                $crate::storage::backends::AsyncConnection::transaction(
-                    &mut *checked_out,
-                    async |$conn| -> Result<_, $crate::storage::StoreError> { $body },
-                )
-                .await
+                let mut checked_out = own.begin().await?;
+                let outcome: Result<_, $crate::storage::StoreError> = async {
+                    let $conn = &mut *checked_out;
+                    $body
+                }
+                .await;
+                own.end(checked_out, outcome).await
             }
         }
     };

@@ -56,6 +56,7 @@ pub(super) async fn open_log(
         patience: Duration::from_millis(settings.redis.timeout_ms),
         server_id,
     };
+    database.leave_log().await?;
     let logs = TenantLogs::new(database.clone(), (clock, metrics.clone()), limits, observer);
     let home = Clustered::start(bridge, database, logs.clone(), metrics, &thread).await?;
     Ok(EventLog::kept_by(logs, Arc::new(home)))

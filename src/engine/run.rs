@@ -21,7 +21,7 @@ use crate::log::LogObserver;
 use crate::publishing::{PublishLimits, Publisher};
 use crate::rooms::Workers;
 use crate::settings::{Settings, resolve};
-use crate::storage::{Database, DatabaseOptions, ServeLock, StorageRuntime};
+use crate::storage::{Commands, Database, DatabaseOptions, PostgresOptions, ServeLock, StorageRuntime};
 use crate::telemetry::Metrics;
 use crate::topics::Topics;
 
@@ -40,6 +40,19 @@ pub fn database_options(settings: &Settings) -> DatabaseOptions {
         connections: settings.storage.read_connections,
         wait: Duration::from_millis(settings.storage.wait_ms),
         max_bytes: settings.storage.max_database_bytes,
+        postgres: postgres_options(settings),
+    }
+}
+
+fn postgres_options(settings: &Settings) -> PostgresOptions {
+    let (storage, own) = (&settings.storage, &settings.server.server_id);
+    let name = if own.is_empty() { std::process::id().to_string() } else { own.clone() };
+    PostgresOptions {
+        tls_ca: PathBuf::from(&storage.tls_ca),
+        require_tls: storage.require_tls,
+        statement_timeout: Duration::from_millis(storage.statement_timeout_ms),
+        idle_transaction_timeout: Duration::from_millis(storage.idle_transaction_timeout_ms),
+        application: format!("bongsu {name}"),
     }
 }
 
@@ -173,7 +186,10 @@ async fn assemble(
     metrics.add_reading(Box::new(move |metrics| reported.report(metrics)));
     let blocks = Arc::new(blocks::load(&settings, database.clone(), clock, metrics.clone()).await?);
     let keep = Duration::from_secs(settings.idempotency.command_s);
-    let fleets = Fleets::new(database.clone(), log.clone(), bounds(&settings), settings.fleets.history, keep);
+    let patience = Duration::from_millis(settings.storage.statement_timeout_ms);
+    let commands = Commands::new(log.clock(), keep, patience);
+    let history = settings.fleets.history;
+    let fleets = Fleets::new(database.clone(), log.clone(), bounds(&settings), history, commands);
     let topics = Topics::load(database.clone(), log.clone()).await?;
     let publish_limits = PublishLimits {
         event_bytes: settings.log.max_event_bytes,

@@ -1,28 +1,14 @@
-use std::time::Duration;
-
 use serde_json::value::RawValue;
 
 use super::fleet::{Before, Decision, GradeBounds, NewReading, decide};
-use crate::actor_kit::InFlightKeys;
 use crate::clock::Clock;
-use crate::domain::{Class, Decimal, EntityId, Refusal, RefusalKind, TenantId, Timestamp, Topic, TopicKind};
+use crate::domain::{Class, Decimal, EntityId, Refusal, TenantId, Timestamp, Topic, TopicKind};
 use crate::log::EventLog;
-use crate::storage::{Database, FleetRow, IdempotencyRow, OutboxRow, ReadingRow, StoreError};
+use crate::storage::{Attempt, CommandKey, Commands, Database, FleetRow, OutboxRow, ReadingRow, StoreError};
 use crate::telemetry::{crash_point, current_origin};
 
 /// Readings reported at once, at most.
 pub const MAX_BATCH: usize = 1000;
-
-/// A repeated command is recognised by this.
-#[derive(Clone, Debug)]
-pub struct CommandKey {
-    /// Who asks.
-    pub principal: String,
-    /// The `Idempotency-Key`.
-    pub key: String,
-    /// Hash of the request's body.
-    pub request_hash: String,
-}
 
 /// An accepted update: the answer to its sender and the data of `ei_updated`.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
@@ -72,22 +58,21 @@ pub struct Fleets {
     clock: Clock,
     bounds: GradeBounds,
     history: i64,
-    keep_answers: Duration,
-    in_flight: InFlightKeys,
+    commands: Commands,
 }
 
 impl Fleets {
-    /// `history`: readings kept per fleet; `keep_answers`: how long a command's answer is repeated.
+    /// `history`: readings kept per fleet.
     pub fn new(
         database: Database,
         log: EventLog,
         bounds: GradeBounds,
         history: usize,
-        keep_answers: Duration,
+        commands: Commands,
     ) -> Self {
         let clock = log.clock();
         let history = i64::try_from(history).unwrap_or(i64::MAX);
-        Fleets { database, log, clock, bounds, history, keep_answers, in_flight: InFlightKeys::default() }
+        Fleets { database, log, clock, bounds, history, commands }
     }
 
     /// Takes readings in, in order and in one transaction; answers each by itself.
@@ -99,48 +84,21 @@ impl Fleets {
         readings: Vec<NewReading>,
         key: Option<CommandKey>,
     ) -> Result<Vec<EiUpdate>, Refusal> {
-        let _in_flight = match &key {
-            Some(key) => {
-                let entered = self.in_flight.enter(format!("{tenant}\n{}\n{}", key.principal, key.key));
-                Some(entered.ok_or_else(in_progress)?)
-            }
-            None => None,
-        };
-        for _ in 0..3 {
-            match self.transaction(tenant, &readings, key.clone()).await {
-                // two first readings of one fleet met: the second one finds the row now
-                Err(StoreError::Exists) => continue,
-                outcome => return outcome?,
-            }
-        }
-        Err(Refusal::new(
-            RefusalKind::Conflict,
-            "contended",
-            "the fleet is being created by others, try again",
-        ))
+        self.commands.once(tenant, key, |attempt| self.transaction(tenant, &readings, attempt)).await
     }
 
     async fn transaction(
         &self,
         tenant: &TenantId,
         readings: &[NewReading],
-        key: Option<CommandKey>,
+        attempt: Attempt,
     ) -> Result<Result<Vec<EiUpdate>, Refusal>, StoreError> {
         let (own, tenant, readings) = (self.clone(), tenant.as_str().to_owned(), readings.to_vec());
         let origin = current_origin().map(|origin| origin.to_string());
         self.database
             .run(move |db| async move {
-                // answers are kept on the steady clock: a jump of the machine's forgets none of them
-                let (now, steady) = (own.clock.now(), own.clock.steady());
-                let outcome = crate::write_tx!(db, |conn, q| {
-                    if let Some(key) = &key {
-                        let stored =
-                            q::idempotency::find(conn, &tenant, &key.principal, &key.key, steady.micros())
-                                .await?;
-                        if let Some(stored) = stored {
-                            return Ok(repeat(&stored, key));
-                        }
-                    }
+                let now = own.clock.now();
+                let outcome = crate::command!(db, attempt, |conn, q| {
                     let mut updates = Vec::with_capacity(readings.len());
                     for reading in &readings {
                         let stored = q::fleets::find_locked(conn, &tenant, reading.fleet_id.as_str()).await?;
@@ -160,10 +118,6 @@ impl Fleets {
                                 updates.push(EiUpdate::Updated(rows.updated));
                             }
                         }
-                    }
-                    if let Some(key) = &key {
-                        let row = answer_row(&tenant, key, &updates, steady.plus(own.keep_answers));
-                        q::idempotency::store(conn, &row, steady.micros()).await?;
                     }
                     Ok(Ok(updates))
                 });
@@ -228,37 +182,6 @@ impl Fleets {
         rows.truncate(limit);
         let next = rows.last().filter(|_| more).map(|row| row.version.to_string());
         Ok(Page { rows, next })
-    }
-}
-
-fn in_progress() -> Refusal {
-    Refusal::new(
-        RefusalKind::Conflict,
-        "idempotency_key_in_progress",
-        "a request with this Idempotency-Key is in progress",
-    )
-}
-
-fn repeat(stored: &IdempotencyRow, key: &CommandKey) -> Result<Vec<EiUpdate>, Refusal> {
-    if stored.request_hash != key.request_hash {
-        return Err(Refusal::new(
-            RefusalKind::Invalid,
-            "idempotency_key_reused",
-            "the Idempotency-Key was used with another request",
-        ));
-    }
-    serde_json::from_str(&stored.answer)
-        .map_err(|error| Refusal::from(StoreError::Unexpected(format!("a stored answer: {error}"))))
-}
-
-fn answer_row(tenant: &str, key: &CommandKey, updates: &[EiUpdate], until: Timestamp) -> IdempotencyRow {
-    IdempotencyRow {
-        tenant: tenant.to_owned(),
-        principal: key.principal.clone(),
-        key: key.key.clone(),
-        request_hash: key.request_hash.clone(),
-        answer: serde_json::to_string(updates).expect("updates are plain data"),
-        expires_us: until.micros(),
     }
 }
 

@@ -10,10 +10,10 @@ use super::query::Query;
 use super::services::services;
 use super::{Problem, Services};
 use crate::domain::{Decimal, EntityId, Position, Refusal, RefusalKind, Timestamp};
-use crate::fleets::{CommandKey, EiUpdate, Grade, MAX_BATCH, NewReading, Updated, number};
+use crate::fleets::{EiUpdate, Grade, MAX_BATCH, NewReading, Updated, number};
 use crate::identity::Principal;
 use crate::identity::rights::{self, Command};
-use crate::storage::{FleetRow, ReadingRow};
+use crate::storage::{CommandKey, FleetRow, ReadingRow};
 use crate::wire::parse;
 
 /// Where one reading is reported.

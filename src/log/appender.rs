@@ -25,7 +25,7 @@ use super::tenant_logs::{TenantLogs, TracedRow};
 use super::{AppendRequest, Appended, LogError, TenantLog};
 use crate::actor_kit::{Counted, Mailbox};
 use crate::domain::{Epoch, TenantId};
-use crate::storage::{StoreError, TenantRow};
+use crate::storage::{LogWriter, StoreError, TenantRow};
 use crate::telemetry::crash_point;
 
 /// Requests and outbox rows gathered into one transaction at most.
@@ -66,6 +66,7 @@ pub(super) struct Appender {
     pub(super) logs: Arc<TenantLogs>,
     jobs: mpsc::Receiver<Counted<Job>>,
     mailbox: Arc<Mailbox>,
+    pub(super) writer: LogWriter,
     head_file: HeadFile,
     instance: String,
     /// The logs as last committed.
@@ -83,8 +84,7 @@ impl Appender {
     pub fn new(
         logs: Arc<TenantLogs>,
         (jobs, mailbox): (mpsc::Receiver<Counted<Job>>, Arc<Mailbox>),
-        head_file: HeadFile,
-        instance: String,
+        (writer, head_file, instance): (LogWriter, HeadFile, String),
         tenants: Vec<TenantRow>,
     ) -> Self {
         let retention = logs.options.retention;
@@ -95,6 +95,7 @@ impl Appender {
             logs,
             jobs,
             mailbox,
+            writer,
             head_file,
             instance,
             tenants,
@@ -115,7 +116,12 @@ impl Appender {
         trim.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut relay_at: Option<tokio::time::Instant> = None;
         let mut last_relay = tokio::time::Instant::now() - RELAY_SPACING;
-        loop {
+        while !self.writer.is_lost() {
+            if self.writer.has_gone_back()
+                && let Err(error) = self.renew().await
+            {
+                tracing::error!(%error, "the event log could not be begun anew");
+            }
             let mut jobs = Vec::new();
             let mut relay = false;
             tokio::select! {
@@ -164,6 +170,13 @@ impl Appender {
                 return;
             }
         }
+        self.give_up();
+    }
+
+    /// Another process numbers the log now: whoever listens here has to go there.
+    fn give_up(&self) {
+        tracing::error!(error = %StoreError::TakenOver, "the event log is served no longer");
+        self.logs.all().iter().for_each(|log| self.logs.lose(log.tenant()));
     }
 
     /// Carries out a batch, with outbox rows where `relay` says so; who asked to stop is for the caller.
@@ -215,7 +228,7 @@ impl Appender {
         }
         let row = new_tenant(&tenant);
         let stored = row.clone();
-        let saved = self.logs.database.log_transaction(move |tx| tx.save_tenant(&stored)).await;
+        let saved = self.writer.transaction(move |tx| tx.save_tenant(&stored)).await;
         self.in_doubt = saved.is_err();
         saved.map(|()| self.adopt(&tenant, row))
     }
@@ -244,8 +257,7 @@ impl Appender {
         let started = Instant::now();
         let mut batch = self.batch();
         let relay_limit = if relay { self.logs.options.relay_batch as i64 } else { 0 };
-        let outcome =
-            self.logs.database.log_transaction(move |tx| batch.carry_out(tx, &requests, relay_limit)).await;
+        let outcome = self.writer.transaction(move |tx| batch.carry_out(tx, &requests, relay_limit)).await;
         let committed = match outcome {
             Ok(committed) => committed,
             Err(error) => {
@@ -275,11 +287,18 @@ impl Appender {
         }
     }
 
-    /// Writes the head file, then shows committed events to windows and workers.
-    fn show(&mut self, committed: Committed) -> Vec<Result<Vec<Appended>, LogError>> {
-        if let Err(error) = self.head_file.write(&committed.head) {
+    /// Notes what is shown from now on.
+    pub(super) fn enter(&mut self, head: Head) {
+        if let Err(error) = self.head_file.write(&head) {
             tracing::warn!(%error, "log.head could not be written; a restored backup may go unnoticed");
         }
+        self.writer.saw(head.number);
+        self.instance = head.instance;
+    }
+
+    /// Writes the head file, then shows committed events to windows and workers.
+    fn show(&mut self, committed: Committed) -> Vec<Result<Vec<Appended>, LogError>> {
+        self.enter(committed.head);
         let mut by_tenant: HashMap<String, Vec<TracedRow>> = HashMap::new();
         let sources = committed.sources.into_iter().chain(std::iter::repeat(None));
         for (row, source) in committed.rows.into_iter().zip(sources) {
@@ -316,9 +335,8 @@ impl Appender {
         let known: Vec<(String, i64)> =
             self.tenants.values().map(|row| (row.tenant.clone(), row.head)).collect();
         let (tenants, rows, floors, commit) = self
-            .logs
-            .database
-            .log_transaction(move |tx| {
+            .writer
+            .transaction(move |tx| {
                 let tenants = tx.tenants()?;
                 let (mut rows, mut floors) = (Vec::new(), Vec::new());
                 for row in &tenants {

@@ -26,7 +26,7 @@ use crate::actor_kit::Mailbox;
 use crate::clock::Clock;
 use crate::domain::{Class, EventName, Selector, TenantId, Topic};
 use crate::settings::Settings;
-use crate::storage::{Database, DatabaseOptions, LogTx, StoreError};
+use crate::storage::{Database, DatabaseOptions, LogTx, LogWriter, PostgresOptions, StoreError};
 use crate::telemetry::Metrics;
 use crate::wire::Event;
 
@@ -89,11 +89,12 @@ impl Scene {
             connections: 1,
             wait: Duration::from_secs(5),
             max_bytes: 0,
+            postgres: PostgresOptions::default(),
         };
         let metrics = Arc::new(Metrics::default());
         let database = Database::open(&options, Handle::current(), &metrics).await.unwrap();
         database.migrate().await.unwrap();
-        database.log_transaction(|tx| tx.create_commit("instance")).await.unwrap();
+        database.log_transaction(|tx| tx.create_commit("instance", "holder")).await.unwrap();
         let defaults = LogOptions::from(&Settings::defaults());
         let retention = Retention { count: retention_count, ..defaults.retention };
         let options = LogOptions { retention, ..defaults };
@@ -101,8 +102,9 @@ impl Scene {
         let (_, jobs) = mpsc::channel(1);
         let head_file = HeadFile::open(dir.path()).unwrap();
         let mailbox = Mailbox::new(1, logs.metrics.mailboxes("appender"));
-        let appender =
-            Appender::new(logs.clone(), (jobs, mailbox), head_file, "instance".to_owned(), Vec::new());
+        let writer = LogWriter::new(logs.database.clone(), "holder");
+        let own = (writer, head_file, "instance".to_owned());
+        let appender = Appender::new(logs.clone(), (jobs, mailbox), own, Vec::new());
         Scene { dir, logs, appender }
     }
 

@@ -17,7 +17,7 @@ use super::{AppendRequest, Appended, LogError, NewEvent, PageLimit, TenantLog};
 use crate::actor_kit::{Counted, Mailbox};
 use crate::clock::{Clock, random_u64};
 use crate::domain::{Cursor, Epoch, Position, Selector, TenantId};
-use crate::storage::{Database, FloorRow, LogRow, LogTx, StoreError, TenantRow};
+use crate::storage::{Database, FloorRow, LogLock, LogRow, LogTx, LogWriter, StoreError, TenantRow};
 use crate::telemetry::Metrics;
 use crate::wire::Event;
 
@@ -29,6 +29,8 @@ pub(super) struct Embedded {
     logs: Arc<TenantLogs>,
     jobs: mpsc::Sender<Counted<Job>>,
     mailbox: Arc<Mailbox>,
+    /// Keeps other nodes from the database.
+    _lock: Option<LogLock>,
 }
 
 impl Embedded {
@@ -45,7 +47,12 @@ impl Embedded {
         let file_error = |error: std::io::Error| StoreError::Unavailable(format!("log.head: {error}"));
         let mut head_file = HeadFile::open(data_dir).map_err(file_error)?;
         let file_head = head_file.read().map_err(file_error)?;
-        let loaded = database.log_transaction(move |tx| load(tx, file_head.as_ref(), new_epoch)).await?;
+        let lock = database.lock_log(options.lock_wait).await?;
+        let writer = LogWriter::new(database.clone(), &format!("{:016x}", random_u64()));
+        let holder = writer.holder().to_owned();
+        let start = move |tx: &mut LogTx<'_>| load(tx, &holder, file_head.as_ref(), new_epoch);
+        let loaded = database.patient_log_transaction(start).await?;
+        writer.saw(loaded.head.number);
         head_file.write(&loaded.head).map_err(file_error)?;
         let logs = TenantLogs::new(database, (clock, metrics), options, observer);
         for (row, floors) in &loaded.tenants {
@@ -59,9 +66,10 @@ impl Embedded {
         let mailbox = Mailbox::new(options.append_queue, logs.metrics.mailboxes("appender"));
         let tenants = loaded.tenants.into_iter().map(|(row, _)| row).collect();
         let waiting = (receiver, mailbox.clone());
-        let appender = Appender::new(logs.clone(), waiting, head_file, loaded.head.instance, tenants);
+        let appender =
+            Appender::new(logs.clone(), waiting, (writer, head_file, loaded.head.instance), tenants);
         Handle::current().spawn(appender.run());
-        Ok((logs.clone(), Embedded { logs, jobs, mailbox }))
+        Ok((logs.clone(), Embedded { logs, jobs, mailbox, _lock: lock }))
     }
 
     async fn ask<T>(&self, job: impl FnOnce(oneshot::Sender<T>) -> Job) -> Result<T, LogError> {
@@ -73,7 +81,7 @@ impl Embedded {
     }
 
     async fn open(&self, tenant: &TenantId) -> Result<Arc<TenantLog>, LogError> {
-        if let Some(log) = self.logs.tenant(tenant) {
+        if let Some(log) = self.logs.tenant(tenant).filter(|_| self.is_running()) {
             return Ok(log);
         }
         self.ask(|reply| Job::Open { tenant: tenant.clone(), reply }).await?
@@ -233,8 +241,13 @@ struct Loaded {
     tenants: Vec<(TenantRow, Vec<FloorRow>)>,
 }
 
-fn load(tx: &mut LogTx<'_>, file: Option<&Head>, new_epoch: bool) -> Result<Loaded, StoreError> {
-    let stored = tx.commit()?.map(|(instance, number)| Head { instance, number });
+fn load(
+    tx: &mut LogTx<'_>,
+    holder: &str,
+    file: Option<&Head>,
+    new_epoch: bool,
+) -> Result<Loaded, StoreError> {
+    let stored = tx.take_over(holder)?.map(|(instance, number)| Head { instance, number });
     let restored = stored.as_ref().is_some_and(|stored| is_restored(stored, file));
     if restored {
         tracing::warn!(
@@ -246,7 +259,7 @@ fn load(tx: &mut LogTx<'_>, file: Option<&Head>, new_epoch: bool) -> Result<Load
         _ => {
             tx.forget_everything()?;
             let head = Head { instance: format!("{:016x}", random_u64()), number: 0 };
-            tx.create_commit(&head.instance)?;
+            tx.create_commit(&head.instance, holder)?;
             head
         }
     };

@@ -40,6 +40,8 @@ pub struct LogOptions {
     pub(super) append_queue: usize,
     pub(super) append_queue_bytes: usize,
     pub(super) relay_batch: usize,
+    /// How long to wait for another node to leave the database.
+    pub(super) lock_wait: Duration,
 }
 
 impl LogOptions {
@@ -80,6 +82,7 @@ impl From<&Settings> for LogOptions {
             append_queue: log.append_queue,
             append_queue_bytes: log.append_queue_bytes,
             relay_batch: log.relay_batch,
+            lock_wait: Duration::from_millis(settings.storage.wait_ms),
         }
     }
 }

@@ -28,9 +28,7 @@ impl Appender {
         });
         self.trimming = due.map(|(tenant, _)| tenant.clone()).collect();
         self.logs.shrink_windows(now);
-        if let Err(error) =
-            self.logs.database.log_transaction(move |tx| tx.forget_expired(now.micros())).await
-        {
+        if let Err(error) = self.writer.transaction(move |tx| tx.forget_expired(now.micros())).await {
             tracing::debug!(%error, "expired answers could not be forgotten");
         }
     }
@@ -63,8 +61,7 @@ impl Appender {
             return Ok(false);
         };
         let (name, after) = (row.tenant.clone(), row.trimmed);
-        let oldest =
-            self.logs.database.log_transaction(move |tx| tx.oldest(&name, after, TRIM_BATCH)).await?;
+        let oldest = self.writer.transaction(move |tx| tx.oldest(&name, after, TRIM_BATCH)).await?;
         let Some(trim) = self.retention.plan(&row, &oldest, now) else {
             match oldest.first() {
                 Some(first) => self.oldest_at.insert(tenant.clone(), first.at_us),
@@ -90,7 +87,7 @@ impl Appender {
             }
             tx.save_tenant(&stored)
         };
-        self.logs.database.log_transaction(work).await?;
+        self.writer.transaction(work).await?;
         log.trimmed(trim.up_to as u64);
         Arc::make_mut(&mut self.tenants).insert(tenant.clone(), next);
         self.logs.metrics.log_trimmed(trim.count);

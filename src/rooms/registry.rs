@@ -331,7 +331,7 @@ impl Registry {
                     .entry((entry.tenant.clone(), seq, dialect))
                     .or_insert_with(|| dialect.heartbeat(own.log.position(seq), wall));
                 // while it catches up, the queue may hold events beyond its last whole page
-                if behind.is_none() || entry.queue.last_seq() <= seq {
+                if behind.is_none() || !entry.queue.is_beyond(own.log.position(seq)) {
                     entry.queue.push_heartbeat(beat.clone());
                 }
             }

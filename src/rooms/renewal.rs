@@ -72,7 +72,6 @@ impl Registry {
             };
             let ready = hello.ready(tenant, (recovery, position), &entry.grants, self.options.heartbeat);
             entry.queue.push_control(entry.queue.dialect().ready(&ready));
-            entry.queue.renew(after);
             self.metrics.recovered(recovery.outcome());
             entry.handle.notify(Notice::FellBehind { after });
         }

@@ -107,7 +107,8 @@ pub struct SendQueue {
     state: Cell<State>,
     waiting: RefCell<Waiting>,
     bytes: Cell<usize>,
-    last_seq: Cell<u64>,
+    /// Where the newest event taken stands.
+    last: Cell<Option<Position>>,
     sent_bytes: Cell<u64>,
     progress: Cell<Instant>,
     reader: Cell<Option<Waker>>,
@@ -135,7 +136,7 @@ impl SendQueue {
             state: Cell::new(State::Open),
             waiting: RefCell::default(),
             bytes: Cell::new(0),
-            last_seq: Cell::new(0),
+            last: Cell::new(None),
             sent_bytes: Cell::new(0),
             progress: Cell::new(Instant::now()),
             reader: Cell::new(None),
@@ -171,15 +172,19 @@ impl SendQueue {
     }
 
     fn push(&self, event: &Arc<Event>, audience: Audience, way: Way) -> Pushed {
-        let seq = event.seq();
-        if self.state.get() != State::Open || (seq != 0 && seq <= self.last_seq.get()) {
+        let position = event.position();
+        // a new run of the log counts from 1 again
+        let is_repeated = position
+            .zip(self.last.get())
+            .is_some_and(|(own, last)| own.epoch == last.epoch && own.seq <= last.seq);
+        if self.state.get() != State::Open || is_repeated {
             return Pushed::Ignored;
         }
         let frame = event.frame(self.framing.events, audience);
         let item = Item::Event { frame, event: event.clone(), audience, way };
         let pushed = self.admit(item);
-        if seq != 0 && pushed == Pushed::Taken {
-            self.last_seq.set(seq);
+        if position.is_some() && pushed == Pushed::Taken {
+            self.last.set(position);
         }
         pushed
     }
@@ -278,14 +283,15 @@ impl SendQueue {
         self.state.get() == State::Left
     }
 
-    /// Number of the newest event taken.
-    pub fn last_seq(&self) -> u64 {
-        self.last_seq.get()
+    /// Whether it has taken an event beyond this position in the same run of the log.
+    pub fn is_beyond(&self, position: Position) -> bool {
+        self.last.get().is_some_and(|last| last.epoch == position.epoch && last.seq > position.seq)
     }
 
-    /// What comes from now on is of another run of the log, whose numbers go on after this one.
-    pub fn renew(&self, began: u64) {
-        self.last_seq.set(began);
+    /// Number of the newest event taken.
+    #[cfg(test)]
+    pub fn last_seq(&self) -> u64 {
+        self.last.get().map_or(0, |last| last.seq)
     }
 
     /// Bytes handed to the socket so far.

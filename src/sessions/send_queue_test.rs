@@ -11,7 +11,11 @@ use crate::telemetry::Metrics;
 use crate::wire::{Audience, CloseCode, Content, Dialect, Event, EventParts, Framing};
 
 pub(super) fn event(seq: u64, class: Class, key: &str) -> Arc<Event> {
-    let position = (class != Class::Volatile).then_some(Position { epoch: Epoch::new(1), seq });
+    event_of(1, seq, class, key)
+}
+
+fn event_of(run: u64, seq: u64, class: Class, key: &str) -> Arc<Event> {
+    let position = (class != Class::Volatile).then_some(Position { epoch: Epoch::new(run), seq });
     Arc::new(Event::new(EventParts {
         position,
         topic: Topic::parse("topic:t").unwrap(),
@@ -65,6 +69,16 @@ fn an_event_seen_before_is_ignored() {
     assert_eq!(queue.push_event(&event(2, Class::Durable, ""), Audience::Full), Pushed::Taken);
     assert_eq!(queue.push_event(&event(2, Class::Durable, ""), Audience::Full), Pushed::Ignored);
     assert_eq!(queue.push_event(&event(1, Class::Durable, ""), Audience::Full), Pushed::Ignored);
+}
+
+#[test]
+fn a_new_run_of_the_log_counts_from_one_again() {
+    let (queue, _) = queue(4);
+    assert_eq!(queue.push_event(&event(7, Class::Durable, ""), Audience::Full), Pushed::Taken);
+    assert_eq!(queue.push_event(&event_of(2, 1, Class::Durable, ""), Audience::Full), Pushed::Taken);
+    assert_eq!(queue.push_event(&event_of(2, 1, Class::Durable, ""), Audience::Full), Pushed::Ignored);
+    let at = |run, seq| Position { epoch: Epoch::new(run), seq };
+    assert!(queue.is_beyond(at(2, 0)) && !queue.is_beyond(at(2, 1)) && !queue.is_beyond(at(1, 0)));
 }
 
 #[test]

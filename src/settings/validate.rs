@@ -79,6 +79,10 @@ fn between(settings: &Settings) -> Result<(), SettingsError> {
     if settings.cors.allowed_origins.iter().any(|origin| origin != "*" && !origin.contains("://")) {
         return fail("cors.allowed_origins", "must hold origins such as https://app.example".into());
     }
+    let url = &settings.storage.database_url;
+    if !url.is_empty() && !["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme)) {
+        return fail("storage.database_url", "must begin with postgres:// or postgresql://".into());
+    }
     redis(settings)?;
     jwt(settings)?;
     if settings.compat.anonymous_user.len() > 128 {

@@ -22,7 +22,9 @@ where
         let pool = Pool::builder(manager)
             .max_size(size)
             .wait_timeout(Some(wait))
-            .create_timeout(Some(wait))
+            // a little more, so that a connection that takes too long can say what it waited for
+            .create_timeout(Some(wait + Duration::from_millis(100)))
+            .recycle_timeout(None)
             .runtime(deadpool::Runtime::Tokio1)
             .build()
             .map_err(unavailable)?;
@@ -37,7 +39,15 @@ where
         if let Err(PoolError::Timeout(_)) = &got {
             self.metrics.timed_out();
         }
-        got.map_err(unavailable)
+        got.map_err(|error| match error {
+            PoolError::Backend(error) => unavailable(error),
+            error => unavailable(error),
+        })
+    }
+
+    /// What makes them.
+    pub fn manager(&self) -> &M {
+        self.pool.manager()
     }
 
     /// Tells the metrics how the pool stands.

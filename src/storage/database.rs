@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use diesel::SqliteConnection;
-use diesel::migration::{Migration, MigrationSource};
+use diesel::migration::{Migration, MigrationSource, MigrationVersion};
+use diesel::pg::Pg;
 use diesel_async::pooled_connection::deadpool::Object;
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod};
-use diesel_async::{AsyncConnection, AsyncMigrationHarness, AsyncPgConnection, SimpleAsyncConnection};
+use diesel_async::{AsyncConnection, AsyncMigrationHarness, SimpleAsyncConnection};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 use futures_util::FutureExt;
 use tokio::runtime::Handle;
@@ -17,6 +18,7 @@ use tracing::Instrument;
 
 use super::StoreError;
 use super::connections::Connections;
+use super::postgres::{Conn as PostgresConn, Postgres, PostgresOptions, locks};
 use super::sqlite::Conn as SqliteConn;
 use crate::telemetry::Metrics;
 
@@ -36,6 +38,8 @@ pub struct DatabaseOptions {
     pub wait: Duration,
     /// Largest size of the embedded database in bytes; 0 for no bound.
     pub max_bytes: u64,
+    /// How PostgreSQL is reached, beside its URL.
+    pub postgres: PostgresOptions,
 }
 
 /// The connections of one backend.
@@ -53,20 +57,9 @@ pub struct Sqlite {
     read: Connections<AsyncDieselConnectionManager<SqliteConn>>,
 }
 
-/// PostgreSQL.
-pub struct Postgres {
-    pool: Connections<AsyncDieselConnectionManager<AsyncPgConnection>>,
-}
-
 impl std::fmt::Debug for Sqlite {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         out.write_str("Sqlite")
-    }
-}
-
-impl std::fmt::Debug for Postgres {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.write_str("Postgres")
     }
 }
 
@@ -82,13 +75,6 @@ impl Sqlite {
     }
 }
 
-impl Postgres {
-    /// Any connection.
-    pub async fn connection(&self) -> Result<Object<AsyncPgConnection>, StoreError> {
-        self.pool.get().await
-    }
-}
-
 impl Backend {
     /// Tells the metrics how the pools stand.
     fn report(&self) {
@@ -97,7 +83,7 @@ impl Backend {
                 own.read.report();
                 own.write.report();
             }
-            Backend::Postgres(own) => own.pool.report(),
+            Backend::Postgres(own) => own.report(),
         }
     }
 }
@@ -122,7 +108,13 @@ impl Database {
     ) -> Result<Self, StoreError> {
         let backend = Arc::new(match options.url.is_empty() {
             true => Backend::Sqlite(open_sqlite(options, metrics).await?),
-            false => Backend::Postgres(open_postgres(options, metrics)?),
+            false => Backend::Postgres(Postgres::open(
+                &options.url,
+                &options.postgres,
+                // whoever waits for a connection while holding one needs a second
+                (options.connections.max(2), options.wait),
+                metrics.pool("any"),
+            )?),
         });
         let reported = Arc::downgrade(&backend);
         metrics.add_reading(Box::new(move |_| {
@@ -157,37 +149,49 @@ impl Database {
                 // one transaction for all: whoever else migrates waits for it, and finds nothing left to do
                 writer.spawn_blocking(|conn| Ok(conn.immediate_transaction(migrate_sqlite))).await?
             }
-            Backend::Postgres(own) => {
-                let mut lock = own.connection().await?;
-                // serialises nodes that start together; held until this connection unlocks it
-                lock.batch_execute("SELECT pg_advisory_lock(7163508)").await?;
-                let migrating = own.connection().await?;
-                let ran = migrate_postgres(migrating);
-                lock.batch_execute("SELECT pg_advisory_unlock(7163508)").await?;
-                ran
-            }
+            Backend::Postgres(own) => migrate_postgres(own.patient().await?).await,
         }
     }
 }
 
-/// The harness blocks inside, which a thread of a multi-thread runtime may.
-fn migrate_postgres(connection: Object<AsyncPgConnection>) -> Result<Vec<String>, StoreError> {
-    let mut harness = AsyncMigrationHarness::new(connection);
+/// Whoever else migrates is waited for, this long.
+const MIGRATION_WAIT: Duration = Duration::from_secs(60);
+const MIGRATION_LOCK: i64 = 7_163_508;
+
+/// The connection holds the lock that serialises nodes that start together, and frees it by its end. The
+/// harness blocks inside, which a thread of a multi-thread runtime may.
+async fn migrate_postgres(mut conn: PostgresConn) -> Result<Vec<String>, StoreError> {
+    let deadline = tokio::time::Instant::now() + MIGRATION_WAIT;
+    while !locks::try_lock(&mut conn, MIGRATION_LOCK).await? {
+        if tokio::time::Instant::now() >= deadline {
+            return Err(unavailable(
+                "another process has been migrating the database for a minute: wait until it has finished, or end \
+                 it (SELECT pid FROM pg_locks WHERE locktype = 'advisory' finds it)",
+            ));
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let mut harness = AsyncMigrationHarness::new(conn);
+    let applied = harness.applied_migrations().map_err(unavailable)?;
+    refuse_newer::<Pg>(&applied, &POSTGRES_MIGRATIONS)?;
     let ran = harness.run_pending_migrations(POSTGRES_MIGRATIONS).map_err(unavailable)?;
     Ok(ran.iter().map(|version| version.to_string()).collect())
 }
 
 fn migrate_sqlite(conn: &mut SqliteConnection) -> Result<Vec<String>, StoreError> {
-    refuse_newer(conn)?;
+    let applied = conn.applied_migrations().map_err(unavailable)?;
+    refuse_newer::<diesel::sqlite::Sqlite>(&applied, &SQLITE_MIGRATIONS)?;
     let ran = conn.run_pending_migrations(SQLITE_MIGRATIONS).map_err(unavailable)?;
     Ok(ran.iter().map(|version| version.to_string()).collect())
 }
 
-/// Only one release at a time uses an embedded database: a newer one's schema means that this one is a downgrade.
-fn refuse_newer(conn: &mut SqliteConnection) -> Result<(), StoreError> {
-    let applied = conn.applied_migrations().map_err(unavailable)?;
-    let known: Vec<Box<dyn Migration<diesel::sqlite::Sqlite>>> =
-        SQLITE_MIGRATIONS.migrations().map_err(unavailable)?;
+/// A newer release's schema is left alone: it may have been narrowed since this release. A node that was
+/// running before goes on (expand, then contract).
+fn refuse_newer<DB: diesel::backend::Backend>(
+    applied: &[MigrationVersion<'_>],
+    own: &EmbeddedMigrations,
+) -> Result<(), StoreError> {
+    let known: Vec<Box<dyn Migration<DB>>> = own.migrations().map_err(unavailable)?;
     let newest = known.iter().map(|migration| migration.name().version().as_owned()).max();
     match applied.iter().max().filter(|applied| Some(applied.as_owned()) > newest) {
         Some(newer) => Err(StoreError::Newer(newer.to_string())),
@@ -263,14 +267,6 @@ fn sqlite_config(options: &DatabaseOptions) -> ManagerConfig<SqliteConn> {
         .boxed()
     });
     config
-}
-
-fn open_postgres(options: &DatabaseOptions, metrics: &Metrics) -> Result<Postgres, StoreError> {
-    let mut config = ManagerConfig::default();
-    config.recycling_method = RecyclingMethod::Fast;
-    let manager = AsyncDieselConnectionManager::new_with_config(options.url.clone(), config);
-    let pool = Connections::pool(manager, options.connections.max(2), options.wait, metrics.pool("any"))?;
-    Ok(Postgres { pool })
 }
 
 /// Held by the one process that serves an embedded database.

@@ -1,14 +1,13 @@
 //! The lease of the node that publishes the outbox of a cluster, and what wakes that node.
 
-use diesel_async::pooled_connection::deadpool::Object;
-use diesel_async::{AsyncPgConnection, SimpleAsyncConnection};
-use futures_util::StreamExt;
+use diesel_async::SimpleAsyncConnection;
 
-use super::database::{Backend, Database, Postgres, unavailable};
-use super::{StoreError, postgres};
+use super::StoreError;
+use super::database::{Backend, Database, unavailable};
+use super::postgres::{self, Postgres};
 
 /// A connection that hears of outbox rows that other nodes have committed.
-pub struct OutboxWakes(AsyncPgConnection);
+pub struct OutboxWakes(postgres::Conn);
 
 impl Database {
     /// Takes or renews the lease for `seconds` on the database's clock: its fence, or None while another node
@@ -39,12 +38,12 @@ impl Database {
 
     /// Begins to hear of outbox rows.
     pub async fn outbox_wakes(&self) -> Result<OutboxWakes, StoreError> {
-        let mut conn = Object::take(self.shared()?.connection().await?);
+        let mut conn = self.shared()?.connection().await?.keep();
         conn.batch_execute("LISTEN bongsu_outbox").await?;
         Ok(OutboxWakes(conn))
     }
 
-    fn shared(&self) -> Result<&Postgres, StoreError> {
+    pub(super) fn shared(&self) -> Result<&Postgres, StoreError> {
         match self.backend() {
             Backend::Postgres(own) => Ok(own),
             Backend::Sqlite(_) => Err(StoreError::Unexpected("an embedded database has no leader".into())),
@@ -53,13 +52,8 @@ impl Database {
 }
 
 impl OutboxWakes {
-    /// Waits for the next wake-up; fails when the connection has gone.
+    /// Waits for the next wake-up, one for all that have come since; fails when the connection has gone.
     pub async fn next(&mut self) -> Result<(), StoreError> {
-        let mut stream = std::pin::pin!(self.0.notifications_stream());
-        match stream.next().await {
-            Some(Ok(_)) => Ok(()),
-            Some(Err(error)) => Err(error.into()),
-            None => Err(unavailable("the connection was closed")),
-        }
+        self.0.notified().await.ok_or_else(|| unavailable("the connection was closed"))
     }
 }

@@ -1,7 +1,14 @@
-//! The queries on PostgreSQL.
+//! The queries on PostgreSQL, and the connections that they run on.
+
+mod conn;
+mod connector;
+mod pool;
+mod tls;
 
 /// A connection of this backend.
-pub type Conn = diesel_async::AsyncPgConnection;
+pub use conn::Conn;
+pub use connector::PostgresOptions;
+pub use pool::{Postgres, Taken};
 
 /// Locks the rows that a query selects until the transaction ends.
 macro_rules! lock {
@@ -16,4 +23,23 @@ include!("queries.rs");
 pub mod lease {
     use super::Conn;
     include!("queries/lease.rs");
+}
+
+/// Locks on numbers and names.
+pub mod locks {
+    use super::Conn;
+    include!("queries/locks.rs");
+}
+
+/// The event log, as its writer sees it: on a blocking thread.
+pub mod log_writes {
+    /// A connection there.
+    pub type Conn = diesel_async::async_connection_wrapper::AsyncConnectionWrapper<super::Taken>;
+    include!("queries/log_writes.rs");
+}
+
+/// Locks on the keys of commands.
+pub mod names {
+    use super::Conn;
+    include!("queries/names.rs");
 }

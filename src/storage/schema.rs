@@ -141,6 +141,7 @@ diesel::table! {
         id -> BigInt,
         instance -> Text,
         number -> BigInt,
+        holder -> Nullable<Text>,
     }
 }
 

@@ -146,14 +146,6 @@ async fn two_migrations_of_one_postgresql_database_do_not_collide() {
     server.batch_execute(&format!("DROP DATABASE {name} WITH (FORCE)")).await.expect("it drops");
 }
 
-#[test]
-fn serving_from_postgresql_is_refused_by_name() {
-    let options = ServerOptions::default().env("DATABASE_URL", "postgres://127.0.0.1:9/none");
-    let said = Server::refuse(options, "127.0.0.1:0");
-    assert!(said.starts_with("exit status: 1: "), "{said}");
-    assert!(said.contains("serving from PostgreSQL is not in this build yet"), "{said}");
-}
-
 #[tokio::test]
 async fn development_keys_are_not_served_to_the_outside() {
     let mut server = Server::start();

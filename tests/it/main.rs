@@ -28,6 +28,7 @@ mod nginx;
 mod observability;
 mod openapi;
 mod polling;
+mod postgres;
 mod property;
 mod publishing;
 mod recovery;

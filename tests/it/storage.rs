@@ -12,7 +12,8 @@ use bongsu::log::{
 use bongsu::settings::Settings;
 use bongsu::storage::{
     ApiKeyRow, Backend, BlockRow, Database, DatabaseOptions, DeclaredTopicRow, Feed, FleetRow,
-    IdempotencyRow, OutboxRow, ReadingRow, StorageRuntime, StoreError, TicketRow, TopicMemberRow,
+    IdempotencyRow, OutboxRow, PostgresOptions, ReadingRow, StorageRuntime, StoreError, TicketRow,
+    TopicMemberRow,
 };
 
 use bongsu::telemetry::Metrics;
@@ -35,7 +36,14 @@ where
 
 fn options(url: String, dir: &Path) -> DatabaseOptions {
     let wait = Duration::from_secs(5);
-    DatabaseOptions { url, data_dir: dir.to_owned(), connections: 4, wait, max_bytes: 0 }
+    DatabaseOptions {
+        url,
+        data_dir: dir.to_owned(),
+        connections: 4,
+        wait,
+        max_bytes: 0,
+        postgres: PostgresOptions::default(),
+    }
 }
 
 fn on<F>(options: &DatabaseOptions, scenario: &impl Fn(Database) -> F)
@@ -329,7 +337,7 @@ fn answers_and_tickets_end_with_their_time() {
         };
         bongsu::write_tx!(db, |conn, q| Ok(q::idempotency::store(conn, &answer(10), 0).await?))?;
         let find = async |now| {
-            bongsu::read!(db, |conn, q| q::idempotency::find(conn, "acme", "key:a", "k", now)
+            bongsu::read!(db, |conn, q| q::idempotency::find(conn, ("acme", "key:a", "k"), now)
                 .await
                 .map_err(StoreError::from))
         };

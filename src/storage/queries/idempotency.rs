@@ -7,9 +7,7 @@ use crate::storage::schema::idempotency_keys;
 /// The stored answer under a key, unless it has expired.
 pub async fn find(
     conn: &mut Conn,
-    tenant: &str,
-    principal: &str,
-    key: &str,
+    (tenant, principal, key): (&str, &str, &str),
     now_us: i64,
 ) -> QueryResult<Option<IdempotencyRow>> {
     idempotency_keys::table

@@ -1,11 +1,17 @@
 use diesel::prelude::{OptionalExtension, QueryResult, QueryableByName};
-use diesel::sql_types::{BigInt, Double, Text};
+use diesel::sql_types::{BigInt, Bool, Double, Text};
 use diesel_async::RunQueryDsl;
 
 #[derive(QueryableByName)]
 struct Fence {
     #[diesel(sql_type = BigInt)]
     fence: i64,
+}
+
+#[derive(QueryableByName)]
+struct Held {
+    #[diesel(sql_type = Bool)]
+    held: bool,
 }
 
 /// Takes or renews the lease for `seconds` on the database's clock; its fence, or None while another holds it.
@@ -56,4 +62,14 @@ pub async fn give_back(conn: &mut Conn, holder: &str) -> QueryResult<()> {
 pub async fn notify(conn: &mut Conn) -> QueryResult<()> {
     diesel::sql_query("NOTIFY bongsu_outbox").execute(conn).await?;
     Ok(())
+}
+
+/// Whether some node holds the lease.
+pub async fn is_held(conn: &mut Conn) -> QueryResult<bool> {
+    let held: Held = diesel::sql_query(
+        "SELECT EXISTS (SELECT FROM relay_lease WHERE expires_at > clock_timestamp()) AS held",
+    )
+    .get_result(conn)
+    .await?;
+    Ok(held.held)
 }

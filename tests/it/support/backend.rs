@@ -7,6 +7,8 @@ use std::future::Future;
 pub enum Backend {
     /// SQLite, one process.
     Embedded,
+    /// PostgreSQL, one node.
+    Postgres,
     /// PostgreSQL and Redis, several nodes.
     Cluster,
 }
@@ -16,12 +18,13 @@ tokio::task_local! {
 }
 
 impl Backend {
-    /// What a test runs on that says nothing of it: `BONGSU_TEST_BACKEND` (`embedded`, `cluster`), else
-    /// embedded.
+    /// What a test runs on that says nothing of it: `BONGSU_TEST_BACKEND` (`embedded`, `postgres`, `cluster`),
+    /// else embedded.
     pub fn of_this_test() -> Self {
         OF_THIS_TEST.try_with(|own| *own).unwrap_or_else(|_| {
             match std::env::var("BONGSU_TEST_BACKEND").as_deref() {
                 Ok("cluster") => Backend::Cluster,
+                Ok("postgres") => Backend::Postgres,
                 _ => Backend::Embedded,
             }
         })

@@ -60,7 +60,7 @@ macro_rules! on_every_transport {
 pub(crate) use on_every_transport;
 
 /// Makes each scenario a test on every transport, embedded (`name::sse`, …) and in a cluster whose nodes take
-/// turns (`in_a_cluster::name::sse`, …).
+/// turns (`in_a_cluster::name::sse`, …), and one over SSE on PostgreSQL without Redis (`on_postgres_alone::name`).
 macro_rules! on_every_transport_of_both_backends {
     ($($scenario:ident),+ $(,)?) => {
         $crate::support::on_every_transport!($($scenario),+);
@@ -73,6 +73,15 @@ macro_rules! on_every_transport_of_both_backends {
             })+
 
             $crate::support::on_every_transport!($($scenario),+);
+        }
+
+        mod on_postgres_alone {
+            use $crate::support::{Backend, Transport};
+
+            $(#[tokio::test]
+            async fn $scenario() {
+                Backend::Postgres.run(super::$scenario(Transport::Sse)).await;
+            })+
         }
     };
 }

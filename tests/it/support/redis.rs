@@ -1,7 +1,7 @@
 //! Redis: the one that the runner has started for all tests, and servers of a test's own.
 
 use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -74,11 +74,6 @@ impl Redis {
     /// Its URL.
     pub fn url(&self) -> String {
         format!("redis://{}", self.address)
-    }
-
-    /// Where it keeps its files.
-    pub fn directory(&self) -> &Path {
-        self.directory.path()
     }
 
     /// Kills it as a power cut would; nothing of what it held is left.

@@ -36,6 +36,12 @@ impl ServerOptions {
         self
     }
 
+    /// As one node on this database of PostgreSQL.
+    pub fn on_postgres(mut self, url: &str) -> Self {
+        self.backend = Some(Backend::Postgres);
+        self.env("DATABASE_URL", url)
+    }
+
     /// As a cluster of this many nodes.
     pub fn cluster(mut self, nodes: usize) -> Self {
         (self.backend, self.nodes) = (Some(Backend::Cluster), Some(nodes));
@@ -278,6 +284,12 @@ impl Server {
         create_key(&self.options, self.data_dir(), scopes)
     }
 
+    /// The URL of its database, where that is PostgreSQL.
+    pub fn database_url(&self) -> &str {
+        let own = self.options.env.iter().find(|(name, _)| name == "DATABASE_URL");
+        &own.expect("it stands on PostgreSQL").1
+    }
+
     /// Options and environment that it was started with.
     pub fn options(&self) -> &ServerOptions {
         &self.options
@@ -402,6 +414,9 @@ fn prepare(mut options: ServerOptions) -> (ServerOptions, usize) {
         let database = super::postgres::database().expect("BONGSU_TEST_POSTGRES_URL, as ./test sets it");
         options = options.env("DATABASE_URL", database);
     }
+    if backend == Backend::Postgres {
+        return (options, 1);
+    }
     if !is_set(&options, "REDIS_URL") {
         options = options.env("REDIS_URL", redis::shared_url());
     }
@@ -422,7 +437,7 @@ fn make_key(server: &ServerOptions, data_dir: &Path, options: &[&str]) -> Value 
     let database: Vec<(&str, &str)> = server
         .env
         .iter()
-        .filter(|(name, _)| name == "DATABASE_URL")
+        .filter(|(name, _)| name == "DATABASE_URL" || name.starts_with("BONGSU__STORAGE__"))
         .map(|(name, value)| (&**name, &**value))
         .collect();
     let (status, out, err) = run_cli_with(&database, &args);

@@ -1,0 +1,1 @@
+ALTER TABLE log_commits DROP COLUMN holder;
