@@ -169,6 +169,26 @@ async fn a_key_that_is_revoked_at_one_node_ends_its_streams_at_another() {
 }
 
 #[tokio::test]
+async fn a_newer_connection_of_a_ticket_at_another_node_replaces_the_older() {
+    let server = Server::with(ServerOptions::default().cluster(2));
+    let api = server.api();
+    let issued = api.post("/v2/realtime/tickets", &json!({"topics": ["topic:a"]})).await.expect(201);
+    let path =
+        format!("/v2/realtime/stream?topics=topic:a&ticket={}", issued["ticket"].as_str().expect("a ticket"));
+    let mut older = api.anonymous().at(0).stream(&path, None).await;
+    older.ready().await;
+    for node in [1, 0, 1] {
+        let mut newer = api.anonymous().at(node).stream(&path, None).await;
+        newer.ready().await;
+        let close = older.expect("close").await;
+        assert_eq!((&close.data["code"], &close.data["reason"]), (&json!(1000), &json!("replaced")));
+        older = newer;
+    }
+    api.publish("topic:a", "tick", json!({})).await;
+    assert_eq!(older.take(1).await[0].event, "tick");
+}
+
+#[tokio::test]
 async fn what_follows_the_declaration_of_a_topic_at_another_node_reaches_its_members_only() {
     let server = Server::with(ServerOptions::default().cluster(2));
     let (one, other) = (server.api().at(0), server.api().at(1));

@@ -93,7 +93,7 @@ async fn a_link_that_has_gone_silent_is_answered_503_in_bounded_time_and_given_u
     let postgres = Postgres::start();
     let proxy = Proxy::to(postgres.address()).await;
     let options = ServerOptions::default().on_postgres(&proxy.url(&postgres.url(), postgres.address()));
-    let server = Server::with(options.set("storage.statement_timeout_ms", 400).set("storage.wait_ms", 300));
+    let server = Server::with(options.set("storage.statement_timeout_ms", 400).set("storage.wait_ms", 1000));
     let api = server.api();
     let mut stream = api.listen("fleet:FLT-A01", None).await;
     stream.ready().await;
