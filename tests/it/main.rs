@@ -21,6 +21,7 @@ mod identity_live;
 mod identity_revocation;
 mod identity_tickets;
 mod identity_tokens;
+mod interop;
 mod limits;
 mod logging;
 mod observability;
