@@ -1,6 +1,7 @@
 //! Services that publish on Redis themselves, and those that listen there.
 
 mod bad_messages;
+mod consumer_group;
 mod hand_over;
 mod ingest;
 mod mirror;
