@@ -59,8 +59,8 @@ pub(super) struct Ingestion(mpsc::Sender<oneshot::Sender<()>>);
 
 /// Takes what other services publish into a tenant's log, while this node holds the lease.
 ///
-/// Subscribed only after the lease was won, and every append carries its fence: what is published is taken in by
-/// one node, or, while none has the lease, by nobody.
+/// Subscribed only after the lease was won, and every append carries its fence: what is published is taken in
+/// by one node, or, while none has the lease, by nobody.
 pub(super) struct Ingest {
     pub client: Client,
     pub store: Store,
@@ -147,7 +147,9 @@ impl Ingest {
         let mut lease = self.lease.clone();
         loop {
             let won = tokio::select! {
-                won = lease.wait_for(|own| own.is_some_and(|own| own.is_good())) => won.ok().and_then(|own| *own),
+                won = lease.wait_for(|own| own.is_some_and(|own| own.is_good())) => {
+                    won.ok().and_then(|own| *own)
+                }
                 done = stops.recv() => {
                     done.map(|done| done.send(()));
                     return;
@@ -186,8 +188,8 @@ impl Ingest {
         end
     }
 
-    /// Whether the lease is good and still the one with this fence: under another one, other nodes may have taken in
-    /// meanwhile what this one has heard.
+    /// Whether the lease is good and still the one with this fence: under another one, other nodes may have
+    /// taken in meanwhile what this one has heard.
     fn leads(&self, fence: u64) -> bool {
         self.lease.borrow().is_some_and(|own| own.fence == fence && own.is_good())
     }
@@ -221,7 +223,8 @@ impl Ingest {
         }
     }
 
-    /// Tries until it is known that the batch is in the log, or that it will not be; false when the lease is lost.
+    /// Tries until it is known that the batch is in the log, or that it will not be; false when the lease is
+    /// lost.
     async fn append_once(&self, request: &[Request; 1], fence: u64) -> bool {
         let (mut wait, mut unknown_since) = (BACKOFF.0, None);
         while self.leads(fence) {
