@@ -7,6 +7,9 @@
 //!
 //! What the bus does not bring (it is at most once) the bridge fetches from the log, so that every node has
 //! every event once and in order. Only the leader publishes the outbox and trims.
+//!
+//! Other services publish on the same Redis: the leader takes that into the log of one tenant ([`Interop`] reads
+//! it), and appends that are mirrored publish for them in turn.
 
 mod check;
 mod clustered;
@@ -14,16 +17,23 @@ mod commands;
 mod envelope;
 mod error;
 mod follower;
+mod hearing;
+mod ingest;
+mod interop;
+#[cfg(test)]
+mod interop_test;
 mod keys;
 mod lanes;
 mod leader;
 mod lease;
+mod mirror;
 mod redis_bridge_actor;
 mod reply;
 mod store;
 mod subscriber;
 mod trimmer;
 
-pub use clustered::{BridgeOptions, Clustered};
+pub use clustered::{BridgeOptions, Clustered, IngestOptions};
 pub use error::BridgeError;
+pub use interop::{Interop, Unfit};
 pub use redis_bridge_actor::{BridgeThread, RedisBridgeActor};

@@ -4,6 +4,8 @@ mod error;
 mod load;
 mod validate;
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 pub use error::SettingsError;
@@ -75,7 +77,16 @@ section!(Storage {
     require_tls: bool,
     max_database_bytes: u64,
 });
-section!(Redis { url: String, prefix: String, timeout_ms: u64 });
+section!(Redis {
+    url: String,
+    prefix: String,
+    timeout_ms: u64,
+    ingest: bool,
+    mirror: bool,
+    mirror_user_events: Vec<String>,
+    interop: RedisInterop,
+});
+section!(RedisInterop { tenant: String, channels: BTreeMap<String, String> });
 section!(Log {
     retention_count: u64,
     retention_s: u64,

@@ -1,6 +1,7 @@
 //! What the process tells about itself: metrics, log lines, and the spans they lie in.
 
 mod bridge_metrics;
+mod interop_metrics;
 mod limit_metrics;
 mod logging;
 mod mailbox_metrics;
@@ -9,6 +10,7 @@ mod pool_metrics;
 mod spans;
 
 pub use bridge_metrics::BridgeMetrics;
+pub use interop_metrics::InteropMetrics;
 pub use limit_metrics::LimitMetrics;
 pub use logging::{Logging, LoggingError, init_logging};
 pub use mailbox_metrics::MailboxMetrics;

@@ -1,3 +1,4 @@
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,8 @@ use tokio::time::{Instant, sleep};
 use super::commands::Commands;
 use super::envelope::write_notice;
 use super::error::BridgeError;
+use super::ingest::{Ingest, Ingestion};
+use super::interop::Interop;
 use super::keys::Keys;
 use super::lanes::Lanes;
 use super::leader::{Leader, Leadership};
@@ -19,7 +22,7 @@ use super::store::{Request, Store};
 use super::subscriber::Subscriber;
 use super::trimmer::{Grown, Trimmer};
 use crate::actor_kit::Port;
-use crate::domain::{Cursor, Epoch, Position, Selector, TenantId};
+use crate::domain::{Cursor, Epoch, Position, Selector, TenantId, Topic};
 use crate::log::{
     AppendRequest, Appended, Load, LogError, LogHome, NewEvent, NodeNotice, PageLimit, Source, StoredPage,
     TenantLog, TenantLogs,
@@ -47,6 +50,21 @@ pub struct BridgeOptions {
     pub patience: Duration,
     /// Names this node in the cluster.
     pub server_id: Arc<str>,
+    /// What other services publish, if it is taken in.
+    pub ingest: Option<IngestOptions>,
+    /// Whether this cluster's own events are published for other services.
+    pub mirror: bool,
+}
+
+/// What is taken in of other services.
+#[derive(Clone, Debug)]
+pub struct IngestOptions {
+    /// Into whose log.
+    pub tenant: TenantId,
+    /// Channels of this installation, and where their messages go.
+    pub channels: HashMap<String, Topic>,
+    /// How deep a message may be nested.
+    pub depth: usize,
 }
 
 /// The log of a cluster: kept by Redis, filled from the outbox by whichever node leads.
@@ -56,6 +74,7 @@ pub struct Clustered {
     bridge: Port<RedisBridgeActor>,
     lanes: Lanes,
     leadership: Leadership,
+    ingestion: Option<Ingestion>,
     runtime: Handle,
 }
 
@@ -72,11 +91,12 @@ impl Clustered {
         let commands = Commands::connect(client.clone(), options.patience, metrics.clone()).await?;
         let keys = Keys::new(&options.prefix);
         super::check::check(&commands, &keys).await?;
-        let store = Store::new(commands.clone(), keys.clone(), logs.clock());
+        let store = Store::new(commands.clone(), keys.clone(), logs.clock(), options.mirror);
         store.steer().await?;
         let runtime = Handle::current();
         let who = (&keys, &*options.server_id);
-        let (subscriptions, subscriber) = Subscriber::new(client, commands.clone(), who, options.patience);
+        let (subscriptions, subscriber) =
+            Subscriber::new(client.clone(), commands.clone(), who, options.patience);
         let means = (store.clone(), subscriptions);
         let bridge = RedisBridgeActor::start(thread, means, logs.clone(), runtime.clone(), metrics.clone());
         runtime.spawn(subscriber.run(bridge.clone()));
@@ -84,11 +104,33 @@ impl Clustered {
         let grown = Grown::default();
         let lanes =
             Lanes::new((store.clone(), grown.clone()), logs.clone(), runtime.clone(), metrics.clone());
-        let (leadership, lease) =
+        let (leadership, keeper, lease) =
             Leader::start(database, (store.clone(), grown.clone()), logs.clone(), metrics.clone());
+        let ingestion = options.ingest.map(|own| {
+            let interop = Interop {
+                channels: own.channels,
+                source: keys.source().to_owned(),
+                message_bytes: logs.options().most_message_bytes(),
+                depth: own.depth,
+            };
+            let ingest = Ingest {
+                client,
+                store: store.clone(),
+                grown: grown.clone(),
+                logs: logs.clone(),
+                metrics: metrics.clone(),
+                keeper,
+                lease: lease.clone(),
+                interop,
+                tenant: own.tenant,
+                patience: options.patience,
+                probe: keys.ingest_probe(&options.server_id),
+            };
+            ingest.start()
+        });
         let trimmer = Trimmer::new(store.clone(), logs.clone(), metrics, lease, grown);
         runtime.spawn(trimmer.run());
-        Ok(Clustered { logs, store, bridge, lanes, leadership, runtime })
+        Ok(Clustered { logs, store, bridge, lanes, leadership, ingestion, runtime })
     }
 
     async fn ask(
@@ -277,6 +319,9 @@ impl LogHome for Clustered {
 
     fn stop(&self) -> BoxFuture<'_, ()> {
         let stop = async move {
+            if let Some(ingestion) = &self.ingestion {
+                ingestion.stop().await;
+            }
             self.leadership.stop().await;
             let patience = Instant::now() + Duration::from_secs(5);
             while !self.lanes.is_idle() && Instant::now() < patience {

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::error::BridgeError;
 use crate::clock::jittered;
-use crate::telemetry::{BridgeMetrics, Metrics};
+use crate::telemetry::{BridgeMetrics, InteropMetrics, Metrics};
 
 /// How often an idle link is tried.
 const PING: Duration = Duration::from_millis(500);
@@ -75,6 +75,11 @@ impl Commands {
     /// What is measured of the bus.
     pub fn metrics(&self) -> &BridgeMetrics {
         self.metrics.bridge()
+    }
+
+    /// What is measured of other services.
+    pub fn interop_metrics(&self) -> &InteropMetrics {
+        self.metrics.interop()
     }
 
     async fn dial(&self, patience: Duration) -> Result<MultiplexedConnection, BridgeError> {

@@ -46,7 +46,7 @@ impl Keys {
     /// Whether a key is one that this program writes.
     pub fn is_own(&self, key: &str) -> bool {
         const NAMES: [&str; 7] = ["meta", "log", "versions", "floors", "relayed", "answer", "dedup"];
-        if key == self.trims() {
+        if key == self.trims() || key == self.ingest() {
             return true;
         }
         let inner = key.strip_prefix(&self.prefix).and_then(|rest| rest.strip_prefix('{'));
@@ -67,9 +67,24 @@ impl Keys {
         format!("{}trims", self.prefix)
     }
 
+    /// Until when what other services publish was last heard by a node, µs.
+    pub fn ingest(&self) -> String {
+        format!("{}ingest", self.prefix)
+    }
+
+    /// What other services know this cluster by.
+    pub fn source(&self) -> &str {
+        &self.prefix
+    }
+
     /// The channel on which a node hears itself.
     pub fn probe(&self, server_id: &str) -> String {
         format!("{}probe:{server_id}", self.prefix)
+    }
+
+    /// The same on the connection on which other services are heard.
+    pub fn ingest_probe(&self, server_id: &str) -> String {
+        format!("{}ingest:{server_id}", self.prefix)
     }
 }
 

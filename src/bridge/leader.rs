@@ -62,7 +62,7 @@ impl Leader {
         (store, grown): (Store, Grown),
         logs: Arc<TenantLogs>,
         metrics: Arc<Metrics>,
-    ) -> (Leadership, watch::Receiver<Option<Lease>>) {
+    ) -> (Leadership, Arc<LeaseKeeper>, watch::Receiver<Option<Lease>>) {
         let (stop, stops) = mpsc::channel(1);
         let (keeper, lease) = LeaseKeeper::new(database.clone(), metrics.clone());
         let own = Leader {
@@ -71,14 +71,14 @@ impl Leader {
             grown,
             logs,
             metrics,
-            keeper,
+            keeper: keeper.clone(),
             lease: lease.clone(),
             fence: 0,
             marked: HashMap::new(),
             checked: HashSet::new(),
         };
         tokio::spawn(own.run(stops));
-        (Leadership(stop), lease)
+        (Leadership(stop), keeper, lease)
     }
 
     async fn run(mut self, mut stops: mpsc::Receiver<oneshot::Sender<()>>) {

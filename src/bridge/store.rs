@@ -7,6 +7,7 @@ use super::commands::Commands;
 use super::envelope::Entry;
 use super::error::BridgeError;
 use super::keys::Keys;
+use super::mirror::mirror;
 use super::reply::{Reply, text, texts};
 use crate::clock::{Clock, random_u64};
 use crate::domain::{Epoch, Selector, TenantId, Timestamp};
@@ -35,6 +36,8 @@ pub(super) struct Store {
     pub keys: Keys,
     clock: Clock,
     functions: Arc<Functions>,
+    /// Whether this cluster's own events are published for other services, too.
+    mirrors: bool,
 }
 
 /// Where a log stands.
@@ -85,7 +88,7 @@ pub(super) struct Floors {
 }
 
 impl Store {
-    pub fn new(commands: Commands, keys: Keys, clock: Clock) -> Self {
+    pub fn new(commands: Commands, keys: Keys, clock: Clock, mirrors: bool) -> Self {
         let functions = Arc::new(Functions {
             head: function!("head"),
             append: function!("append"),
@@ -94,7 +97,7 @@ impl Store {
             floors: function!("floors"),
             trim: function!("trim"),
         });
-        Store { commands, keys, clock, functions }
+        Store { commands, keys, clock, functions, mirrors }
     }
 
     /// Where a tenant's log stands; it begins with this where there is none.
@@ -119,10 +122,11 @@ impl Store {
         call.arg(fence.map_or(String::new(), |fence| fence.to_string()));
         call.arg(options.most_entries() * 2).arg(marked);
         for request in requests {
-            put(&mut call, request);
+            put(&mut call, request, self.mirrors.then(|| self.keys.source()));
         }
         let reply = self.carry_out(&call).await?;
         self.commands.metrics().cut_short(reply.number(4)?);
+        self.commands.interop_metrics().mirrored(reply.number(5)?, reply.number(6)?);
         let answers = texts(reply.at(3)?)?;
         if answers.len() != requests.len() {
             return Err(BridgeError::Unexpected("an answer is missing".into()));
@@ -286,8 +290,11 @@ impl Store {
     }
 }
 
-/// Adds a request to an append's arguments.
-fn put(call: &mut ScriptInvocation<'_>, request: &Request) {
+/// Adds a request to an append's arguments; `mirrors_as` is what other services know this cluster by, if they are to
+/// hear of its events.
+fn put(call: &mut ScriptInvocation<'_>, request: &Request, mirrors_as: Option<&str>) {
+    // what this cluster has made itself comes from the outbox; what others made, and publishes, do not
+    let mirrors_as = mirrors_as.filter(|_| request.outbox_id.is_some());
     match &request.idempotency {
         Some(own) => {
             let keep = own.keep.as_millis().max(1) as u64;
@@ -315,7 +322,8 @@ fn put(call: &mut ScriptInvocation<'_>, request: &Request) {
             call.arg(dedup.map_or(0, |dedup| dedup.window.as_millis().max(1) as u64));
             call.arg(head).arg(&*event.data).arg(tail);
             call.arg(event.public.as_deref().unwrap_or_default()).arg(&origin).arg(waited);
-            call.arg("").arg("");
+            let (channel, message) = mirrors_as.and_then(|own| mirror(event, own)).unwrap_or_default();
+            call.arg(channel).arg(message);
         }
     }
 }

@@ -15,9 +15,9 @@ use crate::actor_kit::Port;
 use crate::clock::jittered;
 
 /// How often a node sends itself a message through Redis.
-const PROBE: Duration = Duration::from_millis(500);
+pub(super) const PROBE: Duration = Duration::from_millis(500);
 /// A subscription that brings nothing for this long is dead, however open its connection looks.
-const SILENCE: Duration = Duration::from_secs(2);
+pub(super) const SILENCE: Duration = Duration::from_secs(2);
 
 /// Orders to the subscriber that wait, at most.
 const ORDERS: usize = 1024;

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{StartError, StartOptions};
-use crate::bridge::{BridgeOptions, BridgeThread, Clustered};
+use crate::bridge::{BridgeOptions, BridgeThread, Clustered, IngestOptions};
 use crate::clock::Clock;
+use crate::domain::{TenantId, Topic};
 use crate::log::{EventLog, LogObserver, LogOptions, TenantLogs};
 use crate::settings::Settings;
 use crate::storage::{Database, ServeLock, StoreError, check_writable};
@@ -55,9 +56,21 @@ pub(super) async fn open_log(
         prefix: settings.redis.prefix.clone(),
         patience: Duration::from_millis(settings.redis.timeout_ms),
         server_id,
+        ingest: settings.redis.ingest.then(|| ingest(settings)),
+        mirror: settings.redis.mirror,
     };
     database.leave_log().await?;
     let logs = TenantLogs::new(database.clone(), (clock, metrics.clone()), limits, observer);
     let home = Clustered::start(bridge, database, logs.clone(), metrics, &thread).await?;
     Ok(EventLog::kept_by(logs, Arc::new(home)))
+}
+
+fn ingest(settings: &Settings) -> IngestOptions {
+    let interop = &settings.redis.interop;
+    let topic = |topic: &String| Topic::parse(topic).expect("checked with the settings");
+    IngestOptions {
+        tenant: TenantId::parse(&interop.tenant).expect("checked with the settings"),
+        channels: interop.channels.iter().map(|(name, own)| (name.clone(), topic(own))).collect(),
+        depth: settings.limits.json_depth,
+    }
 }

@@ -49,7 +49,7 @@ pub fn load(overrides: &Overrides) -> Result<(Settings, Vec<Warning>), SettingsE
         .collect();
     own.sort();
     for (name, value) in own {
-        layers.set(&name.to_lowercase().replacen("__", ".", 1), &value)?;
+        layers.set(&name.to_lowercase().replace("__", "."), &value)?;
     }
     for (key, value) in &overrides.values {
         layers.set(key, value)?;
@@ -75,7 +75,12 @@ fn invalid(key: &str, problem: impl Into<String>) -> SettingsError {
     SettingsError::Invalid { key: key.to_owned(), problem: problem.into() }
 }
 
-/// The options so far: two levels, sections and keys, always complete.
+/// Whether the defaults head a section of this name: any other table is the value of an option.
+fn is_section(name: &str) -> bool {
+    DEFAULTS.lines().any(|line| line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) == Some(name))
+}
+
+/// The options so far: sections, some of them within another, and keys; always complete.
 struct Layers(Table);
 
 impl Layers {
@@ -93,9 +98,17 @@ impl Layers {
             let Value::Table(options) = options else {
                 return Err(self.unknown(&section));
             };
-            for (key, value) in options {
-                let key = format!("{section}.{key}");
-                *self.slot(&key)? = value;
+            self.add_section(&section, options)?;
+        }
+        Ok(())
+    }
+
+    fn add_section(&mut self, section: &str, options: Table) -> Result<(), SettingsError> {
+        for (key, value) in options {
+            let key = format!("{section}.{key}");
+            match value {
+                Value::Table(options) if is_section(&key) => self.add_section(&key, options)?,
+                value => *self.slot(&key)? = value,
             }
         }
         Ok(())
@@ -113,6 +126,14 @@ impl Layers {
                 let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
                 Some(Value::Array(items.map(|item| Value::String(item.to_owned())).collect()))
             }
+            Value::Table(_) if !is_section(key) => {
+                let pairs = text.split(',').map(str::trim).filter(|pair| !pair.is_empty());
+                let pair = |pair: &str| {
+                    let (name, value) = pair.split_once('=')?;
+                    Some((name.trim().to_owned(), Value::String(value.trim().to_owned())))
+                };
+                pairs.map(pair).collect::<Option<Table>>().map(Value::Table)
+            }
             _ => None,
         };
         let kind = slot.type_str();
@@ -122,22 +143,35 @@ impl Layers {
 
     fn slot(&mut self, key: &str) -> Result<&mut Value, SettingsError> {
         let unknown = self.unknown(key);
-        let found = key
-            .split_once('.')
-            .and_then(|(section, option)| self.0.get_mut(section)?.as_table_mut()?.get_mut(option));
+        let found = key.rsplit_once('.').filter(|(section, _)| is_section(section));
+        let found = found.and_then(|(section, option)| {
+            let section =
+                section.split('.').try_fold(&mut self.0, |table, name| table.get_mut(name)?.as_table_mut());
+            section?.get_mut(option)
+        });
         found.ok_or(unknown)
     }
 
     fn unknown(&self, key: &str) -> SettingsError {
-        let known = self.0.iter().flat_map(|(section, options)| {
-            let options = options.as_table().into_iter().flat_map(|options| options.keys());
-            options.map(move |option| format!("{section}.{option}"))
-        });
-        let nearest =
-            known.map(|known| (strsim::jaro_winkler(&known, key), known)).max_by(|a, b| a.0.total_cmp(&b.0));
+        let nearest = known("", &self.0)
+            .into_iter()
+            .map(|known| (strsim::jaro_winkler(&known, key), known))
+            .max_by(|a, b| a.0.total_cmp(&b.0));
         let suggestion = nearest.filter(|(likeness, _)| *likeness > 0.8).map(|(_, known)| known);
         SettingsError::UnknownKey { key: key.to_owned(), suggestion }
     }
+}
+
+/// The keys of every option in these sections.
+fn known(within: &str, sections: &Table) -> Vec<String> {
+    let keys = sections.iter().flat_map(|(name, value)| {
+        let key = format!("{within}{name}");
+        match value {
+            Value::Table(options) if is_section(&key) => known(&format!("{key}."), options),
+            _ => vec![key],
+        }
+    });
+    keys.collect()
 }
 
 #[cfg(test)]
@@ -161,6 +195,54 @@ mod tests {
     fn an_unknown_key_is_an_error_with_a_suggestion() {
         let error = with_file("[server]\nbacklogs = 1").unwrap_err().to_string();
         assert_eq!(error, "configuration: unknown key `server.backlogs`, did you mean `server.backlog`?");
+    }
+
+    #[test]
+    fn a_section_within_another_and_an_option_that_is_a_table_are_read() {
+        let text = "[redis.interop]\ntenant = \"acme\"\nchannels = {\"system-events\" = \"topic:system\"}";
+        let (settings, _) = with_file(text).unwrap();
+        let interop = settings.redis.interop;
+        assert_eq!((interop.tenant.as_str(), interop.channels.len()), ("acme", 1));
+        let (settings, _) = with_file("[redis.interop.channels]\na = \"topic:a\"\nb = \"topic:b\"").unwrap();
+        assert_eq!(settings.redis.interop.channels["b"], "topic:b");
+        let mut layers = Layers(DEFAULTS.parse().unwrap());
+        layers.set("redis.interop.channels", "a=topic:a, b = topic:b").unwrap();
+        let settings: Settings = layers.0.clone().try_into().unwrap();
+        assert_eq!(
+            settings.redis.interop.channels,
+            [("a", "topic:a"), ("b", "topic:b")].map(|(a, b)| (a.into(), b.into())).into()
+        );
+        assert!(
+            layers
+                .set("redis.interop.channels", "a")
+                .unwrap_err()
+                .to_string()
+                .contains("redis.interop.channels")
+        );
+        assert!(layers.set("redis.interop", "a=b").is_err());
+        let error = with_file("[redis.interop]\ntenants = \"acme\"").unwrap_err().to_string();
+        let expected = "unknown key `redis.interop.tenants`, did you mean `redis.interop.tenant`?";
+        assert!(error.ends_with(expected), "{error}");
+    }
+
+    #[test]
+    fn what_interop_is_to_do_is_checked() {
+        for (text, key) in [
+            ("tenant = \"a b\"", "redis.interop.tenant"),
+            ("channels = {a = \"truck:1\"}", "redis.interop.channels"),
+            ("channels = {\"\" = \"topic:a\"}", "redis.interop.channels"),
+            ("channels = {\"user-events\" = \"topic:a\"}", "redis.interop.channels"),
+            ("channels = {\"bongsu:{default}:live\" = \"topic:a\"}", "redis.interop.channels"),
+        ] {
+            let error = with_file(&format!("[redis.interop]\n{text}")).unwrap_err().to_string();
+            assert!(error.contains(key), "{error}");
+        }
+        assert!(
+            with_file("[redis]\nmirror_user_events = [\"*a\"]")
+                .unwrap_err()
+                .to_string()
+                .contains("mirror_user")
+        );
     }
 
     #[test]

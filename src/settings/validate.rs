@@ -1,7 +1,8 @@
 use std::net::{SocketAddr, ToSocketAddrs as _};
 
 use super::error::SettingsError;
-use super::{DEFAULTS, JwtAlgorithm, OWN_KEY_ID, Settings};
+use super::{DEFAULTS, JwtAlgorithm, OWN_KEY_ID, Redis, Settings};
+use crate::domain::{EntityId, TenantId, Topic};
 
 /// A combination that works and is probably not meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,6 +117,7 @@ fn redis(settings: &Settings) -> Result<(), SettingsError> {
     let redis = &settings.redis;
     let fail =
         |key: &str, problem: &str| Err(SettingsError::Invalid { key: key.into(), problem: problem.into() });
+    interop(redis)?;
     if redis.url.is_empty() {
         return Ok(());
     }
@@ -130,6 +132,39 @@ fn redis(settings: &Settings) -> Result<(), SettingsError> {
     let is_plain = |text: &str| text.chars().all(|c| c.is_ascii_graphic() && !matches!(c, '{' | '}'));
     if redis.prefix.is_empty() || redis.prefix.len() > 64 || !is_plain(&redis.prefix) {
         return fail("redis.prefix", "must be 1 to 64 printable ASCII characters without braces or spaces");
+    }
+    Ok(())
+}
+
+fn interop(redis: &Redis) -> Result<(), SettingsError> {
+    let fail =
+        |key: &str, problem: String| Err(SettingsError::Invalid { key: format!("redis.{key}"), problem });
+    if TenantId::parse(&redis.interop.tenant).is_err() {
+        return fail("interop.tenant", format!("must be a tenant, is {:?}", redis.interop.tenant));
+    }
+    for (channel, topic) in &redis.interop.channels {
+        let known = [
+            "channel:ei:",
+            "channel:bid:",
+            "channel:proposal:",
+            "channel:order:",
+            "channel:events",
+            "user-events",
+        ];
+        let is_taken = known.iter().any(|known| channel.starts_with(known));
+        if channel.is_empty() || is_taken || channel.starts_with(&redis.prefix) {
+            return fail("interop.channels", format!("{channel:?} is empty or has a meaning of its own"));
+        }
+        if Topic::parse(topic).is_err() {
+            return fail(
+                "interop.channels",
+                format!("must lead to topics such as topic:name, {topic:?} is none"),
+            );
+        }
+    }
+    let is_name = |name: &str| EntityId::parse(name.strip_suffix('*').unwrap_or(name)).is_ok();
+    if let Some(wrong) = redis.mirror_user_events.iter().find(|name| !is_name(name)) {
+        return fail("mirror_user_events", format!("must hold names such as account.*, holds {wrong:?}"));
     }
     Ok(())
 }

@@ -12,6 +12,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
 use super::bridge_metrics::BridgeMetrics;
+use super::interop_metrics::InteropMetrics;
 use super::limit_metrics::LimitMetrics;
 use super::mailbox_metrics::{MailboxFamilies, MailboxMetrics};
 use super::pool_metrics::{PoolFamilies, PoolMetrics};
@@ -80,6 +81,7 @@ pub struct Metrics {
     process_max_fds: Gauge,
     limits: LimitMetrics,
     bridge: BridgeMetrics,
+    interop: InteropMetrics,
 }
 
 struct ReadingSlot(Reading);
@@ -209,6 +211,7 @@ impl Default for Metrics {
             ),
             limits: LimitMetrics::new(&mut registry),
             bridge: BridgeMetrics::new(&mut registry),
+            interop: InteropMetrics::new(&mut registry),
             readings: Mutex::default(),
             registry,
         };
@@ -243,6 +246,11 @@ impl Metrics {
     /// Those of a cluster's bus.
     pub fn bridge(&self) -> &BridgeMetrics {
         &self.bridge
+    }
+
+    /// Those of what is exchanged with other services on Redis.
+    pub fn interop(&self) -> &InteropMetrics {
+        &self.interop
     }
 
     /// Those of the limits.

@@ -36,6 +36,9 @@ async fn every_metric_is_documented_and_every_documented_metric_exists() {
     })
     .await;
     let text = Api::new(address, None).get("/metrics").await.text;
+    // those of the links of a cluster have labels that it alone can tell
+    let cluster = Server::with(ServerOptions::default().cluster(1));
+    let text = text + &cluster.operator().get("/metrics").await.text;
     let served: BTreeSet<String> = text
         .lines()
         .filter_map(|line| line.strip_prefix("# HELP ")?.split(' ').next())

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
+use bongsu::bridge::Interop;
 use bongsu::clock::Clock;
 use bongsu::domain::{Cursor, Decimal, EntityId, EventName, Selector, TenantId, Timestamp, Topic, UserSub};
 use bongsu::http::Query;
@@ -45,6 +46,7 @@ const TARGETS: &[Target] = &[
     Target { name: "query", share: 1, parse: query },
     Target { name: "publish", share: 2, parse: publish },
     Target { name: "request", share: 2, parse: request },
+    Target { name: "interop", share: 2, parse: interop },
     Target { name: "forwarded", share: 1, parse: forwarded },
     Target { name: "block_list", share: 1, parse: block_list },
     Target { name: "depth", share: 1, parse: depth },
@@ -162,6 +164,20 @@ fn publish(input: &[u8]) {
 fn request(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
     let _ = Request::parse(text);
+}
+
+/// A channel of Redis, a line break, and the message.
+fn interop(input: &[u8]) {
+    let end = input.iter().position(|byte| *byte == b'\n').unwrap_or(0);
+    let channel = String::from_utf8_lossy(&input[..end]);
+    let channels = [("system-events".to_owned(), Topic::parse("topic:system").expect("a topic"))];
+    let own = Interop { channels: channels.into(), source: "own:".into(), message_bytes: 4096, depth: 64 };
+    for event in own.read(&channel, input.get(end + 1..).unwrap_or_default()).into_iter().flatten() {
+        assert!(!event.data.contains(['\r', '\n']));
+        assert!(serde_json::from_str::<Box<RawValue>>(&event.data).is_ok(), "{event:?}");
+        assert_eq!(Topic::parse(event.topic.as_str()).as_ref(), Ok(&event.topic));
+        assert!(EventName::parse(event.name.as_str()).is_ok() && event.version.is_none());
+    }
 }
 
 fn sse(input: &[u8]) {
@@ -346,6 +362,7 @@ targets! {
     queries_take_any_input "query"
     publishes_take_any_input "publish"
     requests_take_any_input "request"
+    messages_of_other_services_take_any_input "interop"
     forwarded_headers_take_any_input "forwarded"
     block_lists_take_any_input "block_list"
     depths_take_any_input "depth"

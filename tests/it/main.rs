@@ -22,6 +22,7 @@ mod identity_live;
 mod identity_revocation;
 mod identity_tickets;
 mod identity_tokens;
+mod interop;
 mod limits;
 mod logging;
 mod nginx;

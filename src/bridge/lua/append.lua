@@ -8,8 +8,8 @@
 --     empty · ms it is remembered · the event object up to its id · its data · the object's end
 --     what everybody may see, or empty · origin · µs since it was accepted · mirror channel, or empty
 --     mirror message
--- Answers { epoch, seq, now, a word per request, how many old entries the ceiling removed }; a word is `ok` with
--- an outcome per group, `reused` or `relayed`.
+-- Answers { epoch, seq, now, a word per request, how many old entries the ceiling removed, how many messages were
+-- mirrored, and how many could not be }; a word is `ok` with an outcome per group, `reused` or `relayed`.
 if ARGV[4] ~= '' then
   local own = tonumber(ARGV[4])
   if own < fence then
@@ -198,7 +198,12 @@ redis.call('HSET', META, 'seq', digits(seq), 'bytes', digits(bytes))
 if #live > 0 then
   redis.call('PUBLISH', CHANNEL, '1:1,' .. #epoch .. ':' .. epoch .. ',' .. table.concat(live))
 end
+local unheard = 0
 for _, event in ipairs(mirrored) do
-  redis.call('PUBLISH', event.channel, event.mirror)
+  -- where others may not be published to, the log goes on all the same
+  local sent = redis.pcall('PUBLISH', event.channel, event.mirror)
+  if type(sent) == 'table' then
+    unheard = unheard + 1
+  end
 end
-return { epoch, digits(seq), now_text, answers, over }
+return { epoch, digits(seq), now_text, answers, over, #mirrored - unheard, unheard }

@@ -1,0 +1,78 @@
+//! Our own events on the channels of the replaced systems.
+
+use serde_json::{Value, json};
+
+use super::{AT, end, is_heard_by, listen_everywhere, on, start, until_end};
+use crate::support::{Program, Redis, Server, in_package};
+
+async fn subscriber(redis: &Redis, channel: &str) -> Program {
+    let script = in_package("tests/clients/redis_subscriber.py");
+    let words = [script.to_str().expect("UTF-8"), &redis.url(), channel];
+    let mut program = Program::start("/usr/bin/python3", &words, &[]);
+    program.find(|line| line.contains("subscribed").then_some(())).await;
+    program
+}
+
+async fn heard(program: &mut Program) -> Value {
+    serde_json::from_str(&program.line().await.expect("a message")).expect("JSON")
+}
+
+#[tokio::test]
+async fn a_subscriber_of_the_replaced_system_reads_our_updates_once() {
+    let redis = Redis::start().await;
+    let server = start(&redis, on(&redis, 2).set("redis.mirror", true).set("redis.prefix", "mine:")).await;
+    let mut subscriber = subscriber(&redis, "channel:ei:updates").await;
+    let mut expected = Vec::new();
+    for (old, new) in [(Value::Null, 72.5), (json!(72.5), 48.0)] {
+        let answer = server.api().update_ei("FLT-A01", new).await;
+        expected.push(json!({"fleet_id": "FLT-A01", "old_ei": old, "new_ei": answer["new_ei"],
+            "ei_grade": answer["ei_grade"], "timestamp": answer["timestamp"], "_src": "mine:"}));
+    }
+    for expected in expected {
+        let seen = heard(&mut subscriber).await;
+        assert_eq!(seen["message"], expected);
+        assert_eq!(seen["keys"], json!(["fleet_id", "old_ei", "new_ei", "ei_grade", "timestamp", "_src"]));
+    }
+    // what others publish is not published again, nor is what is not ours to say
+    super::publish_lines(&redis, "channel:bid:status", ["'{}'".to_owned()].into_iter());
+    server.api().publish("topic:a", "ei_updated", json!({"fleet_id": "F"})).await;
+    assert_eq!(server.operator().metric("bongsu_mirrored_total").await, 2.0);
+}
+
+#[tokio::test]
+async fn what_this_cluster_has_mirrored_does_not_come_back_to_it_and_reaches_another() {
+    let redis = Redis::start().await;
+    let own = start(&redis, on(&redis, 2).set("redis.mirror", true).set("redis.prefix", "own:")).await;
+    let another = Server::with(on(&redis, 1).set("redis.mirror", true).set("redis.prefix", "another:"));
+    is_heard_by(&redis, 2).await;
+    let mut here = listen_everywhere(&own, "fleet:F,topic:events").await.remove(0);
+    let mut there = listen_everywhere(&another, "fleet:F,topic:events").await.remove(0);
+    own.api().update_ei("F", 1.0).await;
+    let ingested = there.take(1).await.remove(0);
+    assert_eq!(ingested.data["data"]["version"], Value::Null);
+    let forged = json!({"fleet_id": "F", "new_ei": 9, "timestamp": AT, "_src": "own:"}).to_string();
+    assert_eq!(redis.cli(&["PUBLISH", "channel:ei:updates", &forged]), "2");
+    assert_eq!(there.take(1).await[0].data["data"]["new_ei"], 9);
+    assert_eq!(redis.cli(&["PUBLISH", "channel:events", "{\"type\":\"end\"}"]), "2");
+    let seen = until_end(&mut here).await;
+    assert_eq!(seen.len(), 1, "its own update, once: {seen:?}");
+    assert_eq!(seen[0].1["version"], 1);
+    assert_eq!(own.operator().metric("bongsu_ingest_refused_total{reason=\"own\"}").await, 2.0);
+    // what was taken in is not mirrored on
+    assert_eq!(until_end(&mut there).await, []);
+    assert_eq!(another.operator().metric("bongsu_mirrored_total").await, 0.0);
+}
+
+#[tokio::test]
+async fn nothing_is_mirrored_unless_it_is_asked_for() {
+    let redis = Redis::start().await;
+    let server = start(&redis, on(&redis, 1)).await;
+    let mut stream = listen_everywhere(&server, "fleet:F,topic:events").await.remove(0);
+    server.api().update_ei("F", 1.0).await;
+    stream.take(1).await;
+    end(&redis);
+    stream.expect("end").await;
+    let operator = server.operator();
+    assert_eq!(operator.metric("bongsu_mirrored_total").await, 0.0);
+    assert_eq!(operator.metric("bongsu_ingest_refused_total{reason=\"own\"}").await, 0.0);
+}
