@@ -81,6 +81,8 @@ section!(Redis {
     url: String,
     prefix: String,
     timeout_ms: u64,
+    tls_ca: String,
+    require_tls: bool,
     ingest: bool,
     mirror: bool,
     mirror_user_events: Vec<String>,

@@ -1,10 +1,12 @@
 use std::collections::HashMap;
+use std::fmt::Display;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use redis::Client;
+use redis::{Client, ConnectionAddr, IntoConnectionInfo, TlsCertificates};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
@@ -24,10 +26,10 @@ use super::trimmer::{Grown, Trimmer};
 use crate::actor_kit::Port;
 use crate::domain::{Cursor, Epoch, Position, Selector, TenantId, Topic};
 use crate::log::{
-    AppendRequest, Appended, Load, LogError, LogHome, NewEvent, NodeNotice, PageLimit, Source, StoredPage,
-    TenantLog, TenantLogs,
+    AppendRequest, Appended, Load, LogError, LogHome, NewEvent, NodeNotice, Outgoing, PageLimit, Source,
+    StoredPage, TenantLog, TenantLogs,
 };
-use crate::storage::Database;
+use crate::storage::{Database, OutboxRow};
 use crate::telemetry::Metrics;
 use crate::wire::Event;
 
@@ -48,6 +50,10 @@ pub struct BridgeOptions {
     pub prefix: String,
     /// How long a command may take.
     pub patience: Duration,
+    /// PEM file of the authorities that its certificate may be of; empty: those of the system.
+    pub tls_ca: PathBuf,
+    /// Whether plain text is refused, except on this machine.
+    pub require_tls: bool,
     /// Names this node in the cluster.
     pub server_id: Arc<str>,
     /// What other services publish, if it is taken in.
@@ -87,7 +93,7 @@ impl Clustered {
         metrics: Arc<Metrics>,
         thread: &BridgeThread,
     ) -> Result<Self, BridgeError> {
-        let client = client(&options.url)?;
+        let client = client(&options)?;
         let commands = Commands::connect(client.clone(), options.patience, metrics.clone()).await?;
         let keys = Keys::new(&options.prefix);
         super::check::check(&commands, &keys).await?;
@@ -186,12 +192,27 @@ enum Asked {
     Await(Await),
 }
 
-fn client(url: &str) -> Result<Client, BridgeError> {
-    use redis::IntoConnectionInfo;
-    let wrong = |error: redis::RedisError| BridgeError::Refused(format!("redis.url: {error}"));
-    let info = url.into_connection_info().map_err(wrong)?;
+fn client(options: &BridgeOptions) -> Result<Client, BridgeError> {
+    let refused = |error: redis::RedisError| BridgeError::Refused(format!("it cannot be read: {error}"));
+    let info = options.url.as_str().into_connection_info().map_err(refused)?;
+    let is_plain = match info.addr() {
+        ConnectionAddr::Tcp(host, _) => !["localhost", "127.0.0.1", "::1"].contains(&host.as_str()),
+        _ => false,
+    };
+    if options.require_tls && is_plain {
+        let problem = "it connects in plain text, which redis.require_tls forbids: write rediss://";
+        return Err(BridgeError::Refused(problem.into()));
+    }
     let tcp = info.tcp_settings().clone().set_nodelay(true);
-    Client::open(info.set_tcp_settings(tcp)).map_err(wrong)
+    let info = info.set_tcp_settings(tcp);
+    if options.tls_ca.as_os_str().is_empty() {
+        return Client::open(info).map_err(refused);
+    }
+    let file = options.tls_ca.display();
+    let unreadable = |error: &dyn Display| BridgeError::Refused(format!("redis.tls_ca {file}: {error}"));
+    let authorities = std::fs::read(&options.tls_ca).map_err(|error| unreadable(&error))?;
+    let certificates = TlsCertificates { client_tls: None, root_cert: Some(authorities) };
+    Client::build_with_tls(info, certificates).map_err(|error| unreadable(&error))
 }
 
 /// Keeps the log's clock on the one of Redis, and tells the bridge when commands can be carried out again.
@@ -247,6 +268,22 @@ impl LogHome for Clustered {
         load: Load,
     ) -> BoxFuture<'_, Result<(Epoch, Vec<Appended>), LogError>> {
         Clustered::append(self, request, source, load).boxed()
+    }
+
+    fn hasten(&self, row: OutboxRow, load: Load) -> BoxFuture<'_, ()> {
+        let hasten = async move {
+            let (most, now) = (self.logs.options().most_message_bytes(), self.logs.clock().now());
+            let Ok(Outgoing { tenant, event, source, dead: None }) = Outgoing::read(&row, most, now) else {
+                return;
+            };
+            let bytes = event.bytes();
+            let outbox_id = Some(row.id);
+            let request = Request { groups: vec![vec![event]], source, idempotency: None, outbox_id };
+            if let Err(error) = self.lanes.append(tenant, request, bytes, load).await {
+                tracing::debug!(%error, "an outbox row waits for its turn");
+            }
+        };
+        hasten.boxed()
     }
 
     fn volatile(

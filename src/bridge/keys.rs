@@ -17,8 +17,8 @@ impl Keys {
     }
 
     /// The keys that every function on a tenant's log is given, in order.
-    pub fn all(&self, tenant: &TenantId) -> [String; 5] {
-        ["meta", "log", "versions", "floors", "relayed"].map(|name| self.of(tenant) + name)
+    pub fn all(&self, tenant: &TenantId) -> [String; 6] {
+        ["meta", "log", "versions", "floors", "relayed", "volatile"].map(|name| self.of(tenant) + name)
     }
 
     /// The channel on which a tenant's events reach the nodes.
@@ -45,7 +45,8 @@ impl Keys {
 
     /// Whether a key is one that this program writes.
     pub fn is_own(&self, key: &str) -> bool {
-        const NAMES: [&str; 7] = ["meta", "log", "versions", "floors", "relayed", "answer", "dedup"];
+        const NAMES: [&str; 8] =
+            ["meta", "log", "versions", "floors", "relayed", "volatile", "answer", "dedup"];
         if key == self.trims() || key == self.ingest() {
             return true;
         }

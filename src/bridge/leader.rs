@@ -23,6 +23,9 @@ const SPACING: Duration = Duration::from_millis(5);
 /// How long a listener waits before it listens again.
 const RELISTEN: Duration = Duration::from_millis(250);
 
+/// How long a tenant whose log refuses is left alone.
+const HOLD: Duration = Duration::from_secs(1);
+
 type Lane = Vec<(i64, Outgoing)>;
 
 /// Ends this node's part in publishing the outbox.
@@ -52,6 +55,8 @@ pub(super) struct Leader {
     fence: u64,
     /// Outbox ids whose rows are gone and which the log still remembers.
     marked: HashMap<TenantId, Vec<i64>>,
+    /// Whose log refuses what it is given, and until when it is left alone: the others go on.
+    held: HashMap<TenantId, Instant>,
     /// Whose log has been asked what an earlier leader left it to remember.
     checked: HashSet<TenantId>,
 }
@@ -75,6 +80,7 @@ impl Leader {
             lease: lease.clone(),
             fence: 0,
             marked: HashMap::new(),
+            held: HashMap::new(),
             checked: HashSet::new(),
         };
         tokio::spawn(own.run(stops));
@@ -132,8 +138,11 @@ impl Leader {
             self.checked.clear();
         }
         let limit = self.logs.options().relay_batch() as i64;
+        let now = Instant::now();
+        self.held.retain(|_, until| *until > now);
+        let held: Vec<String> = self.held.keys().map(|tenant| tenant.as_str().to_owned()).collect();
         let read = |db: Database| async move {
-            crate::read!(db, |conn, q| Ok::<_, StoreError>(q::outbox::waiting(conn, limit).await?))
+            crate::read!(db, |conn, q| Ok::<_, StoreError>(q::outbox::waiting(conn, &held, limit).await?))
         };
         let rows = match self.database.run(read).await {
             Ok(rows) => rows,
@@ -160,6 +169,10 @@ impl Leader {
         for (tenant, outcome) in outcomes {
             match outcome {
                 Ok(ids) => drop(self.marked.insert(tenant, ids)),
+                Err(error @ (BridgeError::Refused(_) | BridgeError::Unexpected(_))) => {
+                    tracing::error!(%error, %tenant, "the log refuses what the outbox holds for it");
+                    self.held.insert(tenant, Instant::now() + HOLD);
+                }
                 Err(error) => {
                     tracing::debug!(%error, %tenant, "the outbox could not be published");
                     all_well = false;

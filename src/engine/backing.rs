@@ -55,6 +55,8 @@ pub(super) async fn open_log(
         url: settings.redis.url.clone(),
         prefix: settings.redis.prefix.clone(),
         patience: Duration::from_millis(settings.redis.timeout_ms),
+        tls_ca: PathBuf::from(&settings.redis.tls_ca),
+        require_tls: settings.redis.require_tls,
         server_id,
         ingest: settings.redis.ingest.then(|| ingest(settings)),
         mirror: settings.redis.mirror,

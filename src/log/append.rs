@@ -31,7 +31,7 @@ pub struct NewEvent {
 
 impl NewEvent {
     /// What it takes in the log, bytes; the data as if it shared it with nobody.
-    pub(super) fn bytes(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         self.data.len() + self.public.as_ref().map_or(0, |public| public.len()) + 128
     }
 

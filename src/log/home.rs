@@ -6,6 +6,7 @@ use super::append::Source;
 use super::load::Load;
 use super::{AppendRequest, Appended, LogError, NewEvent, PageLimit, TenantLog};
 use crate::domain::{Cursor, Epoch, Position, Selector, TenantId};
+use crate::storage::OutboxRow;
 use crate::wire::Event;
 
 /// Part of the past, as it is stored.
@@ -55,6 +56,10 @@ pub trait LogHome: Send + Sync {
         source: Source,
         load: Load,
     ) -> BoxFuture<'_, Result<(Epoch, Vec<Appended>), LogError>>;
+
+    /// Publishes a committed outbox row before whatever is appended after this returns, if it can be done; else
+    /// it waits for its turn.
+    fn hasten(&self, row: OutboxRow, load: Load) -> BoxFuture<'_, ()>;
 
     /// Sends an event to those who listen at this moment.
     fn volatile(

@@ -146,14 +146,16 @@ impl Topics {
         let now = self.0.clock.now().micros();
         let (own_tenant, own_name) = (tenant.as_str().to_owned(), name.as_str().to_owned());
         let created = created(tenant, name, now);
+        let row = created.clone();
         let written = self.0.database.run(move |db| async move {
             crate::write_tx!(db, |conn, q| {
                 let generation = q::generations::advance(conn, Feed::Topics).await?;
                 let before = q::topics::find(conn, &own_tenant, &own_name).await?;
                 let is_new = before.is_none();
-                if is_new {
-                    q::outbox::insert(conn, &created).await?;
-                }
+                let id = match is_new {
+                    true => Some(q::outbox::insert(conn, &created).await?),
+                    false => None,
+                };
                 let created_us = before.map_or(now, |before| before.created_us);
                 let members = q::topics::count_members(conn, &own_tenant, &own_name).await?;
                 let row = DeclaredTopicRow {
@@ -164,10 +166,14 @@ impl Topics {
                     generation,
                 };
                 q::topics::save(conn, &row).await?;
-                Ok(Declared { membership, members: members as u64, is_new })
+                Ok((Declared { membership, members: members as u64, is_new }, id))
             })
         });
-        let declared = written.await?;
+        let (declared, id) = written.await?;
+        if let Some(id) = id {
+            // what is published once this is answered comes after it, at whichever node
+            self.0.log.hasten(OutboxRow { id, ..row }).await;
+        }
         // before anybody hears of it
         self.refresh().await?;
         self.0.log.wake_relay();

@@ -85,7 +85,10 @@ end
 
 local function remember(event, at)
   if event.version ~= '' then
-    redis.call('HSET', VERSIONS, event.field, event.version .. ' ' .. digits(seq))
+    redis.call('HSET', VERSIONS, event.field, event.version .. ' ' .. digits(seq) .. (event.volatile and 'v' or ''))
+    if event.volatile then
+      redis.call('ZADD', VOLATILE, now_text, event.field)
+    end
   end
   if event.dedup ~= '' then
     redis.call('SET', PREFIX .. 'dedup:' .. event.topic .. '\0' .. event.dedup, epoch .. ' ' .. at, 'PX',

@@ -1,12 +1,12 @@
 -- Begins every function on a tenant's log: notices that the log is not the one it was, and loads what is
 -- known of it.
 --
--- KEYS  1 meta · 2 log · 3 versions · 4 floors · 5 relayed
+-- KEYS  1 meta · 2 log · 3 versions · 4 floors · 5 relayed · 6 volatile (which versions no entry holds, by when)
 -- ARGV  1 the epoch that the log gets where it starts afresh (16 hex digits of the caller's generator)
 --
 -- A restart, a failover and a move to another server change `run_id` or `master_replid`: what the log holds
 -- may be older than what was told, so it starts afresh, and a position can never come back within an epoch.
-local META, LOG, VERSIONS, FLOORS, RELAYED = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local META, LOG, VERSIONS, FLOORS, RELAYED, VOLATILE = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local LAYOUT = 1
 
 local function info(section, field)
@@ -25,7 +25,7 @@ if meta[8] and tonumber(meta[8]) > LAYOUT then
   return redis.error_reply('LAYOUT the log was written by a newer release')
 end
 if meta[1] ~= run then
-  redis.call('UNLINK', LOG, VERSIONS, FLOORS, RELAYED)
+  redis.call('UNLINK', LOG, VERSIONS, FLOORS, RELAYED, VOLATILE)
   redis.call('HSET', META, 'layout', LAYOUT, 'run', run, 'epoch', ARGV[1], 'seq', 0, 'trimmed', 0, 'bytes', 0,
     'floor', 0)
   meta = { run, ARGV[1], 0, 0, 0, 0, meta[7] }

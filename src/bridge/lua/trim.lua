@@ -14,6 +14,35 @@ local most_floors, batch = tonumber(ARGV[6]), tonumber(ARGV[7])
 local MOST_STEPS, FOREVER = 16, 2 ^ 53
 local kept, earliest = seq - trimmed, now - age
 
+-- What no entry holds is kept as long, and no more of it.
+local function forget_volatile()
+  local old = redis.call('ZRANGEBYSCORE', VOLATILE, '-inf', digits(earliest), 'LIMIT', 0, batch)
+  local over = math.min(redis.call('ZCARD', VOLATILE) - count, batch)
+  if over > #old then
+    old = redis.call('ZRANGE', VOLATILE, 0, over - 1)
+  end
+  for _, field in ipairs(old) do
+    redis.call('ZREM', VOLATILE, field)
+    -- a logged event may have a version there by now
+    if string.match(redis.call('HGET', VERSIONS, field) or '', 'v$') then
+      redis.call('HDEL', VERSIONS, field)
+    end
+  end
+  local first = redis.call('ZRANGE', VOLATILE, 0, 0, 'WITHSCORES')
+  return #old == batch, first[2] and tonumber(first[2]) + age
+end
+local more_volatile, volatile_due = forget_volatile()
+
+-- Answers what was done, and when there is something to do next.
+local function answer(gone, more)
+  local left = redis.call('XRANGE', LOG, '-', '+', 'COUNT', 1)[1]
+  local due = left and tonumber(left[2][6]) + age
+  if volatile_due and (not due or volatile_due < due) then
+    due = volatile_due
+  end
+  return { epoch, gone, (more or more_volatile) and 1 or 0, due and digits(due) or '0' }
+end
+
 local function oldest(limit)
   return redis.call('XRANGE', LOG, '-', '+', 'COUNT', limit)
 end
@@ -21,11 +50,8 @@ local function is_over(entry)
   return kept > count or bytes > most_bytes or tonumber(entry[2][6]) < earliest
 end
 local first = oldest(1)[1]
-if not first then
-  return { epoch, 0, 0, '0' }
-end
-if not is_over(first) then
-  return { epoch, 0, 0, digits(tonumber(first[2][6]) + age) }
+if not first or not is_over(first) then
+  return answer(0, false)
 end
 
 local raised = {}
@@ -68,7 +94,7 @@ for _, entry in ipairs(oldest(batch)) do
   if fields[14] ~= '' then
     local field = topic .. '\0' .. fields[14]
     local stored = redis.call('HGET', VERSIONS, field)
-    if stored and tonumber(string.match(stored, '(%d+)$')) <= number then
+    if stored and tonumber(string.match(stored, ' (%d+)')) <= number then
       redis.call('HDEL', VERSIONS, field)
     end
   end
@@ -99,5 +125,4 @@ if redis.call('HLEN', FLOORS) > most_floors then
 end
 redis.call('XTRIM', LOG, 'MINID', digits(up_to + 1) .. '-0')
 redis.call('HSET', META, 'trimmed', digits(up_to), 'bytes', digits(math.max(bytes, 0)), 'floor', digits(floor))
-local left = oldest(1)[1]
-return { epoch, gone, gone == batch and 1 or 0, left and digits(tonumber(left[2][6]) + age) or '0' }
+return answer(gone, gone == batch)

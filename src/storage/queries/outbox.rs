@@ -5,10 +5,10 @@ use diesel_async::RunQueryDsl;
 use crate::storage::OutboxRow;
 use crate::storage::schema::outbox;
 
-/// Adds a row; to be called after the lock on the entity it tells about, in the same transaction.
-pub async fn insert(conn: &mut Conn, row: &OutboxRow) -> QueryResult<()> {
-    diesel::insert_into(outbox::table).values(row.clone()).execute(conn).await?;
-    Ok(())
+/// Adds a row, and returns its id; to be called after the lock on the entity it tells about, in the same
+/// transaction.
+pub async fn insert(conn: &mut Conn, row: &OutboxRow) -> QueryResult<i64> {
+    diesel::insert_into(outbox::table).values(row.clone()).returning(outbox::id).get_result(conn).await
 }
 
 /// Rows waiting, and when the oldest of them was inserted.
@@ -20,10 +20,11 @@ pub async fn backlog(conn: &mut Conn) -> QueryResult<(i64, Option<i64>)> {
         .await
 }
 
-/// The oldest rows that wait, at most `limit`.
-pub async fn waiting(conn: &mut Conn, limit: i64) -> QueryResult<Vec<OutboxRow>> {
+/// The oldest rows that wait, but those of some tenants, at most `limit`.
+pub async fn waiting(conn: &mut Conn, but_of: &[String], limit: i64) -> QueryResult<Vec<OutboxRow>> {
     outbox::table
         .filter(outbox::dead_reason.is_null())
+        .filter(outbox::tenant.ne_all(but_of))
         .order(outbox::id)
         .limit(limit)
         .select(OutboxRow::as_select())

@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 
+use crate::support::tls::Certificates;
 use crate::support::{Redis, Server, ServerOptions, run_cli_with};
 
 fn refused(options: ServerOptions) -> String {
@@ -110,6 +111,37 @@ async fn a_log_of_a_newer_release_is_named() {
     let event = serde_json::json!({"topic": "topic:a", "type": "t", "data": {}});
     assert_eq!(server.api().post("/v2/events", &event).await.problem(503), "log_unavailable");
     assert_says(&server.stderr(), &["newer release"]);
+}
+
+#[tokio::test]
+async fn redis_is_spoken_to_over_tls_and_only_where_its_certificate_is_good() {
+    let (own, other) = (Certificates::new(), Certificates::new());
+    let free = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("an address");
+    let path = |name| own.path(name).to_string_lossy().into_owned();
+    let files = ["cert.pem", "key.pem", "ca.pem"].map(path);
+    let port = free.port().to_string();
+    let names =
+        ["--tls-port", "--tls-cert-file", "--tls-key-file", "--tls-ca-cert-file", "--tls-auth-clients"];
+    let values = [port.as_str(), &files[0], &files[1], &files[2], "no"];
+    let args: Vec<&str> = names.into_iter().zip(values).flat_map(|(name, value)| [name, value]).collect();
+    let redis = Redis::with(&args).await;
+    let options = |certificates: &Certificates| {
+        at(format!("rediss://localhost:{port}"))
+            .set("redis.tls_ca", certificates.path("ca.pem").display())
+            .set("redis.require_tls", true)
+    };
+    assert_says(&refused(options(&other)), &["redis.url", "cannot be reached", "certificate"]);
+    let server = Server::with(options(&own).cluster(2));
+    let mut stream = server.api().at(0).listen("fleet:FLT-A01", None).await;
+    stream.ready().await;
+    server.api().at(1).update_ei("FLT-A01", 1.0).await;
+    assert_eq!(stream.take(1).await[0].event, "ei_updated");
+    let plain = format!("redis://{}:1", "192.0.2.1");
+    assert_says(
+        &refused(at(plain).set("redis.require_tls", true)),
+        &["redis.url", "require_tls", "rediss://"],
+    );
+    drop(redis);
 }
 
 /// A server of another version, as far as a start asks it.
