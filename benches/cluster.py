@@ -247,6 +247,8 @@ class Storm(Bench):
             "Redis commands/s, idle": (1, lambda r: r["redis_commands_per_s_idle"]),
             "plain": (1, lambda r: r["redis_commands_per_s_plain"]["median"]),
             "storm": (1, lambda r: r["redis_commands_per_s_storm"]["median"]),
+            "generator's core, plain": (2, lambda r: r["generator_cpu_share_plain"]["median"]),
+            "storm ": (2, lambda r: r["generator_cpu_share_storm"]["median"]),
         }
 
 

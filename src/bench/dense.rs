@@ -1,7 +1,7 @@
 //! Which of the densely numbered events a client has had: every number once, or what is wrong.
 
 /// How far numbers may come before their turn: as many publishes may be on their way at once on one topic.
-const AHEAD: u32 = u64::BITS;
+pub(super) const AHEAD: u32 = u64::BITS;
 
 /// The numbers from 0 on that have come, in whatever order they were appended.
 #[derive(Clone, Copy, Debug, Default)]

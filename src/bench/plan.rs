@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use anyhow::ensure;
 
 use super::Transport;
+use super::dense::AHEAD;
 use super::peer::{Peer, masked_frame};
 use super::scan::{EVENT, Mark, READING};
 use crate::domain::Position;
@@ -66,6 +67,11 @@ impl Plan {
         ensure!((1..=1000).contains(&self.publishers), "--publishers must be from 1 to 1000");
         ensure!((1..=10_000).contains(&self.topics.len()), "there must be from 1 to 10000 topics");
         ensure!(self.topics.len() <= self.connections, "there must not be more topics than --connections");
+        // those on their way side by side may be appended in any order, and each client keeps so many numbers open
+        ensure!(
+            self.publishers <= self.topics.len() * AHEAD as usize,
+            "--publishers must not be more than {AHEAD} for each topic"
+        );
         ensure!((1..=100_000).contains(&self.at_once), "--at-once must be from 1 to 100000");
         let graphic = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
         ensure!(self.path().starts_with('/') && graphic(self.path()), "--path must be a URL path");

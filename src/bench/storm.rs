@@ -236,7 +236,7 @@ fn publish(options: &StormOptions, swarm: &mut Swarm) -> anyhow::Result<Position
 }
 
 fn report(options: &StormOptions, rounds: Vec<Round>, idle: Option<Counts>) -> StormReport {
-    let spread = |pick: fn(&Round) -> f64| Spread::of(rounds.iter().map(pick));
+    let spread = |pick: fn(&Round) -> Option<f64>| Spread::of(rounds.iter().filter_map(pick));
     let sum =
         |pick: fn(&Turn) -> u64| rounds.iter().map(|round| pick(&round.plain) + pick(&round.storm)).sum();
     let reads = |turn: &Turn| turn.counts.map(|counts| counts.store_reads);
@@ -248,20 +248,18 @@ fn report(options: &StormOptions, rounds: Vec<Round>, idle: Option<Counts>) -> S
         at_once: options.at_once,
         events: options.events,
         matching: options.matching,
-        plain_s: spread(|round| round.plain.seconds),
-        storm_s: spread(|round| round.storm.seconds),
-        ratio: spread(|round| round.ratio),
+        plain_s: spread(|round| Some(round.plain.seconds)),
+        storm_s: spread(|round| Some(round.storm.seconds)),
+        ratio: spread(|round| Some(round.ratio)),
         gaps: sum(|turn| turn.gaps + turn.live_gaps),
         duplicates: sum(|turn| turn.duplicates + turn.live_duplicates),
         unrecovered: sum(|turn| turn.unrecovered as u64),
         store_reads: rounds.iter().map(|round| reads(&round.storm)).sum(),
         redis_commands_per_s_idle: idle.map(|idle| idle.redis_commands as f64 / IDLE.as_secs_f64()),
-        redis_commands_per_s_plain: Spread::of(
-            rounds.iter().filter_map(|round| round.plain.commands_per_s()),
-        ),
-        redis_commands_per_s_storm: Spread::of(
-            rounds.iter().filter_map(|round| round.storm.commands_per_s()),
-        ),
+        redis_commands_per_s_plain: spread(|round| round.plain.commands_per_s()),
+        redis_commands_per_s_storm: spread(|round| round.storm.commands_per_s()),
+        generator_cpu_share_plain: spread(|round| round.plain.generator_cpu_share),
+        generator_cpu_share_storm: spread(|round| round.storm.generator_cpu_share),
         rounds,
     }
 }

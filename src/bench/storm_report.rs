@@ -88,6 +88,10 @@ pub struct StormReport {
     pub redis_commands_per_s_plain: Option<Spread>,
     /// The same while everybody came back with one.
     pub redis_commands_per_s_storm: Option<Spread>,
+    /// Share of one core the generator used without a cursor; near 1 it was the bottleneck itself.
+    pub generator_cpu_share_plain: Option<Spread>,
+    /// The same with one.
+    pub generator_cpu_share_storm: Option<Spread>,
     /// Round by round.
     pub rounds: Vec<Round>,
 }
@@ -131,6 +135,14 @@ impl StormReport {
                     number(self.redis_commands_per_s_idle),
                     Spread::text(self.redis_commands_per_s_plain, 1),
                     Spread::text(self.redis_commands_per_s_storm, 1)
+                ),
+            ),
+            (
+                "generator's core",
+                format!(
+                    "plain {}, storm {}",
+                    Spread::text(self.generator_cpu_share_plain, 2),
+                    Spread::text(self.generator_cpu_share_storm, 2)
                 ),
             ),
         ];

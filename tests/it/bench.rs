@@ -82,6 +82,20 @@ fn memory_is_told_for_every_wave_and_after_a_burst() {
 }
 
 #[test]
+fn what_could_not_be_told_apart_is_refused() {
+    let refused = |mode: &str, options: &[&str]| {
+        let (status, _, err) = run_cli(&[&["bench", mode, "--address", "127.0.0.1:9"], options].concat());
+        assert_eq!(status.code(), Some(1), "{err}");
+        err
+    };
+    // numbers of one topic, so far from their turn
+    let many = ["--connections", "200", "--publishers", "65"];
+    assert!(refused("fanout", &many).contains("64 for each topic"));
+    assert!(refused("storm", &["--events", "10", "--matching", "3"]).contains("multiple of --matching"));
+    assert!(refused("storm", &["--connections", "99"]).contains("more topics than --connections"));
+}
+
+#[test]
 fn deliveries_are_counted_for_every_node_of_a_cluster() {
     let server = cluster();
     let addresses = list(&server.addresses());
