@@ -2,7 +2,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
 use mio::event::Event;
@@ -264,6 +264,9 @@ fn connect(index: usize, shared: &Shared) -> std::io::Result<TcpStream> {
     let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
     socket.set_tcp_nodelay(true)?;
+    if shared.plan.resets {
+        socket.set_linger(Some(Duration::ZERO))?;
+    }
     if shared.spread {
         // Ports of an earlier wave may still be in TIME_WAIT; without this they could not be bound.
         socket.set_reuse_address(true)?;

@@ -101,6 +101,7 @@ impl CommandsOptions {
             connections: self.connections,
             at_once: CONNECTING_MAX,
             waves: 1,
+            resets: false,
             publishers: 1,
             payload_bytes: 0,
         }

@@ -126,6 +126,7 @@ impl FanoutOptions {
             connections: self.connections,
             at_once: CONNECTING_MAX,
             waves: self.waves + 1,
+            resets: false,
             publishers: self.publishers,
             payload_bytes: self.payload_bytes,
         }

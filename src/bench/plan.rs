@@ -54,6 +54,8 @@ pub(super) struct Plan {
     pub(super) at_once: usize,
     /// How many times all clients connect in the whole run.
     pub(super) waves: usize,
+    /// Whether clients drop by a reset, after which no port is held for a minute.
+    pub(super) resets: bool,
     pub(super) publishers: usize,
     pub(super) payload_bytes: usize,
 }

@@ -1,4 +1,5 @@
-//! Everybody drops at once and comes back: with a cursor from before what they missed, and without one.
+//! Everybody drops at once, as when a network goes away, and comes back: with a cursor from before what they
+//! missed, and without one.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -116,7 +117,8 @@ impl StormOptions {
             topics: topics(&self.topic, self.events / self.matching.max(1)),
             connections: self.connections,
             at_once: self.at_once,
-            waves: 1 + self.rounds * if self.to.is_empty() { 2 } else { 4 },
+            waves: 1,
+            resets: true,
             publishers: self.publishers,
             payload_bytes: self.payload_bytes,
         }

@@ -38,7 +38,7 @@ pub(super) struct Swarm {
 
 impl Swarm {
     pub(super) fn new(plan: Plan, deadline: Instant) -> anyhow::Result<Self> {
-        // Closed connections hold their port for another minute, so each wave counts.
+        // Connections that were closed and not reset hold their port for another minute, so each wave counts.
         let ports = plan.connections.saturating_mul(plan.waves) / plan.addresses.len();
         let is_local = |address: &SocketAddr| matches!(address, SocketAddr::V4(v4) if v4.ip().is_loopback());
         let spread = ports > ONE_SOURCE_MAX && plan.addresses.iter().all(is_local);
