@@ -48,10 +48,10 @@ def free_port():
 class Served:
     """A running server; it says where it listens as a line of JSON, unless the address is known."""
 
-    def __init__(self, cores, command, env=None, address=None):
+    def __init__(self, cores, command, env=None, address=None, **options):
         self.log = tempfile.TemporaryFile("w+")
         self.process = subprocess.Popen([*cores, *map(str, command)], stdout=subprocess.PIPE, stderr=self.log,
-                                        env={**os.environ, **(env or {})}, text=True)
+                                        env={**os.environ, **(env or {})}, text=True, **options)
         try:
             self.address = address or self.said()
             self.wait_for(self.address)
@@ -66,7 +66,8 @@ class Served:
         if not line:
             self.log.seek(0)
             raise RuntimeError(f"it ended: {self.log.read()[-500:]}")
-        return json.loads(line)["address"]
+        self.told = json.loads(line)
+        return self.told["address"]
 
     def wait_for(self, address):
         host, port = address.split(":")

@@ -2,22 +2,21 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
 use mio::event::Event;
 use mio::net::TcpStream;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::peer::{Ready, masked_frame};
+use super::dense::Dense;
+use super::peer::Ready;
+use super::plan::Plan;
 use super::scan::{CARRY_MAX, Carry, scan};
-use super::{FanoutOptions, Transport};
+use crate::domain::Position;
 
 /// Room for one read; frames that waited in the kernel come in as few calls as possible.
 const READ_BYTES: usize = 64 * 1024;
-/// RFC 6455 §4.1; a key is there to be echoed, not to be secret.
-const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
-                       Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 const HANDSHAKE_MAX: usize = 64 * 1024;
 /// Linux numbers: the standard library has no stable name for either.
 const EINPROGRESS: i32 = 115;
@@ -25,9 +24,11 @@ const EMFILE: i32 = 24;
 
 /// What all clients share: where they go, what they say, and the one buffer they read into.
 pub(super) struct Shared {
-    pub(super) address: SocketAddr,
-    pub(super) clock: Instant,
+    pub(super) plan: Plan,
     pub(super) tally: Tally,
+    /// When each event was due to be published, by topic and number, in µs since `clock`.
+    pub(super) due_us: Vec<Vec<u64>>,
+    pub(super) clock: Instant,
     requests: Vec<Vec<u8>>,
     hellos: Vec<Option<Vec<u8>>>,
     ready: Ready,
@@ -40,15 +41,17 @@ pub(super) struct Shared {
 pub(super) struct Tally {
     /// Clients that got their response head and first `ready`.
     pub(super) ready: usize,
+    /// Of those, told that their cursor cannot be honoured.
+    pub(super) unrecovered: usize,
     /// Ready clients that the server has closed since.
     pub(super) dropped: usize,
     /// Events published in the measured window.
     pub(super) published: u64,
     /// Deliveries there should be of those.
     pub(super) expected: u64,
-    /// Deliveries the clients that are still there wait for; a surplus makes it negative.
+    /// Deliveries the clients that are still there wait for.
     pub(super) outstanding: i64,
-    /// Deliveries that arrived.
+    /// Deliveries that arrived, each event once for each client.
     pub(super) received: u64,
     /// Bytes that arrived.
     pub(super) bytes: u64,
@@ -56,40 +59,48 @@ pub(super) struct Tally {
     pub(super) published_on: Vec<u64>,
     /// Ready clients that were closed, by topic.
     pub(super) dropped_on: Vec<usize>,
+    /// Frames that a client had before, or that were never published, by node.
+    pub(super) duplicates_on: Vec<u64>,
     /// Sampled times from sending a publish to reading its frame, in µs.
     pub(super) latencies_us: Vec<u32>,
 }
 
 impl Tally {
-    pub(super) fn of(topics: usize) -> Self {
-        Tally { published_on: vec![0; topics], dropped_on: vec![0; topics], ..Tally::default() }
+    pub(super) fn of(plan: &Plan) -> Self {
+        let topics = plan.topics.len();
+        Tally {
+            published_on: vec![0; topics],
+            dropped_on: vec![0; topics],
+            duplicates_on: vec![0; plan.addresses.len()],
+            ..Tally::default()
+        }
+    }
+
+    /// Frames that a client had before, or that were never published.
+    pub(super) fn duplicates(&self) -> u64 {
+        self.duplicates_on.iter().sum()
     }
 }
 
 impl Shared {
-    pub(super) fn new(options: &FanoutOptions, spread: bool) -> Self {
-        let key = options.api_key.as_ref().map(|key| format!("X-API-Key: {key}\r\n"));
-        let asks = match options.transport {
-            Transport::Sse => "Accept: text/event-stream\r\n",
-            Transport::Websocket => UPGRADE,
-        };
-        let key = key.unwrap_or_default();
-        let request = |topic: &String| {
-            let path = options.path().replace("{topic}", topic);
-            format!("GET {path} HTTP/1.1\r\nHost: {}\r\n{asks}{key}\r\n", options.address).into_bytes()
-        };
-        let topics = options.topics();
-        let hello = |topic: &String| options.peer.hello(topic).map(|text| masked_frame(&text));
+    pub(super) fn new(plan: Plan, spread: bool) -> Self {
         Self {
-            address: options.address,
             clock: Instant::now(),
-            tally: Tally::of(topics.len()),
-            requests: topics.iter().map(request).collect(),
-            hellos: topics.iter().map(hello).collect(),
-            ready: options.peer.ready(),
+            tally: Tally::of(&plan),
+            due_us: vec![Vec::new(); plan.topics.len()],
+            requests: plan.requests(None),
+            hellos: plan.hellos(),
+            ready: plan.peer.ready(),
             spread,
             scratch: vec![0; CARRY_MAX + READ_BYTES],
+            plan,
         }
+    }
+
+    /// Who connects from now on goes to these nodes, and resumes from a position or listens from the present on.
+    pub(super) fn aim(&mut self, addresses: &[SocketAddr], from: Option<Position>) {
+        self.plan.addresses = addresses.to_vec();
+        self.requests = self.plan.requests(from);
     }
 }
 
@@ -103,17 +114,14 @@ enum Phase {
 pub(super) struct Client {
     pub(super) stream: Option<TcpStream>,
     /// Bench events this client received in the measured window.
-    pub(super) frames: u64,
+    pub(super) had: Dense,
     /// Which topic it listens to.
     pub(super) topic: u16,
+    /// Which node it listens to.
+    pub(super) node: u16,
     phase: Phase,
     carry: Carry,
     sampled: bool,
-}
-
-/// Every 16th of them, and with several topics not always on the same ones.
-fn is_sampled(index: usize) -> bool {
-    index % 16 == index / 16 % 16
 }
 
 impl Client {
@@ -127,15 +135,16 @@ impl Client {
             _ if error.kind() == ErrorKind::AddrNotAvailable => {
                 anyhow!("no local port is left for connection {index}: wait a minute or ask for fewer --connections")
             }
-            _ => anyhow!(error).context(format!("connection {index} to {} failed", shared.address)),
+            _ => anyhow!(error).context(format!("connection {index} failed")),
         })?;
         Ok(Self {
             stream: Some(stream),
-            frames: 0,
+            had: Dense::default(),
             topic: (index % shared.requests.len()) as u16,
+            node: shared.plan.node_of(index) as u16,
             phase: Phase::Connecting,
             carry: Carry::default(),
-            sampled: is_sampled(index),
+            sampled: shared.plan.is_sampled(index),
         })
     }
 
@@ -145,7 +154,8 @@ impl Client {
             return Ok(());
         };
         if let Phase::Connecting = self.phase {
-            let refused = || format!("the server at {} takes no connection", shared.address);
+            let address = shared.plan.addresses[self.node as usize];
+            let refused = || format!("the server at {address} takes no connection");
             if let Some(error) = stream.take_error()? {
                 return Err(error).with_context(refused);
             }
@@ -195,27 +205,43 @@ impl Client {
                     *has_greeted = true;
                 }
                 if is_ready(seen, shared.ready)? {
+                    // what came along with it counts as well: a replay begins at once
+                    let seen = std::mem::take(seen);
                     self.phase = Phase::Live;
                     shared.tally.ready += 1;
+                    shared.tally.unrecovered += usize::from(contains(&seen, b"\"recovered\":false"));
+                    for piece in seen.chunks(READ_BYTES) {
+                        shared.scratch[CARRY_MAX..CARRY_MAX + piece.len()].copy_from_slice(piece);
+                        self.count(piece.len(), shared);
+                    }
                 }
             }
             _ => {
-                let Shared { tally, scratch, clock, .. } = shared;
-                let sampled = self.sampled;
-                let found = scan(&mut self.carry, scratch, read, |sent_us| {
-                    if sampled {
-                        let now_us = clock.elapsed().as_micros() as u64;
-                        let latency = now_us.saturating_sub(sent_us).min(u32::MAX.into());
-                        tally.latencies_us.push(latency as u32);
-                    }
-                });
-                self.frames += u64::from(found);
-                tally.received += u64::from(found);
-                tally.outstanding -= i64::from(found);
-                tally.bytes += read as u64;
+                self.count(read, shared);
+                shared.tally.bytes += read as u64;
             }
         }
         Ok(())
+    }
+
+    /// Counts the events in what was read.
+    fn count(&mut self, read: usize, shared: &mut Shared) {
+        let Shared { tally, scratch, clock, due_us, plan, .. } = shared;
+        let (topic, node) = (self.topic as usize, self.node as usize);
+        scan(plan.mark(), &mut self.carry, scratch, read, |number| {
+            let number = number.filter(|number| *number < tally.published_on[topic]);
+            let Some(number) = number.filter(|number| self.had.take(*number as u32)) else {
+                tally.duplicates_on[node] += 1;
+                return;
+            };
+            tally.received += 1;
+            tally.outstanding -= 1;
+            if self.sampled {
+                let now_us = clock.elapsed().as_micros() as u64;
+                let latency = now_us.saturating_sub(due_us[topic][number as usize]);
+                tally.latencies_us.push(latency.min(u32::MAX.into()) as u32);
+            }
+        });
     }
 
     fn ended(&mut self, shared: &mut Shared) -> anyhow::Result<()> {
@@ -227,30 +253,38 @@ impl Client {
         let (tally, topic) = (&mut shared.tally, self.topic as usize);
         tally.dropped += 1;
         tally.dropped_on[topic] += 1;
-        tally.outstanding -= tally.published_on[topic] as i64 - self.frames as i64;
+        tally.outstanding -= self.had.missing(tally.published_on[topic]) as i64;
         Ok(())
     }
 }
 
 fn connect(index: usize, shared: &Shared) -> std::io::Result<TcpStream> {
-    let domain = Domain::for_address(shared.address);
+    let address = shared.plan.addresses[shared.plan.node_of(index)];
+    let domain = Domain::for_address(address);
     let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
     socket.set_tcp_nodelay(true)?;
+    if shared.plan.resets {
+        socket.set_linger(Some(Duration::ZERO))?;
+    }
     if shared.spread {
         // Ports of an earlier wave may still be in TIME_WAIT; without this they could not be bound.
         socket.set_reuse_address(true)?;
         let source = Ipv4Addr::new(127, 0, 0, 1 + (index % 8) as u8);
         socket.bind(&SocketAddr::from((source, 0)).into())?;
     }
-    match socket.connect(&shared.address.into()) {
+    match socket.connect(&address.into()) {
         Err(error) if error.raw_os_error() != Some(EINPROGRESS) => Err(error),
         _ => Ok(TcpStream::from_std(socket.into())),
     }
 }
 
 fn has_head(seen: &[u8]) -> bool {
-    seen.windows(4).any(|four| four == b"\r\n\r\n")
+    contains(seen, b"\r\n\r\n")
+}
+
+fn contains(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|own| own == part)
 }
 
 /// True once the response head has arrived and what is to come behind it.
@@ -272,7 +306,7 @@ fn is_ready(seen: &[u8], ready: Ready) -> anyhow::Result<bool> {
     if seen.len() > HANDSHAKE_MAX {
         bail!("no {ready:?} in the first {HANDSHAKE_MAX} bytes of a stream");
     }
-    Ok(seen[head..].windows(ready.len()).any(|part| part == ready.as_bytes()))
+    Ok(contains(&seen[head..], ready.as_bytes()))
 }
 
 #[cfg(test)]

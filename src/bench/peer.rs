@@ -61,7 +61,8 @@ impl Peer {
 
     pub(super) fn ready(self) -> Ready {
         match self {
-            Peer::Bongsu => Ready::Text("\"connection_id\""),
+            // it comes behind what says whether the cursor was honoured
+            Peer::Bongsu => Ready::Text("\"max_frame_bytes\""),
             Peer::Floor | Peer::Nchan | Peer::Nestjs => Ready::Head,
             Peer::Nats => Ready::Text("PONG\r\n"),
             Peer::Socketio => Ready::Text("40{"),
@@ -77,13 +78,7 @@ impl Peer {
 
     /// The bytes of a publish of `data`, which is JSON; `headers` are whole lines.
     pub(super) fn publish(self, (host, headers): (&str, &str), topic: &str, data: &str) -> Vec<u8> {
-        let post = |path: &str, body: &str| {
-            format!(
-                "POST {path} HTTP/1.1\r\nHost: {host}\r\n{headers}Content-Type: application/json\r\n\
-                 Content-Length: {}\r\n\r\n{body}",
-                body.len()
-            )
-        };
+        let post = |path: &str, body: &str| post((host, headers), path, body);
         let text = match self {
             Peer::Bongsu | Peer::Floor => post(
                 "/v2/events",
@@ -97,6 +92,20 @@ impl Peer {
         };
         text.into_bytes()
     }
+}
+
+/// The bytes of the command that reports a fleet's intensity to Bongsu.
+pub(super) fn report(to: (&str, &str), fleet: &str, intensity: u64) -> Vec<u8> {
+    let body = format!(r#"{{"fleet_id":"{fleet}","new_ei":{intensity}}}"#);
+    post(to, "/v2/fleet/ei-update", &body).into_bytes()
+}
+
+fn post((host, headers): (&str, &str), path: &str, body: &str) -> String {
+    format!(
+        "POST {path} HTTP/1.1\r\nHost: {host}\r\n{headers}Content-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
 }
 
 /// One masked text frame (RFC 6455 §5.2); a mask of zeros leaves the text as it is.

@@ -8,9 +8,10 @@ use anyhow::{Context, bail};
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 
-use super::FanoutOptions;
-use super::peer::{Answer, Peer};
-use super::scan::STAMP_BASE_US;
+use super::peer::{Answer, Peer, report};
+use super::plan::{Plan, Work};
+use super::scan::stamp;
+use crate::domain::Position;
 
 /// The token of the first publishing connection, the others follow; clients count up from 0.
 pub(super) const PUBLISHER: Token = Token(usize::MAX / 2);
@@ -23,9 +24,22 @@ const ANSWER_MAX: usize = 256 * 1024;
 pub(super) struct Publishers(Vec<Publisher>);
 
 impl Publishers {
-    pub(super) fn open(options: &FanoutOptions, registry: &Registry) -> anyhow::Result<Self> {
-        let open = |number| Publisher::open(options, Token(PUBLISHER.0 + number), registry.try_clone()?);
-        Ok(Self((0..options.publishers).map(open).collect::<anyhow::Result<_>>()?))
+    pub(super) fn open(plan: &Plan, registry: &Registry) -> anyhow::Result<Self> {
+        let open = |number| Publisher::open(plan, Token(PUBLISHER.0 + number), registry.try_clone()?);
+        Ok(Self((0..plan.publishers).map(open).collect::<anyhow::Result<_>>()?))
+    }
+
+    /// Nobody, where nothing is to be published.
+    pub(super) fn none() -> Self {
+        Self(Vec::new())
+    }
+
+    /// The positions of what was published since the last time, from the first to the last.
+    pub(super) fn take_positions(&mut self) -> Vec<Position> {
+        let own = |publisher: &mut Publisher| std::mem::take(&mut publisher.positions);
+        let mut all: Vec<Position> = self.0.iter_mut().flat_map(own).collect();
+        all.sort_unstable_by_key(|position| position.seq);
+        all
     }
 
     /// True when every publish was answered.
@@ -61,27 +75,29 @@ pub(super) struct Publisher {
     registry: Registry,
     stream: Option<TcpStream>,
     peer: Peer,
+    work: Work,
     host: String,
     headers: String,
     pad: String,
+    positions: Vec<Position>,
     unsent: Vec<u8>,
     answer: Vec<u8>,
     waiting_since: Option<Instant>,
 }
 
 impl Publisher {
-    fn open(options: &FanoutOptions, token: Token, registry: Registry) -> anyhow::Result<Self> {
-        let key = options.api_key.as_ref().map(|key| format!("X-API-Key: {key}\r\n"));
-        let address = options.publish_address.unwrap_or(options.address);
+    fn open(plan: &Plan, token: Token, registry: Registry) -> anyhow::Result<Self> {
         let mut publisher = Self {
             token,
-            address,
+            address: plan.publish_address,
             registry,
             stream: None,
-            peer: options.peer,
-            host: address.to_string(),
-            headers: key.unwrap_or_default(),
-            pad: "x".repeat(options.payload_bytes),
+            peer: plan.peer,
+            work: plan.work,
+            host: plan.publish_address.to_string(),
+            headers: plan.headers(),
+            pad: "x".repeat(plan.payload_bytes),
+            positions: Vec::new(),
             unsent: Vec::new(),
             answer: Vec::new(),
             waiting_since: None,
@@ -107,14 +123,19 @@ impl Publisher {
         self.waiting_since.is_none()
     }
 
-    /// Publishes event number `n`, stamped with `due` as the time since `clock`.
-    pub(super) fn send(&mut self, n: u64, topic: &str, due: Instant, clock: Instant) -> anyhow::Result<()> {
+    /// Publishes the event of a topic that has this number.
+    pub(super) fn send(&mut self, topic: &str, number: u64) -> anyhow::Result<()> {
         if self.stream.is_none() {
             self.connect()?;
         }
-        let stamp = STAMP_BASE_US + due.duration_since(clock).as_micros() as u64;
-        let data = format!(r#"{{"n":{n},"t_us":{stamp},"pad":"{}"}}"#, self.pad);
-        self.unsent = self.peer.publish((&self.host, &self.headers), topic, &data);
+        let (to, number) = ((&*self.host, &*self.headers), stamp(number));
+        self.unsent = match self.work {
+            Work::Events => {
+                let data = format!(r#"{{"number":{number},"pad":"{}"}}"#, self.pad);
+                self.peer.publish(to, topic, &data)
+            }
+            Work::Readings => report(to, topic, number),
+        };
         self.answer.clear();
         self.waiting_since = Some(Instant::now());
         self.flush()
@@ -185,10 +206,17 @@ impl Publisher {
             let text: String = text.chars().take(1000).collect();
             bail!("the server refused a publish:\n{text}");
         }
+        self.positions.extend(position(&self.answer));
         self.answer.clear();
         self.waiting_since = None;
         Ok(())
     }
+}
+
+/// The position that an answer names as the event's id.
+fn position(answer: &[u8]) -> Option<Position> {
+    let text = std::str::from_utf8(answer).ok()?;
+    text.split_once(r#""id":""#)?.1.split('"').next()?.parse().ok()
 }
 
 fn contains(bytes: &[u8], text: &str) -> bool {
@@ -196,7 +224,7 @@ fn contains(bytes: &[u8], text: &str) -> bool {
 }
 
 /// The status of an answer that has arrived whole, its body by length or in chunks.
-fn complete_answer(bytes: &[u8]) -> Option<u16> {
+pub(super) fn complete_answer(bytes: &[u8]) -> Option<u16> {
     let head = bytes.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
     let text = std::str::from_utf8(&bytes[..head]).ok()?.to_ascii_lowercase();
     let status = text.split(' ').nth(1)?.parse().ok()?;
@@ -211,7 +239,14 @@ fn complete_answer(bytes: &[u8]) -> Option<u16> {
 
 #[cfg(test)]
 mod tests {
-    use super::complete_answer;
+    use super::{complete_answer, position};
+
+    #[test]
+    fn an_answer_names_the_position_of_its_event() {
+        let answer = b"HTTP/1.1 202 Accepted\r\n\r\n{\"id\":\"00000000000000ab-12\",\"duplicate\":false}";
+        assert_eq!(position(answer).map(|position| position.seq), Some(12));
+        assert_eq!(position(b"HTTP/1.1 202 Accepted\r\n\r\n{\"id\":null}"), None);
+    }
 
     #[test]
     fn an_answer_is_complete_with_its_last_byte() {

@@ -1,4 +1,4 @@
-//! All SSE clients of a run on one event loop.
+//! All clients of a run on one event loop.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 use anyhow::bail;
 use mio::{Events, Interest, Poll, Registry, Token};
 
+use super::Progress;
 use super::client::{Client, Shared, Tally};
+use super::dense::Dense;
+use super::fanout_report::NodeFigures;
+use super::plan::Plan;
 use super::publisher::PUBLISHER;
-use super::{FanoutOptions, Progress};
+use crate::domain::Position;
 
-/// Clients that may be on their way at a time: more than this only overflows the server's accept
-/// queue, and every connection that does waits a second for its next try.
-const CONNECTING_MAX: usize = 256;
 const CONNECT_STALL: Duration = Duration::from_secs(15);
 /// Connections that one source address serves quickly: Linux has 28 232 ports for them and tries
 /// every second one first, so that beyond the half each connect has to search.
@@ -36,29 +37,31 @@ pub(super) struct Swarm {
 }
 
 impl Swarm {
-    pub(super) fn new(options: &FanoutOptions, deadline: Instant) -> anyhow::Result<Self> {
-        // Closed connections hold their port for another minute, so each wave counts.
-        let ports = options.connections.saturating_mul(options.waves.saturating_add(1));
-        let local = matches!(options.address, SocketAddr::V4(v4) if v4.ip().is_loopback());
+    pub(super) fn new(plan: Plan, deadline: Instant) -> anyhow::Result<Self> {
+        // Connections that were closed and not reset hold their port for another minute, so each wave counts.
+        let ports = plan.connections.saturating_mul(plan.waves) / plan.addresses.len();
+        let is_local = |address: &SocketAddr| matches!(address, SocketAddr::V4(v4) if v4.ip().is_loopback());
+        let spread = ports > ONE_SOURCE_MAX && plan.addresses.iter().all(is_local);
         Ok(Self {
             poll: Poll::new()?,
             events: Events::with_capacity(1024),
             clients: Vec::new(),
-            shared: Shared::new(options, local && ports > ONE_SOURCE_MAX),
+            shared: Shared::new(plan, spread),
             deadline,
             last_delivery: Instant::now(),
             last_events: 0,
         })
     }
 
-    /// Connects `count` clients and waits until each is ready.
-    pub(super) fn connect(&mut self, count: usize, progress: &mut Progress<'_>) -> anyhow::Result<Duration> {
+    /// Connects all clients and waits until each is ready.
+    pub(super) fn connect(&mut self, progress: &mut Progress<'_>) -> anyhow::Result<Duration> {
+        let (count, at_once) = (self.shared.plan.connections, self.shared.plan.at_once);
         let started = Instant::now();
         let (mut seen, mut seen_at, mut told) = (0, started, 0);
         self.clients.reserve_exact(count);
         while self.tally().ready < count {
             let ready = self.tally().ready;
-            while self.clients.len() < count && self.clients.len() - ready < CONNECTING_MAX {
+            while self.clients.len() < count && self.clients.len() - ready < at_once {
                 self.open()?;
             }
             self.pump(Duration::from_millis(100))?;
@@ -93,7 +96,26 @@ impl Swarm {
     /// Closes all clients.
     pub(super) fn disconnect(&mut self) {
         self.clients.clear();
-        self.shared.tally = Tally::of(self.shared.tally.published_on.len());
+        self.shared.tally = Tally::of(&self.shared.plan);
+    }
+
+    /// Where the clients that were closed will connect, to listen from the present on.
+    pub(super) fn aim(&mut self, addresses: &[SocketAddr]) {
+        self.shared.aim(addresses, None);
+        self.shared.tally = Tally::of(&self.shared.plan);
+    }
+
+    /// The same, to resume from a position; they have missed so many events on each topic.
+    pub(super) fn aim_from(&mut self, addresses: &[SocketAddr], from: Position, missed: &[u64]) {
+        self.shared.aim(addresses, Some(from));
+        let listeners = |topic| listeners(self.shared.plan.connections, missed.len(), topic) as u64;
+        let expected: u64 = missed.iter().enumerate().map(|(topic, missed)| missed * listeners(topic)).sum();
+        self.shared.tally = Tally {
+            published_on: missed.to_vec(),
+            expected,
+            outstanding: expected as i64,
+            ..Tally::of(&self.shared.plan)
+        };
     }
 
     /// Waits for up to `timeout` and deals with everything that arrived; true when a publishing
@@ -151,39 +173,60 @@ impl Swarm {
 
     /// Forgets what arrived before the measured window.
     pub(super) fn begin(&mut self) {
-        self.clients.iter_mut().for_each(|client| client.frames = 0);
+        self.clients.iter_mut().for_each(|client| client.had = Dense::default());
+        self.shared.due_us.iter_mut().for_each(Vec::clear);
         let tally = &mut self.shared.tally;
-        let (ready, dropped) = (tally.ready, tally.dropped);
-        let (dropped_on, topics) = (std::mem::take(&mut tally.dropped_on), tally.published_on.len());
-        *tally = Tally { ready, dropped, dropped_on, ..Tally::of(topics) };
+        let (ready, dropped, dropped_on) =
+            (tally.ready, tally.dropped, std::mem::take(&mut tally.dropped_on));
+        *tally = Tally { ready, dropped, dropped_on, ..Tally::of(&self.shared.plan) };
         self.last_delivery = Instant::now();
     }
 
-    /// Notes one more publish, which every client of the topic that is still there should receive.
-    pub(super) fn expect(&mut self, topic: usize) {
-        let clients = self.clients.len();
+    /// Notes one more publish, due at this time, which every client of the topic that is still there should
+    /// receive; its number.
+    pub(super) fn expect(&mut self, topic: usize, due: Instant) -> u64 {
+        let listeners = listeners(self.clients.len(), self.shared.plan.topics.len(), topic);
+        let due_us = due.duration_since(self.shared.clock).as_micros() as u64;
+        self.shared.due_us[topic].push(due_us);
         let tally = &mut self.shared.tally;
-        let topics = tally.published_on.len();
         tally.published += 1;
         tally.published_on[topic] += 1;
-        let listeners = (clients + topics - 1 - topic) / topics;
         tally.expected += listeners as u64;
         tally.outstanding += (listeners - tally.dropped_on[topic]) as i64;
+        tally.published_on[topic] - 1
     }
 
     /// Deliveries that never came, counted client by client.
     pub(super) fn lost(&self) -> u64 {
-        let published = &self.tally().published_on;
-        let of_client = |client: &Client| published[client.topic as usize].saturating_sub(client.frames);
-        self.clients.iter().map(of_client).sum()
+        self.clients.iter().map(|client| self.missing(client)).sum()
+    }
+
+    fn missing(&self, client: &Client) -> u64 {
+        client.had.missing(self.tally().published_on[client.topic as usize])
+    }
+
+    /// What the clients of each node should have received, and what was wrong with it.
+    pub(super) fn nodes(&self) -> Vec<NodeFigures> {
+        let of = |address: &SocketAddr| NodeFigures { address: address.to_string(), ..Default::default() };
+        let mut nodes: Vec<NodeFigures> = self.shared.plan.addresses.iter().map(of).collect();
+        for client in &self.clients {
+            let node = &mut nodes[client.node as usize];
+            node.connections += 1;
+            node.deliveries_expected += self.tally().published_on[client.topic as usize];
+            node.deliveries_lost += self.missing(client);
+        }
+        for (node, duplicates) in nodes.iter_mut().zip(&self.tally().duplicates_on) {
+            node.deliveries_duplicate = *duplicates;
+        }
+        nodes
     }
 
     pub(super) fn tally(&self) -> &Tally {
         &self.shared.tally
     }
 
-    pub(super) fn clock(&self) -> Instant {
-        self.shared.clock
+    pub(super) fn plan(&self) -> &Plan {
+        &self.shared.plan
     }
 
     pub(super) fn last_delivery(&self) -> Instant {
@@ -193,4 +236,9 @@ impl Swarm {
     pub(super) fn registry(&self) -> &Registry {
         self.poll.registry()
     }
+}
+
+/// How many of so many clients listen to a topic.
+fn listeners(clients: usize, topics: usize, topic: usize) -> usize {
+    (clients + topics - 1 - topic) / topics
 }

@@ -1,8 +1,9 @@
 use std::io::IsTerminal;
 
 use clap::{Args, Subcommand};
+use serde::Serialize;
 
-use crate::bench::{FanoutOptions, fanout};
+use crate::bench::{CommandsOptions, FanoutOptions, Progress, StormOptions, commands, fanout, storm};
 
 /// Characters of the progress bar.
 const BAR: usize = 30;
@@ -24,13 +25,46 @@ enum BenchCommand {
         #[arg(long)]
         json: bool,
     },
+    /// All clients drop at once and resume: until each has what it missed, beside a reconnect without a cursor
+    Storm {
+        #[command(flatten)]
+        options: StormOptions,
+        /// Print the report as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// From a command over HTTP to clients of another node: latency at light load, beside other servers and a floor
+    Commands {
+        #[command(flatten)]
+        options: CommandsOptions,
+        /// Print the report as JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
-/// Runs one of the measurements; progress goes to standard error as a bar, and nowhere when that is no terminal.
+/// Runs one of the measurements.
 pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
-    let BenchCommand::Fanout { options, json } = &args.command;
+    match &args.command {
+        BenchCommand::Fanout { options, json } => {
+            let report = with_bar(|progress| fanout(options, progress))?;
+            print(&report, *json, || report.table())
+        }
+        BenchCommand::Storm { options, json } => {
+            let report = with_bar(|progress| storm(options, progress))?;
+            print(&report, *json, || report.table())
+        }
+        BenchCommand::Commands { options, json } => {
+            let report = with_bar(|progress| commands(options, progress))?;
+            print(&report, *json, || report.table())
+        }
+    }
+}
+
+/// Progress goes to standard error as a bar, and nowhere when that is no terminal.
+fn with_bar<T>(work: impl FnOnce(&mut Progress<'_>) -> anyhow::Result<T>) -> anyhow::Result<T> {
     let is_terminal = std::io::stderr().is_terminal();
-    let report = fanout(options, &mut |done, text| {
+    let report = work(&mut |done, text| {
         let filled = (done.clamp(0.0, 1.0) * BAR as f64) as usize;
         if is_terminal {
             eprint!("\r\x1b[K[{}{}] {text}", "#".repeat(filled), "-".repeat(BAR - filled));
@@ -39,10 +73,13 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
     if is_terminal {
         eprintln!();
     }
-    let report = report?;
+    report
+}
+
+fn print(report: &impl Serialize, json: bool, table: impl FnOnce() -> String) -> anyhow::Result<()> {
     match json {
-        true => println!("{}", serde_json::to_string(&report)?),
-        false => print!("{}", report.table()),
+        true => println!("{}", serde_json::to_string(report)?),
+        false => print!("{}", table()),
     }
     Ok(())
 }

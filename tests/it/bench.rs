@@ -1,21 +1,41 @@
 //! The load generator: it counts what a server really delivered.
 
+use std::net::SocketAddr;
+
 use serde_json::Value;
 
-use crate::support::{Server, ServerOptions, run_cli};
+use crate::support::{Fake, Server, ServerOptions, redis, run_cli};
 
-fn fanout(server: &Server, options: &[&str]) -> Value {
-    let (address, pid) = (server.address().to_string(), server.pid().to_string());
-    let mut args = vec!["bench", "fanout", "--json", "--address", &address, "--api-key", server.key()];
-    args.extend(["--server-pid", &pid, "--seconds", "0.5"]);
-    args.extend(options);
+/// A measurement to its end: its report.
+fn bench(mode: &str, address: &str, key: &str, options: &[&str]) -> Value {
+    let args = [&["bench", mode, "--json", "--address", address, "--api-key", key], options].concat();
     let (status, out, err) = run_cli(&args);
     assert_eq!((status.code(), err.as_str()), (Some(0), ""), "progress is for terminals: {out}");
     serde_json::from_str(&out).expect("a report")
 }
 
+fn fanout(server: &Server, options: &[&str]) -> Value {
+    let pid = server.pid().to_string();
+    let options = [&["--server-pid", &pid, "--seconds", "0.5"], options].concat();
+    bench("fanout", &server.address().to_string(), server.key(), &options)
+}
+
 fn count(report: &Value, name: &str) -> u64 {
     report[name].as_u64().unwrap_or_else(|| panic!("{name} of {report}"))
+}
+
+fn list(addresses: &[SocketAddr]) -> String {
+    addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(",")
+}
+
+/// What is wrong with the deliveries of a report.
+fn wrong(report: &Value, names: &[&str]) -> u64 {
+    names.iter().map(|name| count(report, name)).sum()
+}
+
+/// Two nodes over one Redis, with open metrics.
+fn cluster() -> Server {
+    Server::with(ServerOptions::default().cluster(2).unlimited().set("metrics.bind", "127.0.0.1:0"))
 }
 
 #[test]
@@ -32,7 +52,8 @@ fn every_delivery_to_listeners_of_several_topics_is_counted_over_both_transports
         assert!(publishes >= 4, "{report}");
         assert_eq!(count(&report, "deliveries_expected"), expected, "{transport}: {report}");
         assert_eq!(count(&report, "deliveries_received"), expected, "{transport}: {report}");
-        assert_eq!(count(&report, "deliveries_lost") + count(&report, "connections_dropped"), 0, "{report}");
+        let names = ["deliveries_lost", "deliveries_duplicate", "connections_dropped"];
+        assert_eq!(wrong(&report, &names), 0, "{report}");
     }
 }
 
@@ -58,4 +79,123 @@ fn memory_is_told_for_every_wave_and_after_a_burst() {
     assert!(report["rss_burst_per_connection_kib"].is_f64(), "{report}");
     assert_eq!(count(&report, "deliveries_lost") + count(&report, "burst_deliveries_lost"), 0, "{report}");
     assert_eq!(count(&report, "deliveries_received"), count(&report, "publishes") * 20, "{report}");
+}
+
+#[test]
+fn what_could_not_be_told_apart_is_refused() {
+    let refused = |mode: &str, options: &[&str]| {
+        let (status, _, err) = run_cli(&[&["bench", mode, "--address", "127.0.0.1:9"], options].concat());
+        assert_eq!(status.code(), Some(1), "{err}");
+        err
+    };
+    // numbers of one topic, so far from their turn
+    let many = ["--connections", "200", "--publishers", "65"];
+    assert!(refused("fanout", &many).contains("64 for each topic"));
+    assert!(refused("storm", &["--events", "10", "--matching", "3"]).contains("multiple of --matching"));
+    assert!(refused("storm", &["--connections", "99"]).contains("more topics than --connections"));
+}
+
+#[test]
+fn deliveries_are_counted_for_every_node_of_a_cluster() {
+    let server = cluster();
+    let addresses = list(&server.addresses());
+    let options = ["--connections", "30", "--topics", "3", "--publishers", "4", "--rate-per-s", "60"];
+    let report = bench("fanout", &addresses, server.key(), &[&options[..], &["--seconds", "0.5"]].concat());
+    let nodes = report["nodes"].as_array().expect("nodes");
+    assert_eq!(nodes.len(), 2, "{report}");
+    for node in nodes {
+        assert_eq!(count(node, "connections"), 15, "{report}");
+        assert!(count(node, "deliveries_expected") >= 100, "{report}");
+        assert_eq!(wrong(node, &["deliveries_lost", "deliveries_duplicate"]), 0, "{report}");
+    }
+}
+
+#[test]
+fn a_storm_on_a_cluster_brings_everybody_what_they_missed_and_reads_no_store() {
+    let server = cluster();
+    let (addresses, metrics) = (list(&server.addresses()), list(&server.metrics_addresses()));
+    let small = ["--connections", "60", "--events", "100", "--matching", "5", "--rounds", "2"];
+    for transport in ["sse", "websocket"] {
+        let options = [&small[..], &["--metrics", &metrics, "--transport", transport]].concat();
+        let report = bench("storm", &addresses, server.key(), &options);
+        assert_eq!(wrong(&report, &["gaps", "duplicates", "unrecovered", "store_reads"]), 0, "{report}");
+        for round in report["rounds"].as_array().expect("rounds") {
+            assert_eq!(count(&round["storm"], "received"), 60 * 5, "{report}");
+            assert_eq!(count(&round["plain"], "received"), 0, "{report}");
+        }
+        assert!(report["ratio"]["median"].as_f64().is_some_and(|ratio| ratio > 0.0), "{report}");
+        assert!(report["redis_commands_per_s_storm"]["median"].is_f64(), "{report}");
+    }
+}
+
+#[test]
+fn clients_of_one_node_storm_another_one() {
+    let server = cluster();
+    let [from, to] = [0, 1].map(|node| server.addresses()[node].to_string());
+    let small = ["--connections", "20", "--events", "40", "--matching", "4", "--rounds", "1"];
+    let report = bench("storm", &from, server.key(), &[&small[..], &["--to", &to]].concat());
+    assert_eq!((&report["addresses"][0], &report["to"][0]), (&Value::from(from), &Value::from(to)));
+    assert_eq!(wrong(&report, &["gaps", "duplicates", "unrecovered"]), 0, "{report}");
+    assert_eq!(count(&report["rounds"][0]["storm"], "received"), 20 * 4, "{report}");
+    assert!(report["store_reads"].is_null(), "nobody was asked: {report}");
+}
+
+#[test]
+fn a_store_that_had_to_be_read_is_counted() {
+    let options = ServerOptions::default().unlimited().set("metrics.bind", "127.0.0.1:0");
+    // of what was missed, the window keeps the least
+    let server = Server::with(options.set("log.window_count", 16));
+    let (address, metrics) = (server.address().to_string(), list(&server.metrics_addresses()));
+    let small = ["--connections", "10", "--events", "100", "--matching", "10", "--rounds", "1"];
+    let report = bench("storm", &address, server.key(), &[&small[..], &["--metrics", &metrics]].concat());
+    assert_eq!(wrong(&report, &["gaps", "duplicates", "unrecovered"]), 0, "{report}");
+    assert!(count(&report, "store_reads") >= 10, "{report}");
+}
+
+#[test]
+fn events_that_a_server_loses_or_repeats_are_reported() {
+    // of four missed events each of two clients lacks the second, and gets the third twice
+    let fake = Fake::start(|numbers| match numbers {
+        [first, _, third, rest @ ..] => [&[*first, *third, *third], rest].concat(),
+        few => few.to_vec(),
+    });
+    let address = fake.address().to_string();
+    let small = ["--connections", "2", "--events", "4", "--matching", "4", "--rounds", "1"];
+    let report = bench("storm", &address, "none", &small);
+    let storm = &report["rounds"][0]["storm"];
+    assert_eq!((count(storm, "gaps"), count(storm, "duplicates")), (2, 2), "{report}");
+    assert_eq!((count(storm, "expected"), count(storm, "received")), (8, 6), "{report}");
+    assert_eq!((count(&report, "gaps"), count(&report, "duplicates")), (2, 2), "{report}");
+}
+
+#[test]
+fn readings_reach_the_clients_of_another_node_and_are_timed_beside_a_server_and_a_floor() {
+    let server = cluster();
+    let beside = Server::with(ServerOptions {
+        backend: Some(crate::support::Backend::Embedded),
+        ..Default::default()
+    });
+    let [at, listen] = [0, 1].map(|node| server.addresses()[node].to_string());
+    let (alone, floor) = (beside.address().to_string(), redis::shared_url().replace("redis://", ""));
+    let options = [
+        ["--listen-address", &listen],
+        ["--beside", &alone],
+        ["--beside-api-key", beside.key()],
+        ["--redis", &floor],
+        ["--connections", "3"],
+        ["--rate-per-s", "40"],
+        ["--seconds", "0.5"],
+        ["--rounds", "2"],
+    ];
+    let report = bench("commands", &at, server.key(), &options.concat());
+    assert_eq!(wrong(&report, &["deliveries_lost", "deliveries_duplicate"]), 0, "{report}");
+    let ways = report["ways"].as_array().expect("ways");
+    assert_eq!(ways.iter().map(|way| &way["name"]).collect::<Vec<_>>(), ["nodes", "beside", "floor"]);
+    for way in ways {
+        let (commands, rounds) = (count(way, "commands"), way["rounds"].as_array().expect("rounds"));
+        let listeners = if way["name"] == "floor" { 1 } else { 3 };
+        assert!(commands >= 10, "{way}");
+        let samples: u64 = rounds.iter().map(|round| count(round, "samples")).sum();
+        assert_eq!((rounds.len(), samples), (2, commands * listeners), "{way}");
+    }
 }

@@ -225,6 +225,11 @@ impl Server {
         self.nodes[0].metrics_address
     }
 
+    /// The same of every node.
+    pub fn metrics_addresses(&self) -> Vec<SocketAddr> {
+        self.nodes.iter().filter_map(|node| node.metrics_address).collect()
+    }
+
     /// Its process.
     pub fn pid(&self) -> u32 {
         self.pid_of(0)

@@ -34,12 +34,29 @@ impl Latency {
     }
 }
 
+/// What the clients of one node received.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct NodeFigures {
+    /// The node's address.
+    pub address: String,
+    /// Clients that listen to it.
+    pub connections: u64,
+    /// Deliveries there should be.
+    pub deliveries_expected: u64,
+    /// Deliveries that never came, counted connection by connection.
+    pub deliveries_lost: u64,
+    /// Frames that a client had before, or that were never published.
+    pub deliveries_duplicate: u64,
+}
+
 /// The figures of one fan-out run. Figures of the server's process are absent without its pid,
 /// those of the kernel on systems that do not tell them.
 #[derive(Debug, Clone, Serialize)]
 pub struct FanoutReport {
-    /// Server address.
+    /// Server address, or those of all nodes, separated by commas.
     pub address: String,
+    /// What the clients of each node received.
+    pub nodes: Vec<NodeFigures>,
     /// Clients connected.
     pub connections: usize,
     /// Clients the server closed during the run, the burst included.
@@ -73,6 +90,8 @@ pub struct FanoutReport {
     pub deliveries_received: u64,
     /// Deliveries that never came, counted connection by connection.
     pub deliveries_lost: u64,
+    /// Frames that a client had before, or that were never published.
+    pub deliveries_duplicate: u64,
     /// Bytes on the wire per delivery, HTTP and SSE framing included.
     pub bytes_per_delivery: f64,
     /// Seconds from the first publish to the last delivery.
@@ -105,6 +124,8 @@ pub struct FanoutReport {
     pub rss_burst_per_connection_kib: Option<f64>,
     /// Deliveries of that burst that never came.
     pub burst_deliveries_lost: u64,
+    /// Frames of that burst that a client had before, or that were never published.
+    pub burst_deliveries_duplicate: u64,
     /// Growth of the memory of all TCP sockets of the machine from before to idle, both ends of each
     /// connection, in KiB per connection.
     pub tcp_mem_idle_per_connection_kib: Option<f64>,
@@ -154,8 +175,11 @@ impl FanoutReport {
             (
                 "deliveries",
                 format!(
-                    "{} of {} expected, {} lost",
-                    self.deliveries_received, self.deliveries_expected, self.deliveries_lost
+                    "{} of {} expected, {} lost, {} twice",
+                    self.deliveries_received,
+                    self.deliveries_expected,
+                    self.deliveries_lost,
+                    self.deliveries_duplicate
                 ),
             ),
             ("bytes per delivery", format!("{:.0}", self.bytes_per_delivery)),
@@ -211,7 +235,7 @@ impl FanoutReport {
     }
 }
 
-fn write_rows(out: &mut String, rows: &[(&str, String)]) {
+pub(super) fn write_rows(out: &mut String, rows: &[(&str, String)]) {
     for (name, value) in rows {
         // Writing to a String cannot fail.
         let _ = writeln!(out, "{name:<24}{value}");
