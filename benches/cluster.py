@@ -35,7 +35,8 @@ from peers import Served, free_port, say, setting, spread
 BONGSU = None
 START_S = 60
 UNLIMITED = {f"BONGSU__LIMITS__{name}": "0"
-             for name in ("KEY_PUBLISHES_PER_S", "TOPIC_PUBLISHES_PER_S", "KEY_COMMANDS_PER_S", "CONNECTIONS_PER_NODE")}
+             for name in ("KEY_CONNECTS_PER_MIN", "KEY_PUBLISHES_PER_S", "TOPIC_PUBLISHES_PER_S", "KEY_COMMANDS_PER_S",
+                          "CONNECTIONS_PER_NODE")}
 
 
 def numbers(name, default):

@@ -25,7 +25,7 @@ pub mod sqlite;
 pub use commands::{Attempt, CommandKey, Commands, in_progress};
 pub use database::{Backend, Database, DatabaseOptions, ServeLock, check_writable};
 pub use error::StoreError;
-pub use leadership::OutboxWakes;
+pub use leadership::{LeaseLink, OutboxWakes};
 pub use log_lock::LogLock;
 pub use log_store::{FloorRow, LogTx, OldestRow, TenantRow};
 pub use log_writer::LogWriter;

@@ -23,9 +23,6 @@ pub(super) async fn check(commands: &Commands, keys: &Keys) -> Result<(), Bridge
             OLDEST.0, OLDEST.1
         )));
     }
-    if field("role") == Some("slave") {
-        return Err(BridgeError::Refused("it is a read-only replica: set redis.url to its master".into()));
-    }
     let policy = field("maxmemory_policy").unwrap_or_default();
     if policy != "noeviction" {
         tracing::warn!(
@@ -38,23 +35,18 @@ pub(super) async fn check(commands: &Commands, keys: &Keys) -> Result<(), Bridge
 
 /// Keys below our prefix that no release of this program writes mean that somebody else lives there.
 async fn foreign_keys(commands: &Commands, keys: &Keys) -> Result<(), BridgeError> {
-    let pattern = keys.pattern();
     let mut cursor = "0".to_owned();
     // a look at some, not an inventory
     for _ in 0..20 {
-        let mut scan = cmd("SCAN");
-        scan.arg(&cursor).arg("MATCH").arg(&pattern).arg("COUNT").arg(500);
-        let (next, found): (String, Vec<String>) = commands.run(&scan).await?;
+        let (next, found) = scan(commands, keys, &cursor).await?;
         for key in found {
-            let is_meta = key.ends_with("}:meta");
-            let kind: String = match is_meta {
+            let kind: String = match key.ends_with("}:meta") {
                 true => commands.run(cmd("TYPE").arg(&key)).await?,
                 false => "hash".into(),
             };
             if !keys.is_own(&key) || kind != "hash" {
                 return Err(BridgeError::Refused(format!(
-                    "it holds the key {key:?}, which is somebody else's: set redis.prefix to one of this \
-                     cluster's own, or use another database"
+                    "it holds the key {key:?}, which is somebody else's: set redis.prefix to one of this cluster's own"
                 )));
             }
         }
@@ -63,10 +55,32 @@ async fn foreign_keys(commands: &Commands, keys: &Keys) -> Result<(), BridgeErro
             break;
         }
     }
-    // whether its functions may be carried out, and its channels be used
+    // whether its functions may be carried out
     let tenant = TenantId::default_tenant();
-    let _: String = commands
-        .run(cmd("EVAL").arg("return redis.call('PING').ok or 'PONG'").arg(1).arg(keys.live(&tenant)))
-        .await?;
+    let look =
+        cmd("EVAL").arg("return redis.call('PING').ok or 'PONG'").arg(1).arg(keys.live(&tenant)).clone();
+    let _: String = commands.run(&look).await?;
     Ok(())
+}
+
+/// Makes every log start afresh: a log without its `meta` is none.
+pub(super) async fn renew_logs(commands: &Commands, keys: &Keys) -> Result<(), BridgeError> {
+    let mut cursor = "0".to_owned();
+    loop {
+        let (next, found) = scan(commands, keys, &cursor).await?;
+        for key in found.iter().filter(|key| key.ends_with("}:meta")) {
+            let _: i64 = commands.run(cmd("UNLINK").arg(key)).await?;
+        }
+        cursor = next;
+        if cursor == "0" {
+            return Ok(());
+        }
+    }
+}
+
+/// Some of the keys below our prefix, and where to go on.
+async fn scan(commands: &Commands, keys: &Keys, cursor: &str) -> Result<(String, Vec<String>), BridgeError> {
+    let mut scan = cmd("SCAN");
+    scan.arg(cursor).arg("MATCH").arg(keys.pattern()).arg("COUNT").arg(500);
+    commands.run(&scan).await
 }

@@ -8,7 +8,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use redis::{Client, ConnectionAddr, IntoConnectionInfo, TlsCertificates};
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{Instant, sleep};
 
 use super::commands::Commands;
@@ -38,6 +38,10 @@ const WARM_PAGE: PageLimit = PageLimit { events: 500, bytes: 4 << 20 };
 /// What one request may take in the log, bytes: Redis does nothing else while it is appended, and ends
 /// subscribers that fall further behind than 32 MB.
 const MOST_BYTES: usize = 16 << 20;
+/// Pages of the past that a node reads at once: whoever comes back late does not keep Redis from what is new.
+const READS: usize = 4;
+/// How long the floors of a log are taken for what they were.
+const FLOORS_GOOD: Duration = Duration::from_secs(1);
 /// How often the log's clock is compared with the one of Redis.
 const STEERING: Duration = Duration::from_secs(5);
 
@@ -56,6 +60,8 @@ pub struct BridgeOptions {
     pub require_tls: bool,
     /// Names this node in the cluster.
     pub server_id: Arc<str>,
+    /// Whether every log starts afresh, as after PostgreSQL was restored.
+    pub new_epoch: bool,
     /// What other services publish, if it is taken in.
     pub ingest: Option<IngestOptions>,
     /// Whether this cluster's own events are published for other services.
@@ -82,6 +88,8 @@ pub struct Clustered {
     leadership: Leadership,
     ingestion: Option<Ingestion>,
     runtime: Handle,
+    /// Pages of the past that are read at once.
+    reading: Semaphore,
 }
 
 impl Clustered {
@@ -99,13 +107,17 @@ impl Clustered {
         super::check::check(&commands, &keys).await?;
         let store = Store::new(commands.clone(), keys.clone(), logs.clock(), options.mirror);
         store.steer().await?;
+        if options.new_epoch {
+            super::check::renew_logs(&commands, &keys).await?;
+        }
         let runtime = Handle::current();
         let who = (&keys, &*options.server_id);
         let (subscriptions, subscriber) =
             Subscriber::new(client.clone(), commands.clone(), who, options.patience);
         let means = (store.clone(), subscriptions);
-        let bridge = RedisBridgeActor::start(thread, means, logs.clone(), runtime.clone(), metrics.clone());
-        runtime.spawn(subscriber.run(bridge.clone()));
+        let (bridge, heard) =
+            RedisBridgeActor::start(thread, means, logs.clone(), runtime.clone(), metrics.clone());
+        runtime.spawn(subscriber.run(heard));
         runtime.spawn(look_after(store.clone(), bridge.clone()));
         let grown = Grown::default();
         let lanes =
@@ -125,7 +137,7 @@ impl Clustered {
                 grown: grown.clone(),
                 logs: logs.clone(),
                 metrics: metrics.clone(),
-                keeper,
+                keeper: keeper.clone(),
                 lease: lease.clone(),
                 interop,
                 tenant: own.tenant,
@@ -134,9 +146,10 @@ impl Clustered {
             };
             ingest.start()
         });
-        let trimmer = Trimmer::new(store.clone(), logs.clone(), metrics, lease, grown);
+        let trimmer = Trimmer::new(store.clone(), logs.clone(), metrics, (keeper, lease), grown);
         runtime.spawn(trimmer.run());
-        Ok(Clustered { logs, store, bridge, lanes, leadership, ingestion, runtime })
+        let reading = Semaphore::new(READS);
+        Ok(Clustered { logs, store, bridge, lanes, leadership, ingestion, runtime, reading })
     }
 
     async fn ask(
@@ -252,9 +265,15 @@ impl LogHome for Clustered {
 
     fn learn_floors<'a>(&'a self, log: &'a Arc<TenantLog>) -> BoxFuture<'a, Result<(), LogError>> {
         let learn = async move {
+            // whoever finds them older than this by the time it reads is told then
+            let mut learned_at = log.floors_learned.lock().await;
+            if learned_at.is_some_and(|at| at.elapsed() < FLOORS_GOOD) {
+                return Ok(());
+            }
             let (epoch, floors) = self.store.floors(log.tenant()).await?;
             if epoch == log.epoch() {
                 log.learn_floors(floors.all, &floors.by_topic);
+                *learned_at = Some(std::time::Instant::now());
             }
             Ok(())
         };
@@ -305,6 +324,8 @@ impl LogHome for Clustered {
         limit: PageLimit,
     ) -> BoxFuture<'a, Result<StoredPage, LogError>> {
         let read = async move {
+            let _turn =
+                self.reading.acquire().await.map_err(|error| LogError::Unavailable(error.to_string()))?;
             let past = self.store.read(log.tenant(), log.epoch(), Some(selectors), span, limit).await?;
             let past = past.ok_or_else(|| LogError::Unavailable("the log has started afresh".into()))?;
             log.learn_floors(past.floors.all, &past.floors.by_topic);

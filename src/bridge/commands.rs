@@ -69,7 +69,16 @@ impl Commands {
         let asked = Instant::now();
         let answered = command.query_async(&mut link).await;
         self.metrics().called(asked.elapsed());
-        Ok(answered?)
+        answered.map_err(|error| self.failed(error))
+    }
+
+    /// What an answer that is an error means; one of a server that is a replica by now ends the link.
+    pub fn failed(&self, error: RedisError) -> BridgeError {
+        if error.code() == Some("READONLY") && self.present.send_replace(None).is_some() {
+            tracing::warn!("Redis has become a read-only replica; looking for its master");
+            self.metrics.bridge().linked("commands", false);
+        }
+        error.into()
     }
 
     /// What is measured of the bus.
@@ -86,7 +95,14 @@ impl Commands {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(patience))
             .set_response_timeout(Some(self.patience));
-        Ok(self.client.get_multiplexed_async_connection_with_config(&config).await?)
+        let mut link = self.client.get_multiplexed_async_connection_with_config(&config).await?;
+        let info: String = redis::cmd("INFO").arg("replication").query_async(&mut link).await?;
+        if info.contains("role:slave") {
+            return Err(BridgeError::Refused(
+                "it is a read-only replica: set redis.url to its master".into(),
+            ));
+        }
+        Ok(link)
     }
 
     /// Looks after the link for as long as anybody else has it.
@@ -116,7 +132,12 @@ impl Commands {
                         self.metrics.bridge().linked("commands", true);
                         wait = BACKOFF.0;
                     }
-                    _ => {
+                    Ok(Err(error)) => {
+                        tracing::debug!(%error, "Redis is away");
+                        sleep(jittered(wait, 0.5)).await;
+                        wait = (wait * 2).min(BACKOFF.1);
+                    }
+                    Err(_) => {
                         sleep(jittered(wait, 0.5)).await;
                         wait = (wait * 2).min(BACKOFF.1);
                     }

@@ -46,6 +46,8 @@ struct Waiting {
     next: mpsc::Receiver<Heard>,
     /// What is being appended.
     batch: Vec<Heard>,
+    /// The name by which the log recognises it, however often its append is begun.
+    name: u64,
 }
 
 /// The way into it, with the room that there is.
@@ -105,7 +107,7 @@ impl Waiting {
     fn new() -> (Entrance, Self) {
         let (last, next) = mpsc::channel(WAITING);
         let room = Arc::new(Semaphore::new(WAITING_BYTES));
-        (Entrance { last, room }, Waiting { next, batch: Vec::new() })
+        (Entrance { last, room }, Waiting { next, batch: Vec::new(), name: 0 })
     }
 
     /// Waits until there is a batch; false when nothing comes any more.
@@ -113,6 +115,7 @@ impl Waiting {
         if self.batch.is_empty() {
             let Some(first) = self.next.recv().await else { return false };
             let mut bytes = first.event.data.len();
+            self.name = random_u64();
             self.batch.push(first);
             while self.batch.len() < BATCH
                 && bytes < BATCH_BYTES
@@ -210,7 +213,7 @@ impl Ingest {
             }
             let idempotency = Idempotency {
                 principal: "ingest".to_owned(),
-                key: format!("{:016x}", random_u64()),
+                key: format!("{:016x}", waiting.name),
                 request_hash: String::new(),
                 keep: KEEP,
             };

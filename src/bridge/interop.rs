@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -338,9 +339,16 @@ fn ranking(fields: &Fields<'_>, of: Option<&str>) -> Read {
         "{{\"bid_id\":\"{bid}\",\"version\":null,\"total\":{total},\"from_version\":null,\
          \"ranked_proposals\":{rows},\"moves\":null,\"timestamp\":\"{at}\"}}"
     );
-    let dedup = Dedup { key: format!("ranking {}", at.micros()), window: COPIES };
+    let dedup = Dedup { key: format!("ranking {} {}", at.micros(), hash_of(&rows)), window: COPIES };
     let event = of_entity(TopicKind::Ranking, &bid, "proposal_ranking_updated", data);
     Ok(NewEvent { dedup: Some(dedup), ..newest(&bid, event) })
+}
+
+/// Tells rows apart that have one time in common.
+fn hash_of(rows: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    rows.hash(&mut hasher);
+    hasher.finish()
 }
 
 fn of_user(fields: &Fields<'_>) -> Read {

@@ -5,6 +5,7 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::error::BridgeError;
 use super::store::{Answer, Request, Store};
 use super::trimmer::Grown;
 use crate::domain::{Class, Epoch, TenantId};
@@ -14,7 +15,7 @@ use crate::telemetry::{Metrics, crash_point};
 /// Requests that one call carries, at most.
 const BATCH: usize = 512;
 /// Bytes that one call carries, unless a single request has more.
-const BATCH_BYTES: usize = 4 << 20;
+pub(super) const BATCH_BYTES: usize = 4 << 20;
 
 struct Waiting {
     request: Request,
@@ -76,7 +77,7 @@ impl Lanes {
         while let Some(batch) = self.next(&tenant) {
             let (requests, replies): (Vec<_>, Vec<_>) =
                 batch.into_iter().map(|own| (own.request, (own.reply, own._load))).unzip();
-            let started = Instant::now();
+            let (started, was_linked) = (Instant::now(), self.store.commands.is_linked());
             let appended = self.store.append(&tenant, (None, &[]), self.logs.options(), &requests).await;
             crash_point("append.after_commit");
             match appended {
@@ -93,7 +94,11 @@ impl Lanes {
                 Err(error) => {
                     tracing::warn!(%error, %tenant, "the event log could not be written");
                     self.metrics.log_refused("unavailable");
-                    let error = LogError::from(error);
+                    let error = match error {
+                        // it was asked, and may do it yet
+                        BridgeError::Away(_) if was_linked => LogError::InDoubt,
+                        other => LogError::from(other),
+                    };
                     replies.into_iter().for_each(|(reply, _)| drop(reply.send(Err(error.clone()))));
                 }
             }

@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::error::BridgeError;
-use super::lanes::count;
+use super::lanes::{BATCH_BYTES, count};
 use super::lease::{Lease, LeaseKeeper};
 use super::store::{Request, Store};
 use super::trimmer::Grown;
@@ -156,7 +156,7 @@ impl Leader {
         }
         crash_point("relay.before_append");
         let is_full = rows.len() as i64 == limit;
-        let (lanes, dead) = self.sort(rows);
+        let (lanes, dead, is_cut) = self.sort(rows);
         for (id, reason) in dead {
             self.bury(id, reason).await;
         }
@@ -179,21 +179,32 @@ impl Leader {
                 }
             }
         }
-        is_full && all_well
+        (is_full || is_cut) && all_well
     }
 
-    /// Rows by tenant, in the order of their commits, and those that can never be published.
-    fn sort(&self, rows: Vec<OutboxRow>) -> (HashMap<TenantId, Lane>, Vec<(i64, &'static str)>) {
+    /// Rows by tenant, in the order of their commits, as many of each as one call carries; those that can never
+    /// be published; whether some were left for the next time.
+    fn sort(&self, rows: Vec<OutboxRow>) -> (HashMap<TenantId, Lane>, Vec<(i64, &'static str)>, bool) {
         let (mut lanes, mut dead): (HashMap<_, Lane>, _) = (HashMap::new(), Vec::new());
+        let (mut bytes, mut is_cut) = (HashMap::<TenantId, usize>::new(), false);
         // rows are stamped by the wall clock of the node that wrote them
         let (most, now) = (self.logs.options().most_message_bytes(), self.logs.clock().now());
         for row in rows {
             match Outgoing::read(&row, most, now) {
-                Ok(outgoing) => lanes.entry(outgoing.tenant.clone()).or_default().push((row.id, outgoing)),
+                Ok(outgoing) => {
+                    let taken = bytes.entry(outgoing.tenant.clone()).or_default();
+                    let is_first = *taken == 0;
+                    *taken += outgoing.event.bytes().max(1);
+                    if is_first || *taken <= BATCH_BYTES {
+                        lanes.entry(outgoing.tenant.clone()).or_default().push((row.id, outgoing));
+                    } else {
+                        is_cut = true;
+                    }
+                }
                 Err(reason) => dead.push((row.id, reason)),
             }
         }
-        (lanes, dead)
+        (lanes, dead, is_cut)
     }
 
     /// Looks once for ids that the log remembers for an earlier leader, whose rows are gone.

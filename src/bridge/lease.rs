@@ -5,7 +5,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::clock::{jittered, random_u64};
-use crate::storage::{Database, StoreError};
+use crate::storage::{Database, LeaseLink, StoreError};
 use crate::telemetry::Metrics;
 
 /// A lease is good for this long on the database's clock.
@@ -50,24 +50,32 @@ impl LeaseKeeper {
     /// Works until it is dropped.
     pub async fn run(self: Arc<Self>) {
         let mut next = Instant::now();
+        let mut link = None;
         loop {
             sleep_until(next).await;
             let (former, asked) = (*self.held.borrow(), Instant::now());
-            let holder = self.holder.clone();
-            let take =
-                self.database.run(move |db| async move { db.take_lease(&holder, LEASE.as_secs_f64()).await });
-            let lease = match timeout(LEASE, take).await {
+            let lease = match timeout(LEASE, self.take(&mut link)).await {
                 Ok(Ok(fence)) => fence.map(|fence| Lease { fence, until: asked + LEASE - MARGIN }),
-                Ok(Err(error)) => {
-                    tracing::debug!(%error, "the lease could not be asked for");
+                failed => {
+                    if let Ok(Err(error)) = failed {
+                        tracing::debug!(%error, "the lease could not be asked for");
+                    }
+                    link = None;
                     // good for as long as it was
                     former.filter(Lease::is_good)
                 }
-                Err(_) => former.filter(Lease::is_good),
             };
             self.tell(former, lease);
             next = Instant::now() + if lease.is_some() { RENEWAL } else { jittered(ATTEMPT, 0.4) };
         }
+    }
+
+    async fn take(&self, link: &mut Option<LeaseLink>) -> Result<Option<u64>, StoreError> {
+        let own = match link {
+            Some(own) => own,
+            None => link.insert(self.database.lease_link().await?),
+        };
+        own.take(&self.holder, LEASE.as_secs_f64()).await
     }
 
     fn tell(&self, former: Option<Lease>, lease: Option<Lease>) {

@@ -61,18 +61,22 @@ pub struct RedisBridgeActor {
 }
 
 impl RedisBridgeActor {
-    /// Starts on a thread of its own; what it asks Redis runs on `runtime`.
+    /// Starts on a thread of its own, with a port for those who ask and one for the bus; what it asks Redis runs
+    /// on `runtime`.
     pub(super) fn start(
         thread: &BridgeThread,
         (store, subscriptions): (Store, Subscriptions),
         logs: Arc<TenantLogs>,
         runtime: Handle,
         metrics: Arc<Metrics>,
-    ) -> Port<Self> {
+    ) -> (Port<Self>, Port<Self>) {
         let mailboxes = metrics.mailboxes("redis_bridge");
         let tenants = HashMap::new();
         let actor = RedisBridgeActor { store, logs, subscriptions, runtime, metrics, tenants };
-        Port::new(Actor::start_in_arbiter(thread, |_| actor), MAILBOX, mailboxes)
+        let address = Actor::start_in_arbiter(thread, |_| actor);
+        let asked = Port::new(address.clone(), MAILBOX, mailboxes.clone());
+        // however many ask, what comes from the bus finds room
+        (asked, Port::new(address, MAILBOX, mailboxes))
     }
 
     fn open(&mut self, tenant: &TenantId, opener: oneshot::Sender<Opened>, context: &mut Context<Self>) {
@@ -91,10 +95,10 @@ impl RedisBridgeActor {
         let own = Following { asking: true, openers: vec![opener], ..Following::default() };
         self.tenants.insert(tenant.clone(), own);
         // heard before it is asked where it stands: nothing can fall between
-        let (subscriptions, channel) = (self.subscriptions.clone(), self.store.keys.live(tenant));
+        let following = self.subscriptions.follow(self.store.keys.live(tenant));
         let (store, asked) = (self.store.clone(), tenant.clone());
         let top = async move {
-            subscriptions.follow(channel).await;
+            following.await;
             store.top(&asked).await
         };
         self.await_top(tenant.clone(), top, context);
@@ -261,8 +265,7 @@ impl RedisBridgeActor {
     fn forget(&mut self, tenant: &TenantId) {
         self.tenants.remove(tenant);
         self.logs.end(tenant);
-        let (subscriptions, channel) = (self.subscriptions.clone(), self.store.keys.live(tenant));
-        self.runtime.spawn(async move { subscriptions.leave(channel).await });
+        self.runtime.spawn(self.subscriptions.leave(self.store.keys.live(tenant)));
     }
 
     /// Stops following what nobody here has needed for a while.
@@ -277,7 +280,12 @@ impl RedisBridgeActor {
                 idle.push(tenant.clone());
             }
         }
-        idle.iter().for_each(|tenant| self.forget(tenant));
+        for tenant in idle {
+            // whoever has opened it in this very moment keeps it
+            if self.logs.end_unused(&tenant) {
+                self.forget(&tenant);
+            }
+        }
     }
 
     fn ask_all(&mut self, context: &mut Context<Self>) {
@@ -397,8 +405,9 @@ impl Handles<Heard> for RedisBridgeActor {
         let now = self.logs.clock().steady();
         for entry in volatile {
             match (&log, entry.event(epoch, now)) {
-                (Some(log), Ok(event)) => self.logs.show_volatile(log, event),
-                (None, Ok(_)) => {}
+                (Some(log), Ok(event)) if log.epoch() == epoch => self.logs.show_volatile(log, event),
+                // of a run that has ended, or not begun here
+                (_, Ok(_)) => {}
                 (_, Err(_)) => self.metrics.bridge().malformed(),
             }
         }

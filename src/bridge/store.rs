@@ -120,7 +120,8 @@ impl Store {
         let marked = marked.iter().map(i64::to_string).collect::<Vec<_>>().join(",");
         call.arg(self.keys.live(tenant)).arg(self.keys.of(tenant));
         call.arg(fence.map_or(String::new(), |fence| fence.to_string()));
-        call.arg(options.most_entries() * 2).arg(marked);
+        let (_, bytes, _) = options.kept_for();
+        call.arg(options.most_entries() * 2).arg(bytes * 2).arg(marked);
         for request in requests {
             put(&mut call, request, self.mirrors.then(|| self.keys.source()));
         }
@@ -271,7 +272,7 @@ impl Store {
     async fn carry_out(&self, call: &ScriptInvocation<'_>) -> Result<Reply, BridgeError> {
         let mut link = self.commands.link()?;
         let asked = Instant::now();
-        let value: Value = call.invoke_async(&mut link).await?;
+        let value: Value = call.invoke_async(&mut link).await.map_err(|error| self.commands.failed(error))?;
         let reply = Reply::of(value)?;
         self.commands.metrics().called(asked.elapsed());
         Ok(reply)

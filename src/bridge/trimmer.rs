@@ -6,7 +6,7 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::error::BridgeError;
-use super::lease::Lease;
+use super::lease::{Lease, LeaseKeeper};
 use super::store::Store;
 use crate::domain::TenantId;
 use crate::log::TenantLogs;
@@ -43,6 +43,7 @@ pub(super) struct Trimmer {
     store: Store,
     logs: Arc<TenantLogs>,
     metrics: Arc<Metrics>,
+    keeper: Arc<LeaseKeeper>,
     lease: watch::Receiver<Option<Lease>>,
     grown: Grown,
 }
@@ -52,17 +53,17 @@ impl Trimmer {
         store: Store,
         logs: Arc<TenantLogs>,
         metrics: Arc<Metrics>,
-        lease: watch::Receiver<Option<Lease>>,
+        (keeper, lease): (Arc<LeaseKeeper>, watch::Receiver<Option<Lease>>),
         grown: Grown,
     ) -> Self {
-        Trimmer { store, logs, metrics, lease, grown }
+        Trimmer { store, logs, metrics, keeper, lease, grown }
     }
 
     /// Works for as long as there is somebody to lead.
     pub async fn run(self) {
         let mut tick = interval(INTERVAL);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while self.lease.has_changed().is_ok() {
+        while Arc::strong_count(&self.keeper) > 1 {
             tick.tick().await;
             let grown = self.grown.take();
             if let Err(error) = self.store.want_trims(&grown).await {
@@ -84,14 +85,29 @@ impl Trimmer {
     async fn trim(&self) -> Result<(), BridgeError> {
         let again = LOOK_AGAIN.as_micros() as i64;
         for tenant in self.store.take_trims(ROUND, again).await? {
-            // a backlog goes in small pieces, so that appends are not held up
-            while let Some(lease) = self.leads() {
-                let trimmed = self.store.trim(&tenant, lease.fence, self.logs.options(), BATCH).await?;
-                self.metrics.log_trimmed(trimmed.count);
-                if !trimmed.more {
-                    self.store.trim_at(&tenant, trimmed.due).await?;
-                    break;
+            match self.trim_one(&tenant).await {
+                Err(error @ BridgeError::Away(_)) => return Err(error),
+                Err(BridgeError::Fenced(stored)) => {
+                    self.metrics.bridge().fenced();
+                    if let Err(error) = self.keeper.rise_above(stored).await {
+                        tracing::debug!(%error, "the fence could not be raised");
+                    }
                 }
+                // the others are trimmed all the same
+                Err(error) => tracing::error!(%error, %tenant, "the log cannot be trimmed"),
+                Ok(()) => {}
+            }
+        }
+        Ok(())
+    }
+
+    async fn trim_one(&self, tenant: &TenantId) -> Result<(), BridgeError> {
+        // a backlog goes in small pieces, so that appends are not held up
+        while let Some(lease) = self.leads() {
+            let trimmed = self.store.trim(tenant, lease.fence, self.logs.options(), BATCH).await?;
+            self.metrics.log_trimmed(trimmed.count);
+            if !trimmed.more {
+                return self.store.trim_at(tenant, trimmed.due).await;
             }
         }
         Ok(())

@@ -44,13 +44,6 @@ pub(super) async fn open_log(
         let place = (&*data_dir, options.new_epoch);
         return Ok(EventLog::embedded(database, place, (clock, metrics), limits, observer).await?);
     };
-    if options.new_epoch {
-        return Err(StartError::Unsupported(
-            "--new-epoch is for a data directory: the log of a cluster starts afresh by itself whenever its Redis was \
-             restarted or restored"
-                .into(),
-        ));
-    }
     let bridge = BridgeOptions {
         url: settings.redis.url.clone(),
         prefix: settings.redis.prefix.clone(),
@@ -58,6 +51,7 @@ pub(super) async fn open_log(
         tls_ca: PathBuf::from(&settings.redis.tls_ca),
         require_tls: settings.redis.require_tls,
         server_id,
+        new_epoch: options.new_epoch,
         ingest: settings.redis.ingest.then(|| ingest(settings)),
         mirror: settings.redis.mirror,
     };

@@ -25,12 +25,12 @@ impl Capabilities for SessionCapabilities {
         Box::pin(async move { Ok(topics.refresh().await?) })
     }
 
-    fn freshen(&self, selectors: &[Selector]) -> Option<LocalBoxFuture<'static, ()>> {
+    fn freshen(&self, principal: &Principal, selectors: &[Selector]) -> Option<LocalBoxFuture<'static, ()>> {
         if !self.0.log.is_shared() {
             return None;
         }
-        let (topics, selectors) = (self.0.topics.clone(), selectors.to_vec());
-        Some(Box::pin(async move { topics.freshen(&selectors).await }))
+        let (topics, principal, selectors) = (self.0.topics.clone(), principal.clone(), selectors.to_vec());
+        Some(Box::pin(async move { topics.freshen(&principal, &selectors).await }))
     }
 
     fn authenticate(&self, token: String) -> LocalBoxFuture<'static, Result<Principal, Refusal>> {

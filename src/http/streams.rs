@@ -181,9 +181,6 @@ pub(super) async fn admit<T>(
     gate::open(request, opening)?;
     let limit = services.settings.sessions.max_topics;
     let asked = asked.and_then(|(selectors, asked)| Ok((within_limit(selectors, limit)?, asked)));
-    if let Ok((selectors, _)) = &asked {
-        services.topics.freshen(selectors).await;
-    }
     // whoever cannot be identified learns nothing about the parameters
     let principal = match query.get("ticket") {
         Some(ticket) => {
@@ -198,6 +195,7 @@ pub(super) async fn admit<T>(
         None => authenticate(request).await?,
     };
     let (selectors, asked) = asked?;
+    services.topics.freshen(&principal, &selectors).await;
     let tenant = principal.tenant()?.clone();
     let grants = count_failure(request, grants(services, &principal, selectors))?;
     let admission = gate::admit(request, &principal, opening)?;

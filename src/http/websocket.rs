@@ -186,7 +186,7 @@ impl Door {
         };
         self.wishes = wishes?;
         let (selectors, cursor) = (self.wishes.selectors.clone(), self.wishes.cursor);
-        self.services.topics.freshen(&selectors).await;
+        self.services.topics.freshen(&principal, &selectors).await;
         Ok(Visitor::Known(Box::new(self.request(principal, selectors, cursor)?)))
     }
 
@@ -325,7 +325,7 @@ impl Door {
             false => auth::of_secret(&self.services, &auth.token).await?,
         };
         let cursor = auth.cursor.as_deref().and_then(Cursor::given).or(self.wishes.cursor);
-        self.services.topics.freshen(&selectors).await;
+        self.services.topics.freshen(&principal, &selectors).await;
         self.request(principal, selectors, cursor)
     }
 }

@@ -128,6 +128,9 @@ pub enum LogError {
     /// The log cannot take anything now; nothing was appended.
     #[error("the event log is unavailable: {0}")]
     Unavailable(String),
+    /// Nobody knows whether it was appended.
+    #[error("the event log did not answer: the events may have been published")]
+    InDoubt,
     /// The request's entries are more than the log takes at once.
     #[error("the entries take {bytes} bytes in the log, at most {most} are taken at once")]
     TooLarge {
@@ -208,6 +211,12 @@ impl From<LogError> for Refusal {
                 RefusalKind::Unavailable,
                 "log_unavailable",
                 "the event log is unavailable, try again",
+            ),
+            LogError::InDoubt => Refusal::new(
+                RefusalKind::Unavailable,
+                "log_in_doubt",
+                "the event log did not answer: the events may have been published; the same Idempotency-Key \
+                 makes it safe to try again",
             ),
             LogError::TooLarge { .. } => Refusal::new(RefusalKind::TooLarge, "request_too_large", detail),
             LogError::Overloaded => Refusal::new(RefusalKind::Unavailable, "overloaded", detail),

@@ -65,6 +65,20 @@ impl EventLog {
         tenant: &TenantId,
         cursor: Option<Cursor>,
     ) -> Result<Arc<TenantLog>, LogError> {
+        loop {
+            let log = self.open_run_at(tenant, cursor).await?;
+            // it may have started afresh, or been given up, meanwhile
+            if self.present(tenant).is_some_and(|present| Arc::ptr_eq(&present, &log)) {
+                return Ok(log);
+            }
+        }
+    }
+
+    async fn open_run_at(
+        &self,
+        tenant: &TenantId,
+        cursor: Option<Cursor>,
+    ) -> Result<Arc<TenantLog>, LogError> {
         let log = self.home.open_at(tenant, cursor).await?;
         if let Some(Cursor::At(position)) = cursor
             && position.epoch == log.epoch()

@@ -23,6 +23,8 @@ pub struct TenantLog {
     window_bytes: AtomicUsize,
     /// Held while the window is filled from the database; true once that was done.
     pub(super) warm: tokio::sync::Mutex<bool>,
+    /// Held while floors are asked for where others raise them; when that was last done.
+    pub floors_learned: tokio::sync::Mutex<Option<std::time::Instant>>,
 }
 
 static RUNS: AtomicU64 = AtomicU64::new(0);
@@ -53,6 +55,7 @@ impl TenantLog {
             state: Mutex::new(State { window: Window::at(head), floors }),
             window_bytes: AtomicUsize::new(0),
             warm: tokio::sync::Mutex::new(false),
+            floors_learned: tokio::sync::Mutex::default(),
         }
     }
 

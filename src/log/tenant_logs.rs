@@ -161,9 +161,19 @@ impl TenantLogs {
         self.observer.announced(notice);
     }
 
-    /// Forgets a tenant's log that nobody needs any more.
+    /// Forgets a tenant's log.
     pub fn end(&self, tenant: &TenantId) {
         self.tenants.write().expect("no panic while held").remove(tenant);
+    }
+
+    /// Forgets a tenant's log if nobody has it but this table and the caller; whether it did.
+    pub fn end_unused(&self, tenant: &TenantId) -> bool {
+        let mut tenants = self.tenants.write().expect("no panic while held");
+        let is_unused = tenants.get(tenant).is_none_or(|log| Arc::strong_count(log) <= 2);
+        if is_unused {
+            tenants.remove(tenant);
+        }
+        is_unused
     }
 
     /// The log of every tenant that is open.

@@ -21,8 +21,8 @@ pub trait Capabilities {
     /// Looks up who may hear what, so that [`Capabilities::grant`] answers by what the store says now.
     fn renew(&self) -> LocalBoxFuture<'static, Result<(), Refusal>>;
 
-    /// What has to be waited for before these are judged, if anything.
-    fn freshen(&self, selectors: &[Selector]) -> Option<LocalBoxFuture<'static, ()>>;
+    /// What has to be waited for before these are judged for a principal, if anything.
+    fn freshen(&self, principal: &Principal, selectors: &[Selector]) -> Option<LocalBoxFuture<'static, ()>>;
 
     /// Whose token this is.
     fn authenticate(&self, token: String) -> LocalBoxFuture<'static, Result<Principal, Refusal>>;

@@ -125,7 +125,7 @@ impl SessionActor {
         match &mut late.replay {
             None => {
                 let (selectors, _) = read_topics(&late.subscribe.topics);
-                let Some(freshened) = self.context.capabilities.freshen(&selectors) else {
+                let Some(freshened) = self.context.capabilities.freshen(&self.who, &selectors) else {
                     return self.subscribe(context);
                 };
                 let (id, run) = (late.id, self.log.clone());

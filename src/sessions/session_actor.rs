@@ -147,7 +147,11 @@ impl SessionActor {
         let cursor = self.request.as_ref().and_then(|request| request.cursor);
         let opened = async move { tokio::time::timeout(patience, log.open_at(&tenant, cursor)).await };
         let opened = opened.into_actor(self).map(|opened, actor, context| match opened {
-            Ok(Ok(log)) => actor.attach(log, context),
+            // between its opening and now it may have started afresh
+            Ok(Ok(log)) => match actor.context.log.present(log.tenant()) {
+                Some(present) if Arc::ptr_eq(&present, &log) => actor.attach(log, context),
+                _ => actor.begin(context),
+            },
             Ok(Err(_)) | Err(_) => actor.end(CloseCode::GoingAway, context),
         });
         context.spawn(opened);
@@ -242,7 +246,7 @@ impl SessionActor {
                 return;
             }
             let page = page.map_err(|error| match error {
-                LogError::Unavailable(_) | LogError::Overloaded => CloseCode::GoingAway,
+                LogError::Unavailable(_) | LogError::InDoubt | LogError::Overloaded => CloseCode::GoingAway,
                 _ => CloseCode::InsufficientState,
             });
             match &page {

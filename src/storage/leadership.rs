@@ -9,13 +9,22 @@ use super::postgres::{self, Postgres};
 /// A connection that hears of outbox rows that other nodes have committed.
 pub struct OutboxWakes(postgres::Conn);
 
-impl Database {
+/// A connection for the lease alone: requests that hold all others do not cost a leader its lease.
+pub struct LeaseLink(postgres::Conn);
+
+impl LeaseLink {
     /// Takes or renews the lease for `seconds` on the database's clock: its fence, or None while another node
-    /// holds it.
-    pub async fn take_lease(&self, holder: &str, seconds: f64) -> Result<Option<u64>, StoreError> {
-        let mut conn = self.shared()?.connection().await?;
-        let fence = postgres::lease::take(&mut conn, holder, seconds).await?;
+    /// holds it. After an error the link is of no more use.
+    pub async fn take(&mut self, holder: &str, seconds: f64) -> Result<Option<u64>, StoreError> {
+        let fence = postgres::lease::take(&mut self.0, holder, seconds).await?;
         Ok(fence.map(|fence| fence as u64))
+    }
+}
+
+impl Database {
+    /// Opens a link for the lease.
+    pub async fn lease_link(&self) -> Result<LeaseLink, StoreError> {
+        Ok(LeaseLink(self.shared()?.connection().await?.keep()))
     }
 
     /// Raises the fence of whoever holds the lease above `fence`; does nothing for others.

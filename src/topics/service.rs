@@ -82,9 +82,11 @@ impl Topics {
 
     /// Makes sure, where other nodes declare topics, too, that a subscription to these is judged by what they
     /// have declared before it; while the store is away, by what is known.
-    pub async fn freshen(&self, selectors: &[Selector]) {
+    pub async fn freshen(&self, principal: &Principal, selectors: &[Selector]) {
         let is_named = |own: &Selector| own.room().is_some_and(|room| room.kind() == TopicKind::Named);
-        if self.0.log.is_shared() && selectors.iter().any(is_named) {
+        // services are not judged by members
+        let matters = principal.user.is_some() && selectors.iter().any(is_named);
+        if self.0.log.is_shared() && matters {
             match timeout(FRESHENING, self.refresh()).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => tracing::debug!(%error, "declared topics could not be looked up"),

@@ -2,10 +2,12 @@
 
 mod across;
 mod crash;
+mod database_away;
 mod followers;
 mod leader;
 mod nodes;
 mod redis_away;
+mod redis_changes;
 mod starts;
 
 use serde_json::Value;

@@ -1,7 +1,7 @@
 //! What survives which fault. Every test also shows that its fault happened.
 
 mod away;
-mod clock;
+pub(crate) mod clock;
 mod crash;
 mod disk;
 mod engines;

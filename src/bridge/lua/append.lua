@@ -1,7 +1,7 @@
 -- Numbers events, keeps them and sends them to every node.
 --
--- ARGV  2 live channel · 3 prefix of the tenant's keys · 4 fence, or empty · 5 most entries
---       6 outbox ids whose rows are gone, comma-separated · then requests, each:
+-- ARGV  2 live channel · 3 prefix of the tenant's keys · 4 fence, or empty · 5 most entries · 6 most bytes
+--       7 outbox ids whose rows are gone, comma-separated · then requests, each:
 --   key of its answer, or empty · hash of the request · ms its answer is kept · outbox id, or empty
 --   number of groups, then groups, each: number of events, then events, each:
 --     topic · class · name and key · version, or empty · µs to live, or empty · name against repetition, or
@@ -19,12 +19,12 @@ if ARGV[4] ~= '' then
     redis.call('HSET', META, 'fence', ARGV[4])
   end
 end
-for id in string.gmatch(ARGV[6], '%d+') do
+for id in string.gmatch(ARGV[7], '%d+') do
   redis.call('SREM', RELAYED, id)
 end
 
-local CHANNEL, PREFIX, CEILING = ARGV[2], ARGV[3], tonumber(ARGV[5])
-local cursor = 6
+local CHANNEL, PREFIX, CEILING, MOST_BYTES = ARGV[2], ARGV[3], tonumber(ARGV[5]), tonumber(ARGV[6])
+local cursor = 7
 local function take()
   cursor = cursor + 1
   return ARGV[cursor]
@@ -185,17 +185,30 @@ while cursor < #ARGV do
   answers[#answers + 1] = answer
 end
 
+-- Twice what retention keeps, and no more, whoever does not trim meanwhile: nobody knows then whose it was.
 local over = 0
+local function cut_short(gone, left)
+  over, bytes, trimmed, floor = over + gone - trimmed, left, gone, math.max(floor, gone)
+  redis.call('HSET', META, 'trimmed', digits(trimmed), 'floor', digits(floor))
+end
 if seq - trimmed > CEILING then
-  -- the stream's own ceiling may have removed what the leader has not trimmed: nobody knows whose it was
+  -- the stream's own ceiling may have removed what the leader has not trimmed
   local first = redis.call('XRANGE', LOG, '-', '+', 'COUNT', 1)[1]
   local gone = first and tonumber(string.match(first[1], '^%d+')) - 1 or seq
   if gone > trimmed then
-    over = gone - trimmed
-    bytes = math.floor(bytes * (seq - gone) / (seq - trimmed))
-    trimmed = gone
-    redis.call('HSET', META, 'trimmed', digits(gone), 'floor', digits(math.max(floor, gone)))
+    cut_short(gone, math.floor(bytes * (seq - gone) / (seq - trimmed)))
   end
+end
+if bytes > MOST_BYTES then
+  local gone, left = trimmed, bytes
+  for _, entry in ipairs(redis.call('XRANGE', LOG, '-', '+', 'COUNT', 1000)) do
+    if left <= MOST_BYTES then
+      break
+    end
+    gone, left = tonumber(string.match(entry[1], '^%d+')), left - #entry[2][2] - #entry[2][16] - 128
+  end
+  redis.call('XTRIM', LOG, 'MINID', digits(gone + 1) .. '-0')
+  cut_short(gone, math.max(left, 0))
 end
 redis.call('HSET', META, 'seq', digits(seq), 'bytes', digits(bytes))
 if #live > 0 then

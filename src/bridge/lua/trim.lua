@@ -99,6 +99,8 @@ for _, entry in ipairs(oldest(batch)) do
     end
   end
 end
+-- before anything that takes memory: where Redis has none left, only this lets it go on
+redis.call('XTRIM', LOG, 'MINID', digits(up_to + 1) .. '-0')
 for topic, steps in pairs(raised) do
   local texts = {}
   for index, step in ipairs(steps) do
@@ -123,6 +125,5 @@ if redis.call('HLEN', FLOORS) > most_floors then
     end
   end
 end
-redis.call('XTRIM', LOG, 'MINID', digits(up_to + 1) .. '-0')
 redis.call('HSET', META, 'trimmed', digits(up_to), 'bytes', digits(math.max(bytes, 0)), 'floor', digits(floor))
 return answer(gone, gone == batch)

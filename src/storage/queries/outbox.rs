@@ -1,5 +1,5 @@
 use diesel::dsl::{count_star, min};
-use diesel::prelude::{ExpressionMethods, QueryDsl, QueryResult, SelectableHelper};
+use diesel::prelude::{ExpressionMethods, OptionalExtension, QueryDsl, QueryResult, SelectableHelper};
 use diesel_async::RunQueryDsl;
 
 use crate::storage::OutboxRow;
@@ -18,6 +18,12 @@ pub async fn backlog(conn: &mut Conn) -> QueryResult<(i64, Option<i64>)> {
         .select((count_star(), min(outbox::created_us)))
         .first(conn)
         .await
+}
+
+/// Whether any row waits.
+pub async fn is_filled(conn: &mut Conn) -> QueryResult<bool> {
+    let first = outbox::table.filter(outbox::dead_reason.is_null()).select(outbox::id).first::<i64>(conn);
+    Ok(first.await.optional()?.is_some())
 }
 
 /// The oldest rows that wait, but those of some tenants, at most `limit`.

@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::support::{Api, Server, ServerOptions, Sse, counted, eventually};
 
 /// The library that the `faketime` program preloads.
-fn library() -> PathBuf {
+pub(crate) fn library() -> PathBuf {
     let found = std::fs::read_dir("/usr/lib").expect("/usr/lib").filter_map(|entry| {
         let path = entry.ok()?.path().join("faketime/libfaketimeMT.so.1");
         path.exists().then_some(path)

@@ -337,21 +337,12 @@ impl Server {
         (0..self.nodes.len()).for_each(|node| self.start_node(node));
     }
 
-    /// Kills it, and starts it with logs that begin afresh; of a cluster, that of tenant `default`.
+    /// Kills it, and starts it with logs that begin afresh.
     pub fn renew_logs(&mut self) {
         self.kill();
-        if self.options.backend == Some(Backend::Cluster) {
-            let of =
-                |name: &str| self.options.env.iter().find(|own| own.0 == name).expect("prepared").1.clone();
-            let meta = format!("{}{{default}}:meta", of("BONGSU__REDIS__PREFIX"));
-            // as if another Redis had taken its place
-            redis::cli(&of("REDIS_URL"), &["HSET", &meta, "run", "another"]);
-            self.restart(|options| options);
-        } else {
-            self.options.args.push("--new-epoch".to_owned());
-            self.restart(|options| options);
-            self.options.args.retain(|own| own != "--new-epoch");
-        }
+        self.options.args.push("--new-epoch".to_owned());
+        self.restart(|options| options);
+        self.options.args.retain(|own| own != "--new-epoch");
     }
 
     /// Waits for the end of a node.
