@@ -13,6 +13,7 @@ mod frames;
 mod frames_test;
 mod late;
 mod listening;
+mod notices;
 mod poll;
 mod poll_answer;
 mod requests;

@@ -61,6 +61,7 @@ impl Trimmer {
 
     /// Works for as long as there is somebody to lead.
     pub async fn run(self) {
+        let mut fence = 0;
         let mut tick = interval(INTERVAL);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while Arc::strong_count(&self.keeper) > 1 {
@@ -70,10 +71,11 @@ impl Trimmer {
                 tracing::debug!(%error, "logs that have grown could not be named");
                 grown.iter().for_each(|tenant| self.grown.add(tenant));
             }
-            if self.leads().is_some()
-                && let Err(error) = self.trim().await
-            {
-                tracing::debug!(%error, "the logs could not be trimmed");
+            let Some(lease) = self.leads() else { continue };
+            // a new leader looks at every log: what is kept may have become less
+            match self.trim(lease.fence != fence).await {
+                Ok(()) => fence = lease.fence,
+                Err(error) => tracing::debug!(%error, "the logs could not be trimmed"),
             }
         }
     }
@@ -82,9 +84,9 @@ impl Trimmer {
         self.lease.borrow().filter(Lease::is_good)
     }
 
-    async fn trim(&self) -> Result<(), BridgeError> {
+    async fn trim(&self, all: bool) -> Result<(), BridgeError> {
         let again = LOOK_AGAIN.as_micros() as i64;
-        for tenant in self.store.take_trims(ROUND, again).await? {
+        for tenant in self.store.take_trims(ROUND, again, all).await? {
             match self.trim_one(&tenant).await {
                 Err(error @ BridgeError::Away(_)) => return Err(error),
                 Err(BridgeError::Fenced(stored)) => {

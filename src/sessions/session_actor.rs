@@ -1,4 +1,3 @@
-use std::cell::Cell;
 use std::future::poll_fn;
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -13,6 +12,7 @@ use tracing::Span;
 
 use super::about::About;
 use super::late::Late;
+use super::notices::{Handle, Notices};
 use super::requests::Refused;
 use super::session::{Session, Step};
 use super::{Capabilities, Grant, SendQueue};
@@ -21,7 +21,7 @@ use crate::domain::{Cursor, Origin, Selector, TenantId};
 use crate::identity::{Principal, Revocations};
 use crate::limits::{Admission, Blocks};
 use crate::log::{EventLog, LogError, Page, PageLimit, TenantLog};
-use crate::rooms::{Attach, Attached, ConnectionId, Hello, Joined, Notice, Rooms, SessionHandle};
+use crate::rooms::{Attach, Attached, ConnectionId, Hello, Joined, Rooms};
 use crate::telemetry::{MailboxMetrics, Metrics};
 use crate::wire::CloseCode;
 
@@ -356,46 +356,13 @@ impl Actor for SessionActor {
     }
 }
 
-/// What its registry has said, kept beside the mailbox: it is never refused.
-#[derive(Default)]
-struct Notices {
-    closed: Cell<Option<CloseCode>>,
-    recheck: Cell<bool>,
-    renewed: Cell<bool>,
-    /// From where to catch up, and whether what it may hear is judged already.
-    behind: Cell<Option<(u64, bool)>>,
-}
-
-/// How its registry reaches a session.
-struct Handle {
-    port: Port<SessionActor>,
-    notices: Rc<Notices>,
-}
-
-impl SessionHandle for Handle {
-    fn notify(&self, notice: Notice) {
-        match notice {
-            Notice::FellBehind { after } => self.notices.behind.set(Some((after, true))),
-            Notice::Created { after } => self.notices.behind.set(Some((after, false))),
-            Notice::Renewed => {
-                self.notices.behind.set(None);
-                self.notices.renewed.set(true);
-            }
-            Notice::Recheck => self.notices.recheck.set(true),
-            Notice::Closed(code) => self.notices.closed.set(Some(code)),
-        }
-        // it is looked at after every message: one that waits in a full mailbox does as well
-        let _ = self.port.tell(Noticed);
-    }
-}
-
 #[derive(Message)]
 #[rtype(result = "()")]
 struct Begin(Port<SessionActor>);
 
 #[derive(Message)]
 #[rtype(result = "()")]
-struct Noticed;
+pub(super) struct Noticed;
 
 /// The client broke the protocol, and has been told.
 #[derive(Message)]

@@ -41,6 +41,9 @@ pub async fn page(conn: &mut Conn, tenant: &str, after: &str, limit: i64) -> Que
 /// Adds a reading and forgets those more than `keep` versions old.
 pub async fn add_reading(conn: &mut Conn, row: &ReadingRow, keep: i64) -> QueryResult<()> {
     diesel::insert_into(fleet_readings::table).values(row.clone()).execute(conn).await?;
+    if row.version <= keep {
+        return Ok(());
+    }
     diesel::delete(
         fleet_readings::table
             .filter(fleet_readings::tenant.eq(&row.tenant))
