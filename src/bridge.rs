@@ -17,6 +17,7 @@ mod commands;
 mod envelope;
 mod error;
 mod follower;
+mod following;
 mod hearing;
 mod ingest;
 mod interop;

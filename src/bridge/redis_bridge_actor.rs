@@ -10,7 +10,8 @@ use tokio::sync::oneshot;
 
 use super::envelope::{Entry, Live, read_notice};
 use super::error::BridgeError;
-use super::follower::{Action, Follower};
+use super::follower::Action;
+use super::following::{Following, Opened};
 use super::store::{Past, Store, Top};
 use super::subscriber::Subscriptions;
 use crate::actor_kit::{Counted, Handles, Port};
@@ -26,26 +27,6 @@ const TOP_CHECK: Duration = Duration::from_secs(1);
 const LINGER: Duration = Duration::from_secs(60);
 /// What is fetched at once of what the bus has not brought.
 const FILL: PageLimit = PageLimit { events: 1000, bytes: 4 << 20 };
-
-type Opened = Result<Arc<TenantLog>, LogError>;
-
-/// One tenant's log, followed.
-#[derive(Default)]
-struct Following {
-    follower: Follower,
-    log: Option<Arc<TenantLog>>,
-    /// Whether the log is being asked for its top, and whether it is to be asked again.
-    asking: bool,
-    ask_again: bool,
-    /// Who waits until the log is open.
-    openers: Vec<oneshot::Sender<Opened>>,
-    /// Who waits for the answer to a question that has not been asked yet; for one that has been.
-    asked_next: Vec<(Position, oneshot::Sender<Opened>)>,
-    asked_now: Vec<(Position, oneshot::Sender<Opened>)>,
-    /// Who waits until an event is here.
-    awaited: Vec<(Position, oneshot::Sender<Opened>)>,
-    idle_since: Option<Instant>,
-}
 
 /// The thread that the bridge's actor lives on.
 pub type BridgeThread = ArbiterHandle;
@@ -291,20 +272,6 @@ impl RedisBridgeActor {
     fn ask_all(&mut self, context: &mut Context<Self>) {
         let tenants: Vec<TenantId> = self.tenants.keys().cloned().collect();
         tenants.iter().for_each(|tenant| self.ask(tenant, context));
-    }
-}
-
-impl Following {
-    fn answer_awaited(&mut self) {
-        let Some(log) = &self.log else { return };
-        let head = log.head();
-        for (position, waiter) in std::mem::take(&mut self.awaited) {
-            if position.epoch == head.epoch && position.seq > head.seq {
-                self.awaited.push((position, waiter));
-            } else {
-                let _ = waiter.send(Ok(log.clone()));
-            }
-        }
     }
 }
 
