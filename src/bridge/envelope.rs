@@ -21,6 +21,7 @@ use crate::wire::{Content, Event, EventParts};
 const VERSION: &[u8] = b"1";
 const FIELDS: usize = 8;
 const TICKET_REPLACED: &[u8] = b"ticket_replaced";
+const OUTBOX_FILLED: &[u8] = b"outbox_filled";
 
 /// A message of a tenant's live channel.
 #[derive(Debug)]
@@ -84,19 +85,29 @@ impl Live {
 /// A message of the channel on which nodes tell each other what is no event: the version, what it is, and what
 /// that needs, as netstrings.
 pub(super) fn write_notice(notice: &NodeNotice) -> Vec<u8> {
-    let NodeNotice::TicketReplaced { ticket_id, newer } = notice;
-    let parts =
-        [VERSION, TICKET_REPLACED, ticket_id.as_bytes(), newer.to_string().as_bytes()].map(<[u8]>::to_vec);
-    parts.iter().flat_map(|part| [format!("{}:", part.len()).as_bytes(), part, b","].concat()).collect()
+    let parts = match notice {
+        NodeNotice::TicketReplaced { ticket_id, newer } => {
+            vec![TICKET_REPLACED.to_vec(), ticket_id.as_bytes().to_vec(), newer.to_string().into_bytes()]
+        }
+        NodeNotice::OutboxFilled => vec![OUTBOX_FILLED.to_vec()],
+    };
+    let parts = [VERSION.to_vec()].into_iter().chain(parts);
+    parts.flat_map(|part| [format!("{}:", part.len()).as_bytes(), &part, b","].concat()).collect()
 }
 
 /// The notice; None where it is one that only later releases know.
 pub(super) fn read_notice(mut bytes: &[u8]) -> Result<Option<NodeNotice>, Malformed> {
-    if netstring(&mut bytes)? != VERSION || netstring(&mut bytes)? != TICKET_REPLACED {
+    if netstring(&mut bytes)? != VERSION {
         return Ok(None);
     }
-    let ticket_id = text(netstring(&mut bytes)?)?.into();
-    Ok(Some(NodeNotice::TicketReplaced { ticket_id, newer: number(netstring(&mut bytes)?)? }))
+    match netstring(&mut bytes)? {
+        TICKET_REPLACED => {
+            let ticket_id = text(netstring(&mut bytes)?)?.into();
+            Ok(Some(NodeNotice::TicketReplaced { ticket_id, newer: number(netstring(&mut bytes)?)? }))
+        }
+        OUTBOX_FILLED => Ok(Some(NodeNotice::OutboxFilled)),
+        _ => Ok(None),
+    }
 }
 
 impl Entry {
@@ -198,7 +209,9 @@ pub(super) mod tests {
     #[test]
     fn a_notice_is_read_as_it_was_written_and_an_unknown_one_is_passed_over() {
         let notice = NodeNotice::TicketReplaced { ticket_id: "t-1".into(), newer: u64::MAX };
-        assert_eq!(read_notice(&write_notice(&notice)), Ok(Some(notice)));
+        for notice in [notice, NodeNotice::OutboxFilled] {
+            assert_eq!(read_notice(&write_notice(&notice)), Ok(Some(notice)));
+        }
         assert_eq!(read_notice(&message(&[b"1", b"something_new", b""])), Ok(None));
         assert_eq!(read_notice(&message(&[b"1", TICKET_REPLACED])), Err(Malformed));
     }

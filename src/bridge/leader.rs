@@ -7,6 +7,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::envelope::write_notice;
 use super::error::BridgeError;
 use super::lanes::{BATCH_BYTES, count};
 use super::lease::{Lease, LeaseKeeper};
@@ -14,7 +15,7 @@ use super::store::{Request, Store};
 use super::trimmer::Grown;
 use crate::clock::jittered;
 use crate::domain::TenantId;
-use crate::log::{Outgoing, TenantLogs, watch_outbox};
+use crate::log::{NodeNotice, Outgoing, TenantLogs, watch_outbox};
 use crate::storage::{Database, OutboxRow, StoreError};
 use crate::telemetry::{Metrics, crash_point};
 
@@ -96,9 +97,11 @@ impl Leader {
         let keeping = beside.spawn(self.keeper.clone().run());
         let mut looked = Instant::now() - SPACING;
         let done = loop {
+            let mut is_own = false;
             tokio::select! {
                 done = stops.recv() => break done,
-                () = self.logs.outbox_filled() => {}
+                () = self.logs.outbox_filled() => is_own = true,
+                () = self.logs.leader_woken() => {}
                 Some(()) = wakes.recv() => {}
                 Ok(()) = self.lease.changed() => {
                     if self.good_lease().is_none_or(|own| own.fence == self.fence) {
@@ -110,7 +113,8 @@ impl Leader {
             looked = Instant::now();
             match self.good_lease() {
                 Some(_) => while self.relay().await {},
-                None => self.wake_leader().await,
+                None if is_own => self.wake_leader().await,
+                None => {}
             }
         };
         keeping.abort();
@@ -302,7 +306,13 @@ impl Leader {
         }
     }
 
+    /// By way of Redis, which is quicker, or else of the database.
     async fn wake_leader(&self) {
+        let mut publish = redis::cmd("PUBLISH");
+        publish.arg(self.store.keys.nodes()).arg(write_notice(&NodeNotice::OutboxFilled));
+        if self.store.commands.run::<i64>(&publish).await.is_ok() {
+            return;
+        }
         if let Err(error) = self.database.run(|db| async move { db.wake_leader().await }).await {
             // it looks by itself before long
             tracing::debug!(%error, "the leader could not be woken");

@@ -16,7 +16,7 @@ use super::store::{Past, Store, Top};
 use super::subscriber::Subscriptions;
 use crate::actor_kit::{Counted, Handles, Port};
 use crate::domain::{Epoch, Position, TenantId};
-use crate::log::{LogError, PageLimit, TenantLog, TenantLogs};
+use crate::log::{PageLimit, TenantLogs};
 use crate::telemetry::Metrics;
 
 /// Messages that may wait.

@@ -28,6 +28,8 @@ pub enum NodeNotice {
         /// The connection's number: those with lower ones are over.
         newer: u64,
     },
+    /// Outbox rows were committed.
+    OutboxFilled,
 }
 
 /// Where the log is kept: what numbers events, keeps them, and shows them to this process.

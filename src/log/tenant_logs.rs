@@ -98,6 +98,7 @@ pub struct TenantLogs {
     pub(super) metrics: Arc<Metrics>,
     pub(super) options: LogOptions,
     pub(super) relay_wake: Notify,
+    leader_wake: Notify,
     tenants: RwLock<HashMap<TenantId, Arc<TenantLog>>>,
     observer: Arc<dyn LogObserver>,
 }
@@ -110,8 +111,8 @@ impl TenantLogs {
         options: LogOptions,
         observer: Arc<dyn LogObserver>,
     ) -> Arc<Self> {
-        let (relay_wake, tenants) = (Notify::new(), RwLock::default());
-        Arc::new(TenantLogs { database, clock, metrics, options, relay_wake, tenants, observer })
+        let (relay_wake, leader_wake, tenants) = (Notify::new(), Notify::new(), RwLock::default());
+        Arc::new(TenantLogs { database, clock, metrics, options, relay_wake, leader_wake, tenants, observer })
     }
 
     /// A domain transaction of this process has committed outbox rows since this was last awaited.
@@ -158,7 +159,15 @@ impl TenantLogs {
 
     /// Another node says something that is no event.
     pub fn hear(&self, notice: &NodeNotice) {
-        self.observer.announced(notice);
+        match notice {
+            NodeNotice::OutboxFilled => self.leader_wake.notify_one(),
+            NodeNotice::TicketReplaced { .. } => self.observer.announced(notice),
+        }
+    }
+
+    /// Another node has committed outbox rows since this was last awaited.
+    pub async fn leader_woken(&self) {
+        self.leader_wake.notified().await;
     }
 
     /// Forgets a tenant's log.

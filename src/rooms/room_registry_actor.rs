@@ -173,8 +173,9 @@ impl LogObserver for WorkerMail {
     }
 
     fn announced(&self, notice: &NodeNotice) {
-        let NodeNotice::TicketReplaced { ticket_id, newer } = notice.clone();
-        self.order(Order::ReplaceTicket { ticket_id, newer });
+        if let NodeNotice::TicketReplaced { ticket_id, newer } = notice.clone() {
+            self.order(Order::ReplaceTicket { ticket_id, newer });
+        }
     }
 
     fn volatile(&self, log: &Arc<TenantLog>, event: Arc<Event>) {
