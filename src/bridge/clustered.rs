@@ -24,6 +24,7 @@ use super::store::{Request, Store};
 use super::subscriber::Subscriber;
 use super::trimmer::{Grown, Trimmer};
 use crate::actor_kit::Port;
+use crate::clock::random_u64;
 use crate::domain::{Cursor, Epoch, Position, Selector, TenantId, Topic};
 use crate::log::{
     AppendRequest, Appended, Load, LogError, LogHome, NewEvent, NodeNotice, Outgoing, PageLimit, Source,
@@ -111,7 +112,9 @@ impl Clustered {
             super::check::renew_logs(&commands, &keys).await?;
         }
         let runtime = Handle::current();
-        let who = (&keys, &*options.server_id);
+        // nodes that were given one name must not take each other's messages to themselves for their own
+        let own_name = format!("{}.{:08x}", options.server_id, random_u64() as u32);
+        let who = (&keys, own_name.as_str());
         let (subscriptions, subscriber) =
             Subscriber::new(client.clone(), commands.clone(), who, options.patience);
         let means = (store.clone(), subscriptions);
@@ -142,7 +145,7 @@ impl Clustered {
                 interop,
                 tenant: own.tenant,
                 patience: options.patience,
-                probe: keys.ingest_probe(&options.server_id),
+                probe: keys.ingest_probe(&own_name),
             };
             ingest.start()
         });

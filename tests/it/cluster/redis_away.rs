@@ -358,3 +358,22 @@ async fn a_hole_that_cannot_be_filled_any_more_ends_the_sessions_and_they_are_to
     assert_eq!(stream.take(1).await[0].event, "after");
     assert_eq!(metric_of(&operator, 0, "bongsu_log_losses_total").await, 1.0);
 }
+
+#[tokio::test]
+async fn nodes_that_were_given_one_name_do_not_take_each_other_for_silent() {
+    let server = Server::with(ServerOptions::default().cluster(1).env("SERVER_ID", "same"));
+    let first = server.operator();
+    // older than a message to itself may be late
+    pause(Duration::from_secs(6)).await;
+    let of =
+        |name: &str| server.options().env.iter().find(|own| own.0 == name).expect("a cluster's").1.clone();
+    let mut options = ServerOptions::default().cluster(1);
+    for name in ["DATABASE_URL", "REDIS_URL", "BONGSU__REDIS__PREFIX", "SERVER_ID"] {
+        options = options.env(name, of(name));
+    }
+    let second = Server::with(options);
+    pause(Duration::from_secs(2)).await;
+    for operator in [first, second.operator()] {
+        assert_eq!(operator.metric("bongsu_redis_relinks_total{link=\"subscriber\"}").await, 1.0);
+    }
+}
