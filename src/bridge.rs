@@ -16,6 +16,7 @@ mod clustered;
 mod commands;
 mod envelope;
 mod error;
+mod figures;
 mod follower;
 mod following;
 mod hearing;

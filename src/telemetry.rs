@@ -1,15 +1,18 @@
 //! What the process tells about itself: metrics, log lines, and the spans they lie in.
 
 mod bridge_metrics;
+mod figures;
 mod interop_metrics;
 mod limit_metrics;
 mod logging;
 mod mailbox_metrics;
 mod metrics;
 mod pool_metrics;
+mod process_metrics;
 mod spans;
 
 pub use bridge_metrics::BridgeMetrics;
+pub use figures::{Counts, FRESH, FigureBoard, Figures, NodeFigures, Samples};
 pub use interop_metrics::InteropMetrics;
 pub use limit_metrics::LimitMetrics;
 pub use logging::{Logging, LoggingError, init_logging};

@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep};
 use super::commands::Commands;
 use super::envelope::write_notice;
 use super::error::BridgeError;
+use super::figures::FigureKeeper;
 use super::ingest::{Ingest, Ingestion};
 use super::interop::Interop;
 use super::keys::Keys;
@@ -149,6 +150,14 @@ impl Clustered {
             };
             ingest.start()
         });
+        let figures = FigureKeeper {
+            store: store.clone(),
+            metrics: metrics.clone(),
+            lease: lease.clone(),
+            own_name,
+            mirrors: options.mirror,
+        };
+        runtime.spawn(figures.run());
         let trimmer = Trimmer::new(store.clone(), logs.clone(), metrics, (keeper, lease), grown);
         runtime.spawn(trimmer.run());
         let reading = Semaphore::new(READS);

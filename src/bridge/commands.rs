@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, ErrorKind, FromRedisValue, RedisError};
+use redis::{AsyncConnectionConfig, Client, ErrorKind, FromRedisValue, Pipeline, RedisError};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -68,6 +68,15 @@ impl Commands {
         let mut link = self.link()?;
         let asked = Instant::now();
         let answered = command.query_async(&mut link).await;
+        self.metrics().called(asked.elapsed());
+        answered.map_err(|error| self.failed(error))
+    }
+
+    /// Carries out several commands, in one round trip.
+    pub async fn run_all<T: FromRedisValue>(&self, commands: &Pipeline) -> Result<T, BridgeError> {
+        let mut link = self.link()?;
+        let asked = Instant::now();
+        let answered = commands.query_async(&mut link).await;
         self.metrics().called(asked.elapsed());
         answered.map_err(|error| self.failed(error))
     }

@@ -47,7 +47,7 @@ impl Keys {
     pub fn is_own(&self, key: &str) -> bool {
         const NAMES: [&str; 8] =
             ["meta", "log", "versions", "floors", "relayed", "volatile", "answer", "dedup"];
-        if key == self.trims() || key == self.ingest() {
+        if [self.trims(), self.ingest(), self.figures()].iter().any(|own| own == key) {
             return true;
         }
         let inner = key.strip_prefix(&self.prefix).and_then(|rest| rest.strip_prefix('{'));
@@ -71,6 +71,11 @@ impl Keys {
     /// Until when what other services publish was last heard by a node, µs.
     pub fn ingest(&self) -> String {
         format!("{}ingest", self.prefix)
+    }
+
+    /// What each node did lately, and all of them since this was made.
+    pub fn figures(&self) -> String {
+        format!("{}figures", self.prefix)
     }
 
     /// What other services know this cluster by.

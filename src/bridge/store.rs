@@ -224,9 +224,14 @@ impl Store {
         let mut add = redis::cmd("ZADD");
         add.arg(self.keys.trims()).arg("LT");
         for tenant in tenants {
-            add.arg(self.clock.steady().micros()).arg(tenant.as_str());
+            add.arg(self.now().micros()).arg(tenant.as_str());
         }
         self.commands.run(&add).await
+    }
+
+    /// The log's clock, which goes by the one of Redis.
+    pub fn now(&self) -> Timestamp {
+        self.clock.steady()
     }
 
     /// The next log that is to be trimmed for its age: not later than it already is.
@@ -239,7 +244,7 @@ impl Store {
 
     /// Whose logs are to be trimmed by now, or all; each is looked at again after `again` µs at the latest.
     pub async fn take_trims(&self, most: usize, again: i64, all: bool) -> Result<Vec<TenantId>, BridgeError> {
-        let (key, now) = (self.keys.trims(), self.clock.steady().micros());
+        let (key, now) = (self.keys.trims(), self.now().micros());
         let mut due = redis::cmd("ZRANGE");
         let by = if all { "+inf".to_owned() } else { now.to_string() };
         due.arg(&key).arg("-inf").arg(by).arg("BYSCORE").arg("LIMIT").arg(0).arg(most);

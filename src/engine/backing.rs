@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{StartError, StartOptions};
 use crate::bridge::{BridgeOptions, BridgeThread, Clustered, IngestOptions};
@@ -11,7 +11,7 @@ use crate::domain::{TenantId, Topic};
 use crate::log::{EventLog, LogObserver, LogOptions, TenantLogs};
 use crate::settings::Settings;
 use crate::storage::{Database, ServeLock, StoreError, check_writable};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Figures, Metrics, Samples};
 
 /// Makes sure that no other process serves what one process alone may serve: an embedded database.
 pub(super) fn lock(settings: &Settings) -> Result<Option<ServeLock>, StartError> {
@@ -42,6 +42,7 @@ pub(super) async fn open_log(
     let Some(thread) = thread else {
         let data_dir = PathBuf::from(&settings.storage.data_dir);
         let place = (&*data_dir, options.new_epoch);
+        tokio::spawn(show_own_figures(metrics.clone()));
         return Ok(EventLog::embedded(database, place, (clock, metrics), limits, observer).await?);
     };
     let bridge = BridgeOptions {
@@ -59,6 +60,17 @@ pub(super) async fn open_log(
     let logs = TenantLogs::new(database.clone(), (clock, metrics.clone()), limits, observer);
     let home = Clustered::start(bridge, database, logs.clone(), metrics, &thread).await?;
     Ok(EventLog::kept_by(logs, Arc::new(home)))
+}
+
+/// Where there are no other nodes, the figures of all are those of this one.
+async fn show_own_figures(metrics: Arc<Metrics>) {
+    let (mut samples, mut tick) = (Samples::default(), tokio::time::interval(Duration::from_secs(1)));
+    loop {
+        tick.tick().await;
+        let counts = metrics.counts();
+        let (figures, _) = samples.add(Instant::now(), counts);
+        metrics.figures().show(Figures::of(counts.published, &[figures]));
+    }
 }
 
 fn ingest(settings: &Settings) -> IngestOptions {

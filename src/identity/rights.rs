@@ -111,6 +111,8 @@ pub enum Command {
     DeclareTopics,
     /// Keys, kicks, jobs, connections and exports of the tenant.
     Administer,
+    /// Read the few figures of all nodes that dashboards show.
+    ReadFigures,
     /// Drains, the block list and figures of the nodes.
     OperateNodes,
 }
@@ -174,6 +176,7 @@ pub const COMMANDS: &[CommandRow] = &[
     },
     CommandRow { command: Command::DeclareTopics, services: MANAGERS, users: Users::Roles(STAFF) },
     CommandRow { command: Command::Administer, services: &[Scope::Admin], users: Users::Roles(&["admin"]) },
+    CommandRow { command: Command::ReadFigures, services: LISTENERS, users: Users::Roles(&["admin"]) },
     CommandRow { command: Command::OperateNodes, services: &[Scope::Operator], users: Users::Nobody },
 ];
 
@@ -288,6 +291,7 @@ mod tests {
         (Command::SwapShifts, "manage", "manager,admin"),
         (Command::DeclareTopics, "manage", "manager,admin"),
         (Command::Administer, "admin", "admin"),
+        (Command::ReadFigures, "subscribe", "admin"),
         (Command::OperateNodes, "operator", "none"),
     ];
 

@@ -12,15 +12,17 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
 use super::bridge_metrics::BridgeMetrics;
+use super::figures::{Counts, FigureBoard};
 use super::interop_metrics::InteropMetrics;
 use super::limit_metrics::LimitMetrics;
 use super::mailbox_metrics::{MailboxFamilies, MailboxMetrics};
 use super::pool_metrics::{PoolFamilies, PoolMetrics};
+use super::process_metrics::ProcessMetrics;
 
 /// A function that brings gauges up to date when they are read.
 pub type Reading = Box<dyn Fn(&Metrics) + Send>;
 
-type GaugeF64 = Gauge<f64, AtomicU64>;
+pub(super) type GaugeF64 = Gauge<f64, AtomicU64>;
 
 macro_rules! labels {
     ($name:ident { $($field:ident: $type:ty),+ }) => {
@@ -39,6 +41,12 @@ labels!(Tenant { tenant: String });
 labels!(Actor { actor: &'static str });
 labels!(Pool { pool: &'static str });
 labels!(Route { route: String, method: String, status: u16 });
+
+const CLASSES: [&str; 3] = ["durable", "latest", "volatile"];
+/// Why a frame did not reach its client that should have.
+const LOST: [&str; 3] = ["volatile_queue_full", "connection_cut", "worker_busy"];
+/// Why an append was refused.
+const REFUSED: [&str; 2] = ["unavailable", "overloaded"];
 
 /// The metrics of one engine; engines in one process do not share them.
 #[derive(Debug)]
@@ -75,10 +83,8 @@ pub struct Metrics {
     jwks_fetches: Family<Outcome, Counter>,
     unavailable_answers: Counter,
     logging_dropped: Counter,
-    process_resident_bytes: Gauge,
-    process_cpu_seconds: GaugeF64,
-    process_open_fds: Gauge,
-    process_max_fds: Gauge,
+    process: ProcessMetrics,
+    figures: FigureBoard,
     limits: LimitMetrics,
     bridge: BridgeMetrics,
     interop: InteropMetrics,
@@ -189,26 +195,8 @@ impl Default for Metrics {
                 "Log lines not written to a file because too many waited",
                 Counter::default()
             ),
-            process_resident_bytes: register!(
-                "process_resident_bytes",
-                "Memory of the process",
-                Gauge::default()
-            ),
-            process_cpu_seconds: register!(
-                "process_cpu_seconds",
-                "Processor time of the process",
-                GaugeF64::default()
-            ),
-            process_open_fds: register!(
-                "process_open_fds",
-                "Open file descriptors of the process",
-                Gauge::default()
-            ),
-            process_max_fds: register!(
-                "process_max_fds",
-                "File descriptors that the process may open; 0: no limit",
-                Gauge::default()
-            ),
+            process: ProcessMetrics::new(&mut registry),
+            figures: FigureBoard::default(),
             limits: LimitMetrics::new(&mut registry),
             bridge: BridgeMetrics::new(&mut registry),
             interop: InteropMetrics::new(&mut registry),
@@ -223,10 +211,10 @@ impl Default for Metrics {
 impl Metrics {
     /// Counters whose labels are known begin at 0 instead of missing until the first time.
     fn name_what_may_happen(&self) {
-        for class in ["durable", "latest", "volatile"] {
+        for class in CLASSES {
             self.published(class, 0);
         }
-        for reason in ["volatile_queue_full", "conflated", "expired", "connection_cut", "worker_busy"] {
+        for reason in LOST.into_iter().chain(["conflated", "expired"]) {
             self.dropped(reason);
         }
         for outcome in ["fresh", "current", "replayed", "epoch_changed", "evicted", "ahead", "invalid"] {
@@ -235,12 +223,31 @@ impl Metrics {
         for outcome in ["ok", "failed"] {
             self.jwks_fetches.get_or_create_owned(&Outcome { outcome });
         }
-        for reason in ["unavailable", "overloaded"] {
+        for reason in REFUSED {
             self.log_refused.get_or_create_owned(&Reason { reason });
         }
         for transport in ["sse", "poll", "websocket"] {
             self.connects.get_or_create_owned(&Transport { transport });
         }
+    }
+
+    /// What this node has open and has done since it started.
+    pub fn counts(&self) -> Counts {
+        let count = |class| self.published.get_or_create(&ClassLabel { class }).get();
+        let lost = |reason| self.dropped.get_or_create(&Reason { reason }).get();
+        let refused = |reason| self.log_refused.get_or_create(&Reason { reason }).get();
+        Counts {
+            connections: self.figures.open_connections(),
+            published: CLASSES.map(count).iter().sum(),
+            delivered: self.delivery_seconds.count(),
+            waited_us: (self.delivery_seconds.sum() * 1e6) as u64,
+            failed: LOST.map(lost).iter().chain(&REFUSED.map(refused)).sum(),
+        }
+    }
+
+    /// The figures of all nodes together.
+    pub fn figures(&self) -> &FigureBoard {
+        &self.figures
     }
 
     /// Those of a cluster's bus.
@@ -265,7 +272,9 @@ impl Metrics {
 
     /// The metrics in the OpenMetrics text format.
     pub fn render(&self) -> String {
-        self.read_process();
+        self.process.read();
+        let dropped = super::logging::dropped_lines();
+        self.logging_dropped.inc_by(dropped.saturating_sub(self.logging_dropped.get()));
         for reading in self.readings.lock().expect("no panic while held").iter() {
             (reading.0)(self);
         }
@@ -274,33 +283,16 @@ impl Metrics {
         text
     }
 
-    fn read_process(&self) {
-        let dropped = super::logging::dropped_lines();
-        self.logging_dropped.inc_by(dropped.saturating_sub(self.logging_dropped.get()));
-        let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-        let pages: i64 = statm.split(' ').nth(1).and_then(|text| text.parse().ok()).unwrap_or(0);
-        self.process_resident_bytes.set(pages * 4096);
-        let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-        let after_name = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
-        let ticks: f64 =
-            after_name.split(' ').skip(11).take(2).filter_map(|text| text.parse::<f64>().ok()).sum();
-        self.process_cpu_seconds.set(ticks / 100.0);
-        let descriptors = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
-        self.process_open_fds.set(i64::try_from(descriptors).unwrap_or(i64::MAX));
-        let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
-        let soft =
-            limits.lines().find_map(|line| line.strip_prefix("Max open files")?.split_whitespace().next());
-        self.process_max_fds.set(soft.and_then(|text| text.parse().ok()).unwrap_or(0));
-    }
-
     /// A connection opened.
     pub fn connected(&self, transport: &'static str, tenant: &str) {
+        self.figures.opened();
         self.connects.get_or_create(&Transport { transport }).inc();
         self.connections.get_or_create(&Connections { transport, tenant: tenant.to_owned() }).inc();
     }
 
     /// A connection ended; `close` is what it was told, None when the client left by itself.
     pub fn closed(&self, transport: &'static str, tenant: &str, close: Option<(u16, &'static str)>) {
+        self.figures.closed();
         let (code, reason) = close.unwrap_or((0, "client_left"));
         self.closes.get_or_create(&Close { transport, code, reason }).inc();
         self.connections.get_or_create(&Connections { transport, tenant: tenant.to_owned() }).dec();

@@ -54,7 +54,15 @@ fn explain(path: String, error: serde_json::Error) -> Refusal {
         _ => path,
     };
     let code = if message.starts_with("unknown field") { "unknown_field" } else { "invalid_field" };
-    Refusal { code, ..Refusal::invalid(&field, message) }
+    Refusal { code, ..Refusal::invalid(&shortened(&field), shortened(message)) }
+}
+
+/// A text that may repeat what it is about, without its middle where that is long.
+fn shortened(text: &str) -> String {
+    const HALF: usize = 100;
+    let start = text.char_indices().nth(HALF).map_or(text.len(), |(at, _)| at);
+    let end = text.char_indices().rev().nth(HALF - 1).map_or(0, |(at, _)| at);
+    if end <= start { text.to_owned() } else { format!("{}…{}", &text[..start], &text[end..]) }
 }
 
 /// Whether a text's brackets nest deeper than `limit`: `[[1]]` is 2 deep.
@@ -89,6 +97,17 @@ mod tests {
 
     fn compacted(text: &str) -> Arc<str> {
         compact(&RawValue::from_string(text.to_owned()).unwrap())
+    }
+
+    #[test]
+    fn a_refusal_repeats_little_of_what_it_is_about() {
+        let long = format!("\"{}\"", "봉".repeat(100_000));
+        let refusal = parse::<u8>(long.as_bytes()).unwrap_err();
+        assert!(refusal.detail.chars().count() < 300, "{}", refusal.detail);
+        assert!(refusal.detail.contains("invalid type: string \"봉봉"), "{}", refusal.detail);
+        assert!(refusal.detail.ends_with("봉\", expected u8"), "{}", refusal.detail);
+        assert_eq!(shortened(&"x".repeat(200)), "x".repeat(200));
+        assert_eq!(shortened(&"x".repeat(201)), format!("{0}…{0}", "x".repeat(100)));
     }
 
     #[test]

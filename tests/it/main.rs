@@ -12,6 +12,7 @@ mod closing;
 mod cluster;
 mod documentation;
 mod faults;
+mod figures;
 mod first_light;
 mod fleets;
 mod flooded_workers;

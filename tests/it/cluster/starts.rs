@@ -73,16 +73,31 @@ async fn a_user_that_may_not_do_what_is_needed_is_named() {
     let url = redis.url().replace("redis://", "redis://narrow:secret@");
     assert_says(&refused(at(url)), &["redis.url", "permission"]);
     // what the documentation says is enough
-    redis.cli(&["ACL", "SETUSER", "node", "on", ">secret", "~mine:*", "&mine:*", "-@all"]);
+    redis.cli(&[
+        "ACL",
+        "SETUSER",
+        "node",
+        "on",
+        ">secret",
+        "~mine:*",
+        "&mine:*",
+        "~metrics:realtime:*",
+        "-@all",
+    ]);
     for command in crate::support::redis::needed_commands() {
         redis.cli(&["ACL", "SETUSER", "node", &format!("+{command}")]);
     }
     let url = redis.url().replace("redis://", "redis://node:secret@");
-    let server = Server::with(at(url).set("redis.prefix", "mine:").cluster(2));
+    let options = at(url).set("redis.prefix", "mine:").set("redis.mirror", true).set("redis.ingest", false);
+    let server = Server::with(options.cluster(2));
     let mut stream = server.api().listen("fleet:FLT-A01", None).await;
     stream.ready().await;
     server.api().update_ei("FLT-A01", 1.0).await;
     assert_eq!(stream.take(1).await[0].event, "ei_updated");
+    eventually("the figures", async || {
+        (redis.cli(&["GET", "metrics:realtime:connections"]) == "1").then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{AT, end, is_heard_by, listen_everywhere, on, start, until_end};
-use crate::support::{Program, Redis, Server, in_package};
+use crate::support::{Program, Redis, Server, eventually, in_package};
 
 async fn subscriber(redis: &Redis, channel: &str) -> Program {
     let script = in_package("tests/clients/redis_subscriber.py");
@@ -64,6 +64,40 @@ async fn what_this_cluster_has_mirrored_does_not_come_back_to_it_and_reaches_ano
 }
 
 #[tokio::test]
+async fn the_figures_of_all_nodes_are_written_down_every_second() {
+    let redis = Redis::start().await;
+    let server = start(&redis, on(&redis, 2).set("redis.mirror", true).set("redis.prefix", "own:")).await;
+    let mut streams =
+        [server.api().listen("topic:a", None).await, server.api().at(1).listen("topic:a", None).await];
+    for stream in &mut streams {
+        stream.ready().await;
+    }
+    // what is left of a node of another release, and of one that ended long ago
+    redis.cli(&["HSET", "own:figures", "other", "{}"]);
+    let old = json!({"at": 1, "figures": {"connections": 9, "published": 0, "delivered": 0, "waited_us": 0,
+        "failed": 0, "span_us": 0}});
+    redis.cli(&["HSET", "own:figures", "old", &old.to_string()]);
+    server.api().publish("topic:a", "note", 1.into()).await;
+    let read = |name: &str| redis.cli(&["GET", &format!("metrics:realtime:{name}")]);
+    eventually("two connections and one message", async || {
+        (read("connections") == "2" && read("messages") == "1").then_some(())
+    })
+    .await;
+    let told = server.api().get("/v2/realtime/metrics").await.json();
+    assert_eq!((&told["activeConnections"], &told["totalMessagesPublished"]), (&json!(2), &json!(1)));
+    for name in ["messages_per_sec", "avg_latency_ms", "error_rate"] {
+        assert!(read(name).parse::<f64>().is_ok_and(|own| own >= 0.0), "{name}: {}", read(name));
+    }
+    eventually("the others to be removed", async || {
+        (redis.cli(&["HLEN", "own:figures"]) == "3").then_some(())
+    })
+    .await;
+    // again and again
+    redis.cli(&["DEL", "metrics:realtime:connections"]);
+    eventually("the figures", async || (read("connections") == "2").then_some(())).await;
+}
+
+#[tokio::test]
 async fn nothing_is_mirrored_unless_it_is_asked_for() {
     let redis = Redis::start().await;
     let server = start(&redis, on(&redis, 1)).await;
@@ -75,4 +109,7 @@ async fn nothing_is_mirrored_unless_it_is_asked_for() {
     let operator = server.operator();
     assert_eq!(operator.metric("bongsu_mirrored_total").await, 0.0);
     assert_eq!(operator.metric("bongsu_ingest_refused_total{reason=\"own\"}").await, 0.0);
+    let told = async || (server.api().get("/v2/realtime/metrics").await.status == 200).then_some(());
+    eventually("figures", told).await;
+    assert_eq!(redis.cli(&["KEYS", "metrics:*"]), "");
 }

@@ -24,12 +24,17 @@ async fn of_300_opens_without_credentials_100_are_looked_at_and_others_are_not_h
         assert!((1..=2).contains(&retry_after(answer, "attempts")), "{answer:?}");
     }
     assert_eq!(refusals(&server, "attempts").await, refused_ones.len() as f64);
-    // an EventSource from there is told to come back, one from elsewhere is served, and those that are open stay
+    server.api().publish("topic:a", "note", 1.into()).await;
+    assert_eq!(held.take(1).await[0].data["data"], 1);
+}
+
+#[tokio::test]
+async fn an_event_source_without_attempts_left_is_told_to_come_back_and_others_are_served() {
+    let server = Server::with(behind_a_proxy().set("limits.attempts_per_min", 1));
+    assert_eq!(from("198.51.100.1", &server.api_with("nobody-has-this-key"), STREAM).await.status, 401);
     let mut turned_away = listen_from("198.51.100.1", &server.api()).await;
     assert!(refused(&mut turned_away).await > 0);
     listen_from("192.0.2.8", &server.api()).await.ready().await;
-    server.api().publish("topic:a", "note", 1.into()).await;
-    assert_eq!(held.take(1).await[0].data["data"], 1);
 }
 
 #[tokio::test]

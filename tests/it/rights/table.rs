@@ -133,6 +133,7 @@ pub const COMMANDS: &[Row] = &[
         "everybody",
         &["GET /v2/fleets", "GET /v2/fleets/{id}", "GET /v2/fleets/{id}/history"],
     ),
+    row("figures of a dashboard", "subscribe", "admin", &["GET /v2/realtime/metrics"]),
     row("drain", "operator", "nobody", &["POST /v2/admin/drain"]),
 ];
 
@@ -205,7 +206,6 @@ pub const NOT_YET: &[(&str, &[&str])] = &[
         &["POST /api/schedules", "POST /api/swaps", "POST /api/swaps/x/approve", "POST /api/emergency-calls"],
     ),
     ("jobs", &["GET /v2/admin/jobs", "DELETE /v2/admin/jobs", "POST /v2/admin/jobs/x/retry"]),
-    ("system figures: `subscribe`", &["GET /v2/realtime/metrics"]),
     ("who is present", &["WS presence"]),
     (
         "the transports of the replaced systems",

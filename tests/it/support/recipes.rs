@@ -51,6 +51,7 @@ pub const RECIPES: &[Recipe] = &[
     recipe("GET /v2/admin/blocklist", "", "", 200),
     recipe("DELETE /v2/admin/blocklist", "", r#"{"cidr":"192.0.2.0/24"}"#, 204),
     recipe("POST /v2/admin/drain", "", "", 202),
+    recipe("GET /v2/realtime/metrics", "", "", 200),
     recipe("GET /metrics", "", "", 200),
     recipe("GET /health", "", "", 200),
     recipe("GET /ready", "", "", 200),
