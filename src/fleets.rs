@@ -6,4 +6,4 @@ mod fleet;
 mod service;
 
 pub use fleet::{Before, Decision, Grade, GradeBounds, NewReading, decide};
-pub use service::{EiUpdate, Fleets, MAX_BATCH, Page, Updated, number};
+pub use service::{EiUpdate, Fleets, MAX_BATCH, Page, Updated};

@@ -2,6 +2,7 @@
 
 pub mod actor_kit;
 pub mod bench;
+pub mod bids;
 pub mod bridge;
 pub mod cli;
 pub mod clock;

@@ -31,8 +31,8 @@ pub use log_store::{FloorRow, LogTx, OldestRow, TenantRow};
 pub use log_writer::LogWriter;
 pub use postgres::PostgresOptions;
 pub use records::{
-    ApiKeyRow, BlockRow, DeclaredTopicRow, Feed, FleetRow, IdempotencyRow, KickRow, LogRow, OutboxRow,
-    ReadingRow, TicketRow, TopicMemberRow,
+    ApiKeyRow, BidRow, BlockRow, DeclaredTopicRow, Feed, FleetRow, IdempotencyRow, KickRow, LogRow,
+    OutboxRow, ProposalRow, ReadingRow, TicketRow, TopicMemberRow,
 };
 pub use runtime::StorageRuntime;
 pub use shared_text::SharedText;

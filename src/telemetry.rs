@@ -9,6 +9,7 @@ mod mailbox_metrics;
 mod metrics;
 mod pool_metrics;
 mod process_metrics;
+mod ranking_metrics;
 mod spans;
 
 pub use bridge_metrics::BridgeMetrics;
@@ -19,6 +20,7 @@ pub use logging::{Logging, LoggingError, init_logging};
 pub use mailbox_metrics::MailboxMetrics;
 pub use metrics::{Metrics, Reading};
 pub use pool_metrics::PoolMetrics;
+pub use ranking_metrics::RankingMetrics;
 pub use spans::{current_origin, within};
 
 /// Ends the process on the spot, as a power cut would, when `BONGSU_CRASH_AT` names this point.

@@ -8,6 +8,8 @@ use tokio::sync::mpsc;
 
 use super::tls::Certificate;
 use super::{FirstKey, StartError, Started, backing, blocks, first_key, reload, server, shutdown};
+use crate::bids::Bids;
+use crate::bids::ranking::{RankingOptions, RankingThreads, Rankings};
 use crate::bridge::BridgeThread;
 use crate::clock::{Clock, random_u64};
 use crate::domain::Decimal;
@@ -17,7 +19,7 @@ use crate::identity::{
     Authenticator, Compat, Jwks, KeyRing, Revocations, Tickets, Tokens, installation_secret,
 };
 use crate::limits::{Limiter, Rules};
-use crate::log::LogObserver;
+use crate::log::{EventLog, LogObserver};
 use crate::publishing::{PublishLimits, Publisher};
 use crate::rooms::Workers;
 use crate::settings::{Settings, resolve};
@@ -83,14 +85,19 @@ pub(super) fn run(
     let system = actix_rt::System::new();
     // the bridge of a cluster has a thread to itself: what the workers do cannot hold it up
     let bridge = (!settings.redis.url.is_empty()).then(actix_rt::Arbiter::new);
-    let thread = bridge.as_ref().map(actix_rt::Arbiter::handle);
-    let foundation = match runtime.block_on(async { handle.spawn(lay(settings, options, thread)).await }) {
+    let rankings: Vec<_> = (0..settings.ranking.threads).map(|_| actix_rt::Arbiter::new()).collect();
+    let threads = Threads {
+        bridge: bridge.as_ref().map(actix_rt::Arbiter::handle),
+        rankings: rankings.iter().map(actix_rt::Arbiter::handle).collect(),
+    };
+    let foundation = match runtime.block_on(async { handle.spawn(lay(settings, options, threads)).await }) {
         Ok(Ok(foundation)) => foundation,
         Ok(Err(error)) => return fail(error),
         Err(error) => return fail(StartError::Runtime(error.to_string())),
     };
     let revocations = handle.spawn(watch_revocations(foundation.services.clone()));
     let block_list = handle.spawn(blocks::watch(foundation.services.clone()));
+    let timetable = handle.spawn(foundation.services.bids.clone().keep_time());
     system.block_on(async {
         match server::start(&foundation.services, foundation.certificate.as_ref()) {
             Ok(serving) => {
@@ -113,24 +120,26 @@ pub(super) fn run(
     });
     revocations.abort();
     block_list.abort();
-    if let Some(bridge) = bridge
-        && bridge.stop()
-        && bridge.join().is_err()
-    {
-        tracing::error!("the bridge's thread panicked");
+    timetable.abort();
+    for thread in bridge.into_iter().chain(rankings) {
+        if thread.stop() && thread.join().is_err() {
+            tracing::error!("a thread of actors panicked");
+        }
     }
     drop(foundation.services);
     drop(runtime);
     drop(foundation.lock);
 }
 
-async fn lay(
-    settings: Settings,
-    options: StartOptions,
-    thread: Option<BridgeThread>,
-) -> Result<Foundation, StartError> {
+/// The threads of actors that belong to no worker.
+struct Threads {
+    bridge: Option<BridgeThread>,
+    rankings: RankingThreads,
+}
+
+async fn lay(settings: Settings, options: StartOptions, threads: Threads) -> Result<Foundation, StartError> {
     let certificate = Certificate::load(&settings)?;
-    let clock = if thread.is_some() { Clock::steered() } else { Clock::system() };
+    let clock = if threads.bridge.is_some() { Clock::steered() } else { Clock::system() };
     let lock = backing::lock(&settings)?;
     let metrics = Arc::new(Metrics::default());
     let runtime = tokio::runtime::Handle::current();
@@ -150,13 +159,13 @@ async fn lay(
         own_first_key = Some(first_key::create(&database, clock).await?);
         keys.refresh().await?;
     }
-    let services = assemble(settings, (options, thread), database, (clock, metrics), keys).await?;
+    let services = assemble(settings, (options, threads), database, (clock, metrics), keys).await?;
     Ok(Foundation { services, first_key: own_first_key, lock, certificate })
 }
 
 async fn assemble(
     settings: Settings,
-    (options, thread): (StartOptions, Option<BridgeThread>),
+    (options, threads): (StartOptions, Threads),
     database: Database,
     (clock, metrics): (Clock, Arc<Metrics>),
     keys: KeyRing,
@@ -172,7 +181,7 @@ async fn assemble(
     };
     let observer: Arc<dyn LogObserver> = workers.clone();
     let means = (database.clone(), clock, metrics.clone(), observer);
-    let log = backing::open_log(&settings, options, means, server_id.clone(), thread).await?;
+    let log = backing::open_log(&settings, options, means, server_id.clone(), threads.bridge).await?;
     let tickets = Tickets::new(
         database.clone(),
         revocations.clone(),
@@ -189,7 +198,8 @@ async fn assemble(
     let patience = Duration::from_millis(settings.storage.statement_timeout_ms);
     let commands = Commands::new(log.clock(), keep, patience);
     let history = settings.fleets.history;
-    let fleets = Fleets::new(database.clone(), log.clone(), bounds(&settings), history, commands);
+    let fleets = Fleets::new(database.clone(), log.clone(), bounds(&settings), history, commands.clone());
+    let bids = bids(&settings, (&database, &log), metrics.clone(), commands, threads.rankings);
     let topics = Topics::load(database.clone(), log.clone()).await?;
     let publish_limits = PublishLimits {
         event_bytes: settings.log.max_event_bytes,
@@ -209,6 +219,7 @@ async fn assemble(
         tickets,
         topics,
         fleets,
+        bids,
         publisher,
         workers,
         metrics,
@@ -236,6 +247,24 @@ async fn tokens(
     };
     let secret = installation_secret(database, clock).await?;
     Tokens::new(&settings.jwt, &secret, jwks, clock).map_err(StartError::Unsupported)
+}
+
+fn bids(
+    settings: &Settings,
+    (database, log): (&Database, &EventLog),
+    metrics: Arc<Metrics>,
+    commands: Commands,
+    threads: RankingThreads,
+) -> Bids {
+    let own = &settings.ranking;
+    let options = RankingOptions {
+        most_proposals: own.max_proposals,
+        window: own.window,
+        waiting: own.queue,
+        idle: Duration::from_millis(own.idle_ms),
+    };
+    let rankings = Rankings::new(database.clone(), log.clone(), metrics, threads, options);
+    Bids::new(database.clone(), log.clone(), commands, rankings)
 }
 
 fn bounds(settings: &Settings) -> GradeBounds {

@@ -6,6 +6,7 @@ use crate::domain::{Class, Decimal, EntityId, Refusal, TenantId, Timestamp, Topi
 use crate::log::EventLog;
 use crate::storage::{Attempt, CommandKey, Commands, Database, FleetRow, OutboxRow, ReadingRow, StoreError};
 use crate::telemetry::{crash_point, current_origin};
+use crate::wire::number;
 
 /// Readings reported at once, at most.
 pub const MAX_BATCH: usize = 1000;
@@ -253,9 +254,4 @@ impl Rows {
         };
         Rows { fleet, reading, outbox, updated }
     }
-}
-
-/// A decimal as a JSON number, digit by digit.
-pub fn number(value: Decimal) -> Box<RawValue> {
-    RawValue::from_string(value.to_string()).expect("a decimal prints as a JSON number")
 }

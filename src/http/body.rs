@@ -53,6 +53,13 @@ impl<T: DeserializeOwned + 'static> FromRequest for JsonBody<T> {
     }
 }
 
+/// Who sends a command that has no body; it is charged as any command is.
+pub async fn charged(request: &HttpRequest) -> Result<Principal, Problem> {
+    let principal = authenticate(request).await?;
+    services(request).gate.limiter.commands(&principal, 1)?;
+    Ok(principal)
+}
+
 fn is_json(request: &HttpRequest) -> Result<(), Refusal> {
     let value = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let media_type = value.split(';').next().unwrap_or_default().trim();

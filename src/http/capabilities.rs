@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 
 use super::body::shallow;
 use super::problem::status;
-use super::{Services, acks, fleets};
+use super::{Services, acks, bid_commands, fleets};
 use crate::domain::{Refusal, RefusalKind, Selector};
 use crate::identity::{Principal, hash_hex, rights};
 use crate::sessions::{Ack, Answer, Capabilities, Command, Grant};
@@ -66,6 +66,10 @@ impl Capabilities for SessionCapabilities {
                     answer(&fleets::update_one(&services, &principal, parse(body)?, key).await?)
                 }
                 other => {
+                    let bids = bid_commands::carry_out(&services, &principal, (other, body), key);
+                    if let Some(answer) = bids.await {
+                        return answer;
+                    }
                     let detail =
                         format!("there is no command {:?}", other.chars().take(64).collect::<String>());
                     Err(Refusal::new(RefusalKind::NotFound, "unknown_command", detail))
@@ -94,6 +98,6 @@ impl Capabilities for SessionCapabilities {
     }
 }
 
-fn answer(value: &impl Serialize) -> Answer {
+pub(super) fn answer(value: &impl Serialize) -> Answer {
     Ok(serde_json::to_string(value).expect("answers are plain data"))
 }

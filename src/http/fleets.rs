@@ -10,11 +10,11 @@ use super::query::Query;
 use super::services::services;
 use super::{Problem, Services};
 use crate::domain::{Decimal, EntityId, Position, Refusal, RefusalKind, Timestamp};
-use crate::fleets::{EiUpdate, Grade, MAX_BATCH, NewReading, Updated, number};
+use crate::fleets::{EiUpdate, Grade, MAX_BATCH, NewReading, Updated};
 use crate::identity::Principal;
 use crate::identity::rights::{self, Command};
 use crate::storage::{CommandKey, FleetRow, ReadingRow};
-use crate::wire::parse;
+use crate::wire::{number, parse};
 
 /// Where one reading is reported.
 pub const UPDATE_EI: &str = "/v2/fleet/ei-update";

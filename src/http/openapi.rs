@@ -31,6 +31,8 @@ pub fn routes(config: &mut ServiceConfig<'_>) {
     super::acks::routes(config);
     super::events::routes(config);
     super::fleets::routes(config);
+    super::bids::routes(config);
+    super::proposals::routes(config);
     super::topics::routes(config);
     super::keys::routes(config);
     super::block_list::routes(config);

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use actix_web::{HttpRequest, web};
 
 use super::gate::Gate;
+use crate::bids::Bids;
 use crate::fleets::Fleets;
 use crate::identity::{Authenticator, Revocations, Tickets};
 use crate::limits::Blocks;
@@ -36,6 +37,8 @@ pub struct Services {
     pub topics: Topics,
     /// Fleets.
     pub fleets: Fleets,
+    /// Bids.
+    pub bids: Bids,
     /// Publishes events.
     pub publisher: Publisher,
     /// What every request passes, and the limits.

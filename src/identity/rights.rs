@@ -52,6 +52,9 @@ const MANAGERS: &[Scope] = &[Scope::Manage];
 const STAFF: &[&str] = &["manager", "admin"];
 const DISPATCH: &[&str] = &["dispatcher", "manager", "admin"];
 
+/// Who sees everything of any bid.
+const BID_RUNNERS: Option<(&[Scope], &[&str])> = Some((&[Scope::Manage, Scope::Admin], STAFF));
+
 const fn row(kind: TopicKind, services: &'static [Scope], users: Users) -> TopicRow {
     TopicRow { kind, services, users, full: None }
 }
@@ -63,12 +66,12 @@ pub const TOPICS: &[TopicRow] = &[
     row(TopicKind::Region, LISTENERS, Users::Everybody),
     row(TopicKind::Question, LISTENERS, Users::Everybody),
     row(TopicKind::Tenant, LISTENERS, Users::Everybody),
-    row(TopicKind::Bid, LISTENERS, Users::Everybody),
+    TopicRow { full: BID_RUNNERS, ..row(TopicKind::Bid, LISTENERS, Users::Everybody) },
     TopicRow {
         kind: TopicKind::Ranking,
         services: &[Scope::Subscribe, Scope::Manage, Scope::Admin],
         users: Users::Everybody,
-        full: Some((&[Scope::Manage, Scope::Admin], STAFF)),
+        full: BID_RUNNERS,
     },
     row(TopicKind::Order, LISTENERS, Users::Related(Relation::Party, DISPATCH)),
     row(TopicKind::User, &[Scope::ActAsUser, Scope::Admin], Users::Oneself),
@@ -97,6 +100,10 @@ pub enum Command {
     SetOrderStatus,
     /// Create a bid.
     CreateBid,
+    /// Read bids.
+    ReadBids,
+    /// Read rankings, as far as the bid's visibility allows.
+    ReadRankings,
     /// Open, close, cancel or award a bid.
     RunBid,
     /// Submit, revise or withdraw a proposal.
@@ -156,6 +163,16 @@ pub const COMMANDS: &[CommandRow] = &[
         command: Command::CreateBid,
         services: MANAGERS,
         users: Users::Roles(&["shipper", "manager", "admin"]),
+    },
+    CommandRow {
+        command: Command::ReadBids,
+        services: &[Scope::Subscribe, Scope::Manage, Scope::Admin],
+        users: Users::Everybody,
+    },
+    CommandRow {
+        command: Command::ReadRankings,
+        services: &[Scope::Subscribe, Scope::Manage, Scope::Admin],
+        users: Users::Everybody,
     },
     CommandRow {
         command: Command::RunBid,
@@ -256,7 +273,7 @@ mod tests {
         ("region:kr-49", "subscribe", EVERYBODY, None),
         ("question:1", "subscribe", EVERYBODY, None),
         ("tenant", "subscribe", EVERYBODY, None),
-        ("bid:1", "subscribe", EVERYBODY, None),
+        ("bid:1", "subscribe", EVERYBODY, Some(("manage,admin", "manager,admin"))),
         ("ranking:1", "subscribe,manage,admin", EVERYBODY, Some(("manage,admin", "manager,admin"))),
         ("order:1", "subscribe", "dispatcher,manager,admin", None),
         ("user:me", "act_as_user,admin", EVERYBODY, None),
@@ -284,6 +301,8 @@ mod tests {
         (Command::IssueTicket, "subscribe,act_as_user,admin", EVERYBODY),
         (Command::SetOrderStatus, "publish,manage", "dispatcher,manager,admin"),
         (Command::CreateBid, "manage", "shipper,manager,admin"),
+        (Command::ReadBids, "subscribe,manage,admin", EVERYBODY),
+        (Command::ReadRankings, "subscribe,manage,admin", EVERYBODY),
         (Command::RunBid, "manage", "manager,admin"),
         (Command::Propose, "manage", "none"),
         (Command::ActForOneself, "act_as_user", EVERYBODY),

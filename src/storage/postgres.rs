@@ -17,6 +17,13 @@ macro_rules! lock {
     };
 }
 
+/// Inserts rows in one statement.
+macro_rules! insert_all {
+    ($conn:expr, $table:expr, $rows:expr) => {
+        diesel::insert_into($table).values($rows).execute($conn).await?
+    };
+}
+
 include!("queries.rs");
 
 /// The lease of the node that publishes the outbox.
@@ -42,4 +49,10 @@ pub mod log_writes {
 pub mod names {
     use super::Conn;
     include!("queries/names.rs");
+}
+
+/// The clock that all nodes share.
+pub mod moments {
+    use super::Conn;
+    include!("queries/moments.rs");
 }

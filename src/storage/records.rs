@@ -1,6 +1,10 @@
 //! Rows as plain values, the same for both backends.
 
+mod bids;
+
 use diesel::prelude::*;
+
+pub use bids::{BidRow, ProposalRow};
 
 use super::schema;
 use super::shared_text::SharedText;

@@ -213,3 +213,44 @@ diesel::table! {
         until_us -> BigInt,
     }
 }
+
+diesel::table! {
+    bids (tenant, bid_id) {
+        tenant -> Text,
+        bid_id -> Text,
+        owner -> Nullable<Text>,
+        about -> Text,
+        criteria -> Text,
+        visibility -> Text,
+        max_ei -> Nullable<BigInt>,
+        status -> Text,
+        opens_us -> Nullable<BigInt>,
+        closes_us -> Nullable<BigInt>,
+        snipe_window_us -> Nullable<BigInt>,
+        snipe_extend_us -> Nullable<BigInt>,
+        secret -> Text,
+        awarded -> Nullable<Text>,
+        version -> BigInt,
+        ranking_version -> BigInt,
+        due_us -> Nullable<BigInt>,
+        created_us -> BigInt,
+        updated_us -> BigInt,
+    }
+}
+
+diesel::table! {
+    proposals (tenant, bid_id, proposal_id) {
+        tenant -> Text,
+        bid_id -> Text,
+        proposal_id -> Text,
+        carrier_id -> Text,
+        price -> BigInt,
+        ei -> BigInt,
+        lead_time_hours -> BigInt,
+        rating -> Nullable<BigInt>,
+        withdrawn -> Bool,
+        version -> BigInt,
+        submitted_us -> BigInt,
+        updated_us -> BigInt,
+    }
+}

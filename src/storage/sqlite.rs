@@ -12,6 +12,15 @@ macro_rules! lock {
     };
 }
 
+/// Inserts rows, one by one: a statement is a call within the process.
+macro_rules! insert_all {
+    ($conn:expr, $table:expr, $rows:expr) => {
+        for row in $rows {
+            diesel::insert_into($table).values(row).execute($conn).await?;
+        }
+    };
+}
+
 include!("queries.rs");
 
 /// The event log, as its writer sees it: on a blocking thread.
@@ -30,5 +39,17 @@ pub mod names {
     /// An immediate transaction already excludes every other one.
     pub async fn try_lock(_: &mut Conn, _: (&str, &str, &str)) -> QueryResult<bool> {
         Ok(true)
+    }
+}
+
+/// The clock of the one process there is.
+pub mod moments {
+    use diesel::QueryResult;
+
+    use super::Conn;
+
+    /// What the process's own clock shows, µs.
+    pub async fn now_us(_: &mut Conn, own: i64) -> QueryResult<i64> {
+        Ok(own)
     }
 }

@@ -18,6 +18,7 @@ use super::limit_metrics::LimitMetrics;
 use super::mailbox_metrics::{MailboxFamilies, MailboxMetrics};
 use super::pool_metrics::{PoolFamilies, PoolMetrics};
 use super::process_metrics::ProcessMetrics;
+use super::ranking_metrics::RankingMetrics;
 
 /// A function that brings gauges up to date when they are read.
 pub type Reading = Box<dyn Fn(&Metrics) + Send>;
@@ -88,6 +89,7 @@ pub struct Metrics {
     limits: LimitMetrics,
     bridge: BridgeMetrics,
     interop: InteropMetrics,
+    ranking: RankingMetrics,
 }
 
 struct ReadingSlot(Reading);
@@ -200,6 +202,7 @@ impl Default for Metrics {
             limits: LimitMetrics::new(&mut registry),
             bridge: BridgeMetrics::new(&mut registry),
             interop: InteropMetrics::new(&mut registry),
+            ranking: RankingMetrics::new(&mut registry),
             readings: Mutex::default(),
             registry,
         };
@@ -258,6 +261,11 @@ impl Metrics {
     /// Those of what is exchanged with other services on Redis.
     pub fn interop(&self) -> &InteropMetrics {
         &self.interop
+    }
+
+    /// Those of the rankings of bids.
+    pub fn ranking(&self) -> &RankingMetrics {
+        &self.ranking
     }
 
     /// Those of the limits.

@@ -65,6 +65,11 @@ fn shortened(text: &str) -> String {
     if end <= start { text.to_owned() } else { format!("{}…{}", &text[..start], &text[end..]) }
 }
 
+/// A decimal as a JSON number, digit by digit.
+pub fn number(value: impl std::fmt::Display) -> Box<RawValue> {
+    RawValue::from_string(value.to_string()).expect("a decimal prints as a JSON number")
+}
+
 /// Whether a text's brackets nest deeper than `limit`: `[[1]]` is 2 deep.
 ///
 /// Looked at before it is read: what is only passed on (`data` of an event) is never parsed here, and whoever

@@ -6,6 +6,7 @@ mod administration;
 mod architecture;
 mod batching;
 mod bench;
+mod bids;
 mod cli;
 mod clients;
 mod closing;

@@ -33,7 +33,7 @@ pub use backend::Backend;
 pub use burst::{Burst, assert_kept, counted, counts};
 pub use child::Program;
 pub use client::{Client, Event, Frame, Transport};
-pub(crate) use client::{on_every_transport, on_every_transport_of_both_backends};
+pub(crate) use client::{on_both_backends, on_every_transport, on_every_transport_of_both_backends};
 pub use database::Outsider;
 pub use dice::Dice;
 pub use fake::Fake;

@@ -35,3 +35,34 @@ pub async fn store(conn: &mut Conn, row: &IdempotencyRow, now_us: i64) -> QueryR
     diesel::insert_into(idempotency_keys::table).values(row.clone()).execute(conn).await?;
     Ok(())
 }
+
+/// The stored answers under these keys, those of other principals included, unless they have expired.
+pub async fn find_all(
+    conn: &mut Conn,
+    keys: &[(&str, &str, &str)],
+    now_us: i64,
+) -> QueryResult<Vec<IdempotencyRow>> {
+    let [(tenant, ..), ..] = keys else { return Ok(Vec::new()) };
+    let names: Vec<&str> = keys.iter().map(|(_, _, key)| *key).collect();
+    idempotency_keys::table
+        .filter(idempotency_keys::tenant.eq(*tenant))
+        .filter(idempotency_keys::key.eq_any(names))
+        .filter(idempotency_keys::expires_us.gt(now_us))
+        .select(IdempotencyRow::as_select())
+        .load(conn)
+        .await
+}
+
+/// Stores answers of one tenant in the transaction of the commands they answer, in place of those that have expired.
+pub async fn store_all(conn: &mut Conn, rows: Vec<IdempotencyRow>, now_us: i64) -> QueryResult<()> {
+    let [IdempotencyRow { tenant, .. }, ..] = rows.as_slice() else { return Ok(()) };
+    let tenant = tenant.clone();
+    let names: Vec<String> = rows.iter().map(|row| row.key.clone()).collect();
+    let former = idempotency_keys::table
+        .filter(idempotency_keys::tenant.eq(tenant))
+        .filter(idempotency_keys::key.eq_any(names))
+        .filter(idempotency_keys::expires_us.le(now_us));
+    diesel::delete(former).execute(conn).await?;
+    insert_all!(conn, idempotency_keys::table, rows);
+    Ok(())
+}

@@ -101,6 +101,11 @@ impl Api {
         Api { nodes: [self.nodes[node]].into(), ..self.clone() }
     }
 
+    /// The same for each node.
+    pub fn everywhere(&self) -> Vec<Self> {
+        (0..self.nodes.len()).map(|node| self.at(node)).collect()
+    }
+
     /// The key.
     pub fn key(&self) -> &str {
         self.key.as_deref().unwrap_or_default()

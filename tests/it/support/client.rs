@@ -87,6 +87,28 @@ macro_rules! on_every_transport_of_both_backends {
 }
 pub(crate) use on_every_transport_of_both_backends;
 
+/// Makes each scenario a test embedded (`embedded::name`) and in a cluster (`as_a_cluster::name`).
+macro_rules! on_both_backends {
+    ($($scenario:ident),+ $(,)?) => {
+        mod embedded {
+            $(#[tokio::test]
+            async fn $scenario() {
+                super::$scenario().await;
+            })+
+        }
+
+        mod as_a_cluster {
+            use $crate::support::Backend;
+
+            $(#[tokio::test]
+            async fn $scenario() {
+                Backend::Cluster.run(super::$scenario()).await;
+            })+
+        }
+    };
+}
+pub(crate) use on_both_backends;
+
 /// What arrives on a connection.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Frame {

@@ -48,6 +48,12 @@ impl ServerOptions {
         self
     }
 
+    /// With so many nodes, where a cluster it is.
+    pub fn nodes(mut self, nodes: usize) -> Self {
+        self.nodes = Some(nodes);
+        self
+    }
+
     /// Without the limits that a walk of many calls from one address would reach.
     pub fn unlimited(self) -> Self {
         let names = ["attempts", "user_connects"].map(|name| format!("{name}_per_min"));

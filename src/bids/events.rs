@@ -1,0 +1,109 @@
+//! What is published about bids.
+
+use serde_json::{Value, json};
+
+use super::frame::{Frames, Step};
+use super::ranking::BidRanking;
+use super::{Bid, Pseudonyms, Status};
+use crate::domain::{Class, EventName, Timestamp, TopicKind, Visibility};
+use crate::storage::OutboxRow;
+
+/// A bid is there, for the nodes: who may hear what of it.
+pub fn created(tenant: &str, bid: &Bid, now: Timestamp, origin: Option<String>) -> OutboxRow {
+    let facts = json!({"bid_id": bid.id, "owner": bid.owner, "visibility": bid.visibility});
+    OutboxRow {
+        name: EventName::ENTITY_CREATED.to_owned(),
+        version: None,
+        origin,
+        ..row(tenant, bid, TopicKind::Bid, facts.to_string(), now)
+    }
+}
+
+/// A bid's status has changed.
+pub fn status_changed(
+    tenant: &str,
+    bid: &Bid,
+    old: Status,
+    reason: Option<&str>,
+    now: Timestamp,
+    origin: Option<String>,
+) -> OutboxRow {
+    let mut data = json!({
+        "bid_id": bid.id,
+        "old_status": old,
+        "new_status": bid.status,
+        "updated_at": now,
+        "version": bid.version,
+    });
+    if let Some(reason) = reason {
+        data["reason"] = reason.into();
+    }
+    let mut public = None;
+    if let Some(awarded) = &bid.awarded {
+        let mut shown = data.clone();
+        match bid.visibility {
+            Visibility::Open => {}
+            Visibility::Anonymous => {
+                shown["awarded_proposal_id"] = Pseudonyms::new(&bid.secret).proposal(awarded).into();
+                public = Some(shown.to_string());
+            }
+            Visibility::Sealed => public = Some(shown.to_string()),
+        }
+        data["awarded_proposal_id"] = Value::from(awarded.as_str());
+    }
+    OutboxRow { public, origin, ..row(tenant, bid, TopicKind::Bid, data.to_string(), now) }
+}
+
+/// A bid ends later than it was to. Counts as a change of its status.
+pub fn extended(tenant: &str, bid: &mut Bid, now: Timestamp) -> OutboxRow {
+    bid.version += 1;
+    bid.updated_at = now;
+    let data = json!({
+        "bid_id": bid.id,
+        "old_status": bid.status,
+        "new_status": bid.status,
+        "updated_at": now,
+        "version": bid.version,
+        "reason": "extended",
+        "closes_at": bid.closes_at,
+    });
+    row(tenant, bid, TopicKind::Bid, data.to_string(), now)
+}
+
+/// The proposals of a bid have another order.
+pub fn ranking_updated(
+    tenant: &str,
+    bid: &Bid,
+    change: (&BidRanking, &[Step]),
+    from_version: i64,
+    window: usize,
+    now: Timestamp,
+    origin: Option<String>,
+) -> OutboxRow {
+    let frames = Frames::new(&bid.id, change, from_version, window, (bid.visibility, &bid.secret), now);
+    OutboxRow {
+        name: "proposal_ranking_updated".to_owned(),
+        class: Class::Latest.as_str().to_owned(),
+        key: Some(bid.id.clone()),
+        version: Some(bid.ranking_version),
+        public: frames.public,
+        origin,
+        ..row(tenant, bid, TopicKind::Ranking, frames.full, now)
+    }
+}
+
+fn row(tenant: &str, bid: &Bid, kind: TopicKind, data: String, now: Timestamp) -> OutboxRow {
+    OutboxRow {
+        id: 0,
+        tenant: tenant.to_owned(),
+        topic: format!("{}:{}", kind.as_str(), bid.id),
+        name: "bid_status_changed".to_owned(),
+        class: Class::Durable.as_str().to_owned(),
+        key: None,
+        version: Some(bid.version),
+        data,
+        public: None,
+        created_us: now.micros(),
+        origin: None,
+    }
+}

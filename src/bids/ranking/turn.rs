@@ -1,0 +1,244 @@
+//! One turn of a ranking: everything that waits, in one transaction.
+
+use std::sync::{Arc, Mutex};
+
+use super::plan::{Accepted, Ask, Plan, Speaks};
+use super::{BidRanking, RankingOptions};
+use crate::bids::events::{extended, ranking_updated};
+use crate::bids::{Bid, no_such_bid};
+use crate::clock::Clock;
+use crate::domain::{Refusal, TenantId, Timestamp};
+use crate::log::EventLog;
+use crate::storage::{Attempt, Database, StoreError};
+use crate::telemetry::{Metrics, crash_point};
+
+/// A bid of a tenant.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct BidKey {
+    /// The tenant.
+    pub tenant: TenantId,
+    /// The bid's id.
+    pub bid_id: Arc<str>,
+}
+
+/// A change of a proposal, as somebody asks for it.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// What is asked.
+    pub ask: Ask,
+    /// For whom the asker may speak.
+    pub speaks: Speaks,
+    /// How it is recognised when it is repeated.
+    pub attempt: Attempt,
+    /// The request behind it.
+    pub origin: Option<String>,
+}
+
+/// What became of a change.
+pub type Outcome = Result<Result<Accepted, Refusal>, StoreError>;
+
+/// What turns are carried out with.
+#[derive(Clone)]
+pub(super) struct Means {
+    pub database: Database,
+    pub log: EventLog,
+    pub clock: Clock,
+    pub metrics: Arc<Metrics>,
+    pub options: RankingOptions,
+}
+
+/// A bid's ranking as this process last knew it; None: not loaded.
+pub(super) type Held = Arc<Mutex<Option<BidRanking>>>;
+
+impl Means {
+    /// Brings the ranking up to what is stored; the bid, if there is one.
+    pub async fn refresh(&self, key: &BidKey, held: &Held) -> Result<Option<Bid>, StoreError> {
+        let (key, held) = (key.clone(), held.clone());
+        let db = &self.database;
+        crate::read!(db, |conn, q| {
+            let (tenant, bid_id) = (key.tenant.as_str(), &*key.bid_id);
+            // the bid first: what is committed in between is seen with the proposals, and again the next time
+            let Some(row) = q::bids::find(conn, tenant, bid_id).await? else { return Ok(None) };
+            let bid = Bid::read(row)?;
+            let known = known(&held);
+            if known != Some(bid.ranking_version) {
+                let rows = q::bids::proposals_since(conn, tenant, bid_id, known.unwrap_or(0)).await?;
+                let mut own = held.lock().expect("no panic while held");
+                own.get_or_insert_with(|| BidRanking::new(bid.criteria.clone(), bid.max_ei)).catch_up(rows);
+            }
+            Ok(Some(bid))
+        })
+    }
+
+    /// Carries changes out, in order and in one transaction; one that the database refuses does not take the others
+    /// with it.
+    pub async fn carry_out(&self, key: &BidKey, held: &Held, changes: Vec<Change>) -> Vec<Outcome> {
+        // not under the lock of the bid's row: a large bid takes a while
+        if known(held).is_none()
+            && let Err(error) = self.refresh(key, held).await
+        {
+            return changes.iter().map(|_| Err(again(&error))).collect();
+        }
+        let mut outcomes = Vec::with_capacity(changes.len());
+        let mut parts = vec![changes];
+        while let Some(mut part) = parts.pop() {
+            let started = std::time::Instant::now();
+            let outcome = self.transaction(key, held, part.clone()).await;
+            self.metrics.ranking().took(part.len(), started.elapsed());
+            self.log.wake_relay();
+            match outcome {
+                Ok(answers) => outcomes.extend(answers.into_iter().map(Ok)),
+                Err(StoreError::Exists | StoreError::Unexpected(_)) if part.len() > 1 => {
+                    let rest = part.split_off(part.len() / 2);
+                    parts.extend([rest, part]);
+                }
+                Err(error) => outcomes.extend(part.iter().map(|_| Err(again(&error)))),
+            }
+        }
+        outcomes
+    }
+
+    async fn transaction(
+        &self,
+        key: &BidKey,
+        held: &Held,
+        changes: Vec<Change>,
+    ) -> Result<Vec<Result<Accepted, Refusal>>, StoreError> {
+        let plan: Arc<Mutex<Option<Plan>>> = Arc::default();
+        let outcome = self.commit(key, held, changes, plan.clone()).await;
+        if outcome.is_err()
+            && let Some(mut plan) = plan.lock().expect("no panic while held").take()
+            && let Some(own) = held.lock().expect("no panic while held").as_mut()
+        {
+            // if it was committed after all, it comes again with the next catch-up
+            plan.undo(own);
+        }
+        outcome
+    }
+
+    async fn commit(
+        &self,
+        key: &BidKey,
+        held: &Held,
+        changes: Vec<Change>,
+        planned: Arc<Mutex<Option<Plan>>>,
+    ) -> Result<Vec<Result<Accepted, Refusal>>, StoreError> {
+        let (key, held, options) = (key.clone(), held.clone(), self.options);
+        let (db, own_us) = (&self.database, self.clock.steady().micros());
+        let committed = crate::write_tx!(db, |conn, q| {
+            let (tenant, bid_id) = (key.tenant.as_str(), &*key.bid_id);
+            let Some(row) = q::bids::find_locked(conn, tenant, bid_id).await? else {
+                return Ok(changes.iter().map(|_| Err(no_such_bid())).collect());
+            };
+            let mut bid = Bid::read(row)?;
+            // after the lock: whoever waited for it is judged by when it got it
+            let now = Timestamp::from_micros(q::moments::now_us(conn, own_us).await?);
+            let keys: Vec<_> = changes.iter().filter_map(|own| own.attempt.key()).collect();
+            let answers_us = changes[0].attempt.now_us();
+            let stored = q::idempotency::find_all(conn, &keys, answers_us).await?;
+            let known = known(&held);
+            let missed = match known == Some(bid.ranking_version) {
+                true => Vec::new(),
+                false => q::bids::proposals_since(conn, tenant, bid_id, known.unwrap_or(0)).await?,
+            };
+            let writes = {
+                let mut own = held.lock().expect("no panic while held");
+                let ranking = own.get_or_insert_with(|| BidRanking::new(bid.criteria.clone(), bid.max_ei));
+                ranking.catch_up(missed);
+                let plan = Plan::new(ranking);
+                let (writes, plan) =
+                    plan_writes((&mut bid, ranking), plan, &changes, &stored, (tenant, &options), now);
+                *planned.lock().expect("no panic while held") = Some(plan);
+                writes
+            };
+            if !writes.outbox.is_empty() {
+                for row in &writes.changed {
+                    q::bids::update_proposal(conn, row).await?;
+                }
+                if !writes.new.is_empty() {
+                    q::bids::insert_proposals(conn, writes.new).await?;
+                }
+                q::bids::update(conn, &bid.row(tenant)).await?;
+                for row in &writes.outbox {
+                    q::outbox::insert(conn, row).await?;
+                }
+            }
+            if !writes.answers.is_empty() {
+                q::idempotency::store_all(conn, writes.answers, answers_us).await?;
+            }
+            crash_point("ranking.before_commit");
+            Ok(writes.outcomes)
+        });
+        crash_point("ranking.after_commit");
+        committed
+    }
+}
+
+fn known(held: &Held) -> Option<i64> {
+    held.lock().expect("no panic while held").as_ref().map(BidRanking::version)
+}
+
+/// An error for one more of those whom it meets.
+fn again(error: &StoreError) -> StoreError {
+    match error {
+        StoreError::Unavailable(problem) => StoreError::Unavailable(problem.clone()),
+        StoreError::InDoubt(problem) => StoreError::InDoubt(problem.clone()),
+        StoreError::Exists => StoreError::Exists,
+        other => StoreError::Unexpected(other.to_string()),
+    }
+}
+
+/// What a turn writes, and what it answers.
+struct Writes {
+    outcomes: Vec<Result<Accepted, Refusal>>,
+    new: Vec<crate::storage::ProposalRow>,
+    changed: Vec<crate::storage::ProposalRow>,
+    outbox: Vec<crate::storage::OutboxRow>,
+    answers: Vec<crate::storage::IdempotencyRow>,
+}
+
+fn plan_writes(
+    (bid, ranking): (&mut Bid, &mut BidRanking),
+    mut plan: Plan,
+    changes: &[Change],
+    stored: &[crate::storage::IdempotencyRow],
+    (tenant, options): (&str, &RankingOptions),
+    now: Timestamp,
+) -> (Writes, Plan) {
+    let (mut outcomes, mut answers, mut origin) = (Vec::with_capacity(changes.len()), Vec::new(), None);
+    for change in changes {
+        let former = change.attempt.key().and_then(|(_, principal, key)| {
+            stored.iter().find(|row| row.principal == principal && row.key == key)
+        });
+        if let Some(former) = former {
+            outcomes.push(change.attempt.repeat(former));
+            continue;
+        }
+        let asked = (&change.ask, &change.speaks);
+        let outcome = plan.carry_out((bid, ranking), asked, options.most_proposals, now);
+        if let Ok(accepted) = &outcome {
+            answers.extend(change.attempt.row(accepted));
+            origin = change.origin.clone().or(origin);
+        }
+        outcomes.push(outcome);
+    }
+    let mut outbox = Vec::new();
+    let (mut new, mut changed) = (Vec::new(), Vec::new());
+    if !plan.steps().is_empty() {
+        bid.ranking_version = ranking.version();
+        let rows =
+            |own: Vec<&crate::bids::Proposal>| own.iter().map(|one| one.row(tenant, &bid.id)).collect();
+        let touched = plan.touched(ranking);
+        (new, changed) = (rows(touched.0), rows(touched.1));
+        let steps = (&*ranking, plan.steps());
+        outbox.push(ranking_updated(tenant, bid, steps, plan.from_version(), options.window, now, origin));
+        if plan.changes_best(ranking)
+            && let Some(own) = bid.anti_sniping
+            && let Some(closes_at) = bid.closes_at.and_then(|end| own.extended(end, now))
+        {
+            bid.closes_at = Some(closes_at);
+            outbox.push(extended(tenant, bid, now));
+        }
+    }
+    (Writes { outcomes, new, changed, outbox, answers }, plan)
+}

@@ -1,0 +1,328 @@
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+
+use super::events::{created, status_changed};
+use super::ranking::{Accepted, Ask, BidKey, Change, Rankings, Speaks};
+use super::{About, AntiSniping, Bid, BidView, Criteria, RankingView, Status, Viewer, Window};
+use crate::clock::{Clock, random_u64};
+use crate::domain::{Decimal, EntityId, Refusal, RefusalKind, TenantId, Timestamp, Visibility};
+use crate::log::EventLog;
+use crate::storage::{Attempt, CommandKey, Commands, Database, StoreError};
+use crate::telemetry::{crash_point, current_origin};
+
+/// A bid that somebody wants to create.
+#[derive(Clone, Debug)]
+pub struct NewBid {
+    /// Its id.
+    pub id: EntityId,
+    /// What it is about.
+    pub about: About,
+    /// How proposals are compared.
+    pub criteria: Criteria,
+    /// Who may see them.
+    pub visibility: Visibility,
+    /// Proposals of a higher intensity are not ranked.
+    pub max_ei: Option<Decimal>,
+    /// When it opens by itself.
+    pub opens_at: Option<Timestamp>,
+    /// When it closes.
+    pub closes_at: Option<Timestamp>,
+    /// Whether late changes extend it.
+    pub anti_sniping: Option<AntiSniping>,
+}
+
+/// A step in the life of a bid, by its owner's command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Proposals may come.
+    Open,
+    /// No more changes.
+    Close,
+    /// It is called off.
+    Cancel,
+    /// A proposal wins.
+    Award(String),
+}
+
+impl Step {
+    fn status(&self) -> Status {
+        match self {
+            Step::Open => Status::Open,
+            Step::Close => Status::Closed,
+            Step::Cancel => Status::Cancelled,
+            Step::Award(_) => Status::Awarded,
+        }
+    }
+}
+
+/// Commands and queries on bids.
+#[derive(Clone)]
+pub struct Bids {
+    database: Database,
+    log: EventLog,
+    clock: Clock,
+    commands: Commands,
+    rankings: Rankings,
+    timetable: Arc<Notify>,
+}
+
+impl Bids {
+    /// Over these rankings.
+    pub fn new(database: Database, log: EventLog, commands: Commands, rankings: Rankings) -> Self {
+        let (clock, timetable) = (log.clock(), Arc::default());
+        Bids { database, log, clock, commands, rankings, timetable }
+    }
+
+    pub(super) fn database(&self) -> &Database {
+        &self.database
+    }
+
+    pub(super) fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    pub(super) fn wake_relay(&self) {
+        self.log.wake_relay();
+    }
+
+    /// This node has created or changed a bid that opens or closes by itself.
+    pub(super) async fn timetable_changed(&self) {
+        self.timetable.notified().await;
+    }
+
+    /// Creates a bid, as a draft.
+    ///
+    /// May be abandoned at any await, like all commands here: what was begun is carried out all the same.
+    pub async fn create(
+        &self,
+        tenant: &TenantId,
+        viewer: &Viewer,
+        new: NewBid,
+        key: Option<CommandKey>,
+    ) -> Result<BidView, Refusal> {
+        let created = self.commands.once(tenant, key, |attempt| self.insert(tenant, viewer, &new, attempt));
+        let created = created.await;
+        self.timetable.notify_one();
+        created
+    }
+
+    async fn insert(
+        &self,
+        tenant: &TenantId,
+        viewer: &Viewer,
+        new: &NewBid,
+        attempt: Attempt,
+    ) -> Result<Result<BidView, Refusal>, StoreError> {
+        let (own, tenant, viewer, new) =
+            (self.clone(), tenant.as_str().to_owned(), viewer.clone(), new.clone());
+        let origin = current_origin().map(|origin| origin.to_string());
+        let work = move |db: Database| async move {
+            let own_us = own.clock.steady().micros();
+            let outcome = crate::command!(db, attempt, |conn, q| {
+                let now = Timestamp::from_micros(q::moments::now_us(conn, own_us).await?);
+                if q::bids::find(conn, &tenant, new.id.as_str()).await?.is_some() {
+                    let detail = format!("there is a bid {} already", new.id);
+                    return Ok(Err(Refusal::new(RefusalKind::Conflict, "exists", detail)));
+                }
+                if new.closes_at.is_some_and(|end| end <= now) {
+                    return Ok(Err(Refusal::invalid("closes_at", "must be in the future")));
+                }
+                let bid = draft(new, viewer.sub.clone(), now);
+                q::bids::insert(conn, &bid.row(&tenant)).await?;
+                q::outbox::insert(conn, &created(&tenant, &bid, now, origin)).await?;
+                Ok(Ok(BidView::new(&bid, &viewer)))
+            });
+            crash_point("bids.after_commit");
+            own.log.wake_relay();
+            outcome
+        };
+        self.database.run(work).await
+    }
+
+    /// Takes a bid a step further; only its owner may, and whoever runs all bids.
+    pub async fn step(
+        &self,
+        tenant: &TenantId,
+        viewer: &Viewer,
+        bid_id: &EntityId,
+        step: Step,
+        key: Option<CommandKey>,
+    ) -> Result<BidView, Refusal> {
+        let stepped = self.commands.once(tenant, key, |attempt| {
+            self.take_step(tenant, viewer.clone(), bid_id, step.clone(), attempt)
+        });
+        let stepped = stepped.await;
+        self.timetable.notify_one();
+        stepped
+    }
+
+    async fn take_step(
+        &self,
+        tenant: &TenantId,
+        viewer: Viewer,
+        bid_id: &EntityId,
+        step: Step,
+        attempt: Attempt,
+    ) -> Result<Result<BidView, Refusal>, StoreError> {
+        let (own, tenant, bid_id) = (self.clone(), tenant.as_str().to_owned(), bid_id.as_str().to_owned());
+        let origin = current_origin().map(|origin| origin.to_string());
+        let work = move |db: Database| async move {
+            let own_us = own.clock.steady().micros();
+            let outcome = crate::command!(db, attempt, |conn, q| {
+                let Some(row) = q::bids::find_locked(conn, &tenant, &bid_id).await? else {
+                    return Ok(Err(no_such_bid()));
+                };
+                let mut bid = Bid::read(row)?;
+                let now = Timestamp::from_micros(q::moments::now_us(conn, own_us).await?);
+                let proposal = match &step {
+                    Step::Award(id) => q::bids::proposal(conn, &tenant, &bid_id, id).await?,
+                    _ => None,
+                };
+                let old = bid.status;
+                if let Err(refusal) = advance(&mut bid, &viewer, &step, proposal, now) {
+                    return Ok(Err(refusal));
+                }
+                q::bids::update(conn, &bid.row(&tenant)).await?;
+                q::outbox::insert(conn, &status_changed(&tenant, &bid, old, None, now, origin)).await?;
+                Ok(Ok(BidView::new(&bid, &viewer)))
+            });
+            crash_point("bids.after_commit");
+            own.log.wake_relay();
+            outcome
+        };
+        self.database.run(work).await
+    }
+
+    /// Has a proposal submitted, revised or withdrawn, in its bid's turn.
+    pub async fn change(
+        &self,
+        tenant: &TenantId,
+        bid_id: &EntityId,
+        (ask, speaks): (Ask, Speaks),
+        key: Option<CommandKey>,
+    ) -> Result<Accepted, Refusal> {
+        let bid = BidKey { tenant: tenant.clone(), bid_id: bid_id.as_str().into() };
+        let origin = current_origin().map(|origin| origin.to_string());
+        let change =
+            |attempt| Change { ask: ask.clone(), speaks: speaks.clone(), attempt, origin: origin.clone() };
+        self.commands.once(tenant, key, |attempt| self.rankings.change(&bid, change(attempt))).await
+    }
+
+    /// A part of a bid's ranking as it is stored at this moment.
+    pub async fn ranking(
+        &self,
+        tenant: &TenantId,
+        viewer: Viewer,
+        bid_id: &EntityId,
+        window: Window,
+    ) -> Result<RankingView, Refusal> {
+        let bid = BidKey { tenant: tenant.clone(), bid_id: bid_id.as_str().into() };
+        let look = move |bid: &Bid, ranking: &_| RankingView::new(bid, ranking, &viewer, &window);
+        self.rankings.look(&bid, look).await?.ok_or_else(no_such_bid)?
+    }
+
+    /// A bid.
+    pub async fn find(
+        &self,
+        tenant: &TenantId,
+        viewer: &Viewer,
+        bid_id: &EntityId,
+    ) -> Result<BidView, Refusal> {
+        let (tenant, bid_id) = (tenant.as_str().to_owned(), bid_id.as_str().to_owned());
+        let find = move |db: Database| async move {
+            crate::read!(db, |conn, q| Ok(q::bids::find(conn, &tenant, &bid_id).await?))
+        };
+        let row = self.database.run(find).await?.ok_or_else(no_such_bid)?;
+        Ok(BidView::new(&Bid::read(row)?, viewer))
+    }
+
+    /// Bids by id, after the one named `after`; and the id after which the next page begins.
+    pub async fn page(
+        &self,
+        tenant: &TenantId,
+        viewer: &Viewer,
+        (status, after): (Option<Status>, &str),
+        limit: usize,
+    ) -> Result<(Vec<BidView>, Option<String>), Refusal> {
+        let (tenant, after, wanted) = (tenant.as_str().to_owned(), after.to_owned(), limit as i64 + 1);
+        let read = move |db: Database| async move {
+            crate::read!(db, |conn, q| {
+                let status = status.map(Status::as_str);
+                Ok(q::bids::page(conn, &tenant, status, &after, wanted).await?)
+            })
+        };
+        let mut rows = self.database.run(read).await?;
+        let more = rows.len() > limit;
+        rows.truncate(limit);
+        let next = rows.last().filter(|_| more).map(|row| row.bid_id.clone());
+        let bids: Result<Vec<_>, StoreError> =
+            rows.into_iter().map(|row| Ok(BidView::new(&Bid::read(row)?, viewer))).collect();
+        Ok((bids?, next))
+    }
+}
+
+fn draft(new: NewBid, owner: Option<String>, now: Timestamp) -> Bid {
+    Bid {
+        id: new.id.as_str().to_owned(),
+        owner,
+        about: new.about,
+        criteria: new.criteria,
+        visibility: new.visibility,
+        max_ei: new.max_ei,
+        status: Status::Draft,
+        opens_at: new.opens_at,
+        closes_at: new.closes_at,
+        anti_sniping: new.anti_sniping,
+        secret: format!("{:016x}{:016x}", random_u64(), random_u64()),
+        awarded: None,
+        version: 1,
+        ranking_version: 0,
+        created_at: now,
+        updated_at: now,
+    }
+}
+
+/// Takes the step, if the bid's life, its owner and the time allow it.
+fn advance(
+    bid: &mut Bid,
+    viewer: &Viewer,
+    step: &Step,
+    proposal: Option<crate::storage::ProposalRow>,
+    now: Timestamp,
+) -> Result<(), Refusal> {
+    if !viewer.owns(bid) {
+        return Err(Refusal::forbidden("not_the_owner", "only its owner and who runs all bids may do this"));
+    }
+    let conflict = |code, detail: String| Err(Refusal::new(RefusalKind::Conflict, code, detail));
+    let next = step.status();
+    bid.status.require(next)?;
+    if next == Status::Open && bid.closes_at.is_some_and(|end| end <= now) {
+        return conflict("time_is_over", "closes_at of the bid is over".to_owned());
+    }
+    if let Step::Award(id) = step {
+        let Some(row) = proposal else {
+            return Err(super::ranking::no_such_proposal());
+        };
+        let own = super::Proposal::read(row);
+        if own.withdrawn {
+            return conflict("withdrawn", format!("the proposal {id} was withdrawn"));
+        }
+        if let Err(reason) = super::appraise(&own.terms, &bid.criteria, bid.max_ei) {
+            return conflict(
+                "disqualified",
+                format!("the proposal {id} is disqualified: {}", reason.as_str()),
+            );
+        }
+        bid.awarded = Some(id.clone());
+    }
+    bid.status = next;
+    bid.version += 1;
+    bid.updated_at = now;
+    Ok(())
+}
+
+/// The answer where there is no such bid.
+pub fn no_such_bid() -> Refusal {
+    Refusal::new(RefusalKind::NotFound, "no_such_bid", "there is no such bid")
+}

@@ -1,0 +1,128 @@
+use diesel::prelude::{ExpressionMethods, OptionalExtension, QueryDsl, QueryResult, SelectableHelper};
+use diesel_async::RunQueryDsl;
+
+use crate::storage::schema::{bids, proposals};
+use crate::storage::{BidRow, ProposalRow};
+
+/// A bid, its row locked for this transaction.
+pub async fn find_locked(conn: &mut Conn, tenant: &str, bid_id: &str) -> QueryResult<Option<BidRow>> {
+    lock!(bids::table.find((tenant, bid_id)).select(BidRow::as_select())).first(conn).await.optional()
+}
+
+/// A bid.
+pub async fn find(conn: &mut Conn, tenant: &str, bid_id: &str) -> QueryResult<Option<BidRow>> {
+    bids::table.find((tenant, bid_id)).select(BidRow::as_select()).first(conn).await.optional()
+}
+
+/// Those of these bids that exist.
+pub async fn find_all(conn: &mut Conn, tenant: &str, ids: &[String]) -> QueryResult<Vec<BidRow>> {
+    bids::table
+        .filter(bids::tenant.eq(tenant))
+        .filter(bids::bid_id.eq_any(ids))
+        .select(BidRow::as_select())
+        .load(conn)
+        .await
+}
+
+/// Creates a bid; fails with a unique violation when there is one of this id.
+pub async fn insert(conn: &mut Conn, row: &BidRow) -> QueryResult<()> {
+    diesel::insert_into(bids::table).values(row.clone()).execute(conn).await?;
+    Ok(())
+}
+
+/// Replaces the state of a bid that is locked.
+pub async fn update(conn: &mut Conn, row: &BidRow) -> QueryResult<()> {
+    diesel::update(bids::table.find((&row.tenant, &row.bid_id))).set(row.clone()).execute(conn).await?;
+    Ok(())
+}
+
+/// Up to `limit` bids whose id comes after `after`, by id; of one status, if it is given.
+pub async fn page(
+    conn: &mut Conn,
+    tenant: &str,
+    status: Option<&str>,
+    after: &str,
+    limit: i64,
+) -> QueryResult<Vec<BidRow>> {
+    let mut query = bids::table
+        .filter(bids::tenant.eq(tenant))
+        .filter(bids::bid_id.gt(after))
+        .order(bids::bid_id)
+        .limit(limit)
+        .select(BidRow::as_select())
+        .into_boxed();
+    if let Some(status) = status {
+        query = query.filter(bids::status.eq(status));
+    }
+    query.load(conn).await
+}
+
+/// When the next bid opens or closes by itself.
+pub async fn next_due(conn: &mut Conn) -> QueryResult<Option<i64>> {
+    bids::table
+        .filter(bids::due_us.is_not_null())
+        .order(bids::due_us)
+        .select(bids::due_us)
+        .first(conn)
+        .await
+        .optional()
+        .map(Option::flatten)
+}
+
+/// Bids that are to open or close by now: tenant and id, the longest overdue first.
+pub async fn due(conn: &mut Conn, now_us: i64, limit: i64) -> QueryResult<Vec<(String, String)>> {
+    bids::table
+        .filter(bids::due_us.le(now_us))
+        .order(bids::due_us)
+        .limit(limit)
+        .select((bids::tenant, bids::bid_id))
+        .load(conn)
+        .await
+}
+
+/// The proposals of a bid that have changed after a version of its ranking, in the order of their changes.
+pub async fn proposals_since(
+    conn: &mut Conn,
+    tenant: &str,
+    bid_id: &str,
+    version: i64,
+) -> QueryResult<Vec<ProposalRow>> {
+    proposals::table
+        .filter(proposals::tenant.eq(tenant))
+        .filter(proposals::bid_id.eq(bid_id))
+        .filter(proposals::version.gt(version))
+        .order(proposals::version)
+        .select(ProposalRow::as_select())
+        .load(conn)
+        .await
+}
+
+/// A proposal.
+pub async fn proposal(
+    conn: &mut Conn,
+    tenant: &str,
+    bid_id: &str,
+    proposal_id: &str,
+) -> QueryResult<Option<ProposalRow>> {
+    proposals::table
+        .find((tenant, bid_id, proposal_id))
+        .select(ProposalRow::as_select())
+        .first(conn)
+        .await
+        .optional()
+}
+
+/// Adds proposals.
+pub async fn insert_proposals(conn: &mut Conn, rows: Vec<ProposalRow>) -> QueryResult<()> {
+    insert_all!(conn, proposals::table, rows);
+    Ok(())
+}
+
+/// Replaces the state of a proposal that exists.
+pub async fn update_proposal(conn: &mut Conn, row: &ProposalRow) -> QueryResult<()> {
+    diesel::update(proposals::table.find((&row.tenant, &row.bid_id, &row.proposal_id)))
+        .set(row.clone())
+        .execute(conn)
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,41 @@
+use std::time::Duration;
+
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+use super::metrics::latency;
+
+/// The metrics of the rankings of bids.
+#[derive(Debug)]
+pub struct RankingMetrics {
+    actors: Gauge,
+    changes: Histogram,
+    seconds: Histogram,
+}
+
+impl RankingMetrics {
+    pub(super) fn new(registry: &mut Registry) -> Self {
+        let changes = Histogram::new(exponential_buckets(1.0, 2.0, 9));
+        let own = RankingMetrics { actors: Gauge::default(), changes, seconds: latency() };
+        registry.register("ranking_actors", "Bids whose ranking is in memory", own.actors.clone());
+        registry.register("ranking_batch_changes", "Changes of one transaction", own.changes.clone());
+        registry.register(
+            "ranking_batch_seconds",
+            "Duration of a transaction of changes",
+            own.seconds.clone(),
+        );
+        own
+    }
+
+    /// So many more bids are in memory.
+    pub fn actors(&self, more: i64) {
+        self.actors.inc_by(more);
+    }
+
+    /// A transaction with so many changes took this long.
+    pub fn took(&self, changes: usize, time: Duration) {
+        self.changes.observe(changes as f64);
+        self.seconds.observe(time.as_secs_f64());
+    }
+}
