@@ -10,6 +10,7 @@ mod position;
 mod refusal;
 mod timestamp;
 mod topic;
+mod visibility;
 
 pub use class::Class;
 pub use decimal::{Decimal, DecimalError};
@@ -19,3 +20,4 @@ pub use position::{Cursor, Epoch, Position, PositionError};
 pub use refusal::{Refusal, RefusalKind};
 pub use timestamp::Timestamp;
 pub use topic::{Selector, Topic, TopicError, TopicKind};
+pub use visibility::Visibility;

@@ -19,6 +19,7 @@ mod health;
 mod keys;
 mod metrics;
 mod openapi;
+mod orders;
 mod poll;
 mod problem;
 mod query;

@@ -34,6 +34,7 @@ pub use records::{
     ApiKeyRow, BlockRow, DeclaredTopicRow, Feed, FleetRow, IdempotencyRow, KickRow, LogRow, OutboxRow,
     ReadingRow, TicketRow, TopicMemberRow,
 };
+pub use records::{OrderFactsRow, OrderReportRow, OrderRow};
 pub use runtime::StorageRuntime;
 pub use shared_text::SharedText;
 

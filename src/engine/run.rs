@@ -18,6 +18,7 @@ use crate::identity::{
 };
 use crate::limits::{Limiter, Rules};
 use crate::log::LogObserver;
+use crate::orders::Orders;
 use crate::publishing::{PublishLimits, Publisher};
 use crate::rooms::Workers;
 use crate::settings::{Settings, resolve};
@@ -188,6 +189,7 @@ async fn assemble(
     let keep = Duration::from_secs(settings.idempotency.command_s);
     let patience = Duration::from_millis(settings.storage.statement_timeout_ms);
     let commands = Commands::new(log.clock(), keep, patience);
+    let orders = Orders::new(database.clone(), log.clone(), commands.clone());
     let history = settings.fleets.history;
     let fleets = Fleets::new(database.clone(), log.clone(), bounds(&settings), history, commands);
     let topics = Topics::load(database.clone(), log.clone()).await?;
@@ -209,6 +211,7 @@ async fn assemble(
         tickets,
         topics,
         fleets,
+        orders,
         publisher,
         workers,
         metrics,

@@ -31,6 +31,7 @@ pub fn routes(config: &mut ServiceConfig<'_>) {
     super::acks::routes(config);
     super::events::routes(config);
     super::fleets::routes(config);
+    super::orders::routes(config);
     super::topics::routes(config);
     super::keys::routes(config);
     super::block_list::routes(config);

@@ -8,6 +8,7 @@ use crate::fleets::Fleets;
 use crate::identity::{Authenticator, Revocations, Tickets};
 use crate::limits::Blocks;
 use crate::log::{EventLog, NodeNotice};
+use crate::orders::Orders;
 use crate::publishing::Publisher;
 use crate::rooms::Workers;
 use crate::settings::Settings;
@@ -36,6 +37,8 @@ pub struct Services {
     pub topics: Topics,
     /// Fleets.
     pub fleets: Fleets,
+    /// Orders.
+    pub orders: Orders,
     /// Publishes events.
     pub publisher: Publisher,
     /// What every request passes, and the limits.

@@ -52,6 +52,9 @@ const MANAGERS: &[Scope] = &[Scope::Manage];
 const STAFF: &[&str] = &["manager", "admin"];
 const DISPATCH: &[&str] = &["dispatcher", "manager", "admin"];
 
+/// Whoever may run any bid sees all of it.
+const RUNNERS: Option<(&[Scope], &[&str])> = Some((&[Scope::Manage, Scope::Admin], STAFF));
+
 const fn row(kind: TopicKind, services: &'static [Scope], users: Users) -> TopicRow {
     TopicRow { kind, services, users, full: None }
 }
@@ -63,12 +66,10 @@ pub const TOPICS: &[TopicRow] = &[
     row(TopicKind::Region, LISTENERS, Users::Everybody),
     row(TopicKind::Question, LISTENERS, Users::Everybody),
     row(TopicKind::Tenant, LISTENERS, Users::Everybody),
-    row(TopicKind::Bid, LISTENERS, Users::Everybody),
+    TopicRow { full: RUNNERS, ..row(TopicKind::Bid, LISTENERS, Users::Everybody) },
     TopicRow {
-        kind: TopicKind::Ranking,
-        services: &[Scope::Subscribe, Scope::Manage, Scope::Admin],
-        users: Users::Everybody,
-        full: Some((&[Scope::Manage, Scope::Admin], STAFF)),
+        full: RUNNERS,
+        ..row(TopicKind::Ranking, &[Scope::Subscribe, Scope::Manage, Scope::Admin], Users::Everybody)
     },
     row(TopicKind::Order, LISTENERS, Users::Related(Relation::Party, DISPATCH)),
     row(TopicKind::User, &[Scope::ActAsUser, Scope::Admin], Users::Oneself),
@@ -93,8 +94,14 @@ pub enum Command {
     PublishOther,
     /// Issue a ticket for one's own rights.
     IssueTicket,
+    /// Create an order, as its shipper.
+    CreateOrder,
+    /// Create an order for another shipper.
+    CreateOrderFor,
     /// Report an order's status.
     SetOrderStatus,
+    /// Read orders; of users, those without a role only the ones that they are party of.
+    ReadOrders,
     /// Create a bid.
     CreateBid,
     /// Open, close, cancel or award a bid.
@@ -148,9 +155,20 @@ pub const COMMANDS: &[CommandRow] = &[
         users: Users::Everybody,
     },
     CommandRow {
+        command: Command::CreateOrder,
+        services: MANAGERS,
+        users: Users::Roles(&["shipper", "manager", "admin"]),
+    },
+    CommandRow { command: Command::CreateOrderFor, services: MANAGERS, users: Users::Roles(STAFF) },
+    CommandRow {
         command: Command::SetOrderStatus,
         services: &[Scope::Publish, Scope::Manage],
         users: Users::Related(Relation::Carrier, DISPATCH),
+    },
+    CommandRow {
+        command: Command::ReadOrders,
+        services: &[Scope::Subscribe, Scope::Manage, Scope::Admin],
+        users: Users::Related(Relation::Party, DISPATCH),
     },
     CommandRow {
         command: Command::CreateBid,
@@ -256,7 +274,7 @@ mod tests {
         ("region:kr-49", "subscribe", EVERYBODY, None),
         ("question:1", "subscribe", EVERYBODY, None),
         ("tenant", "subscribe", EVERYBODY, None),
-        ("bid:1", "subscribe", EVERYBODY, None),
+        ("bid:1", "subscribe", EVERYBODY, Some(("manage,admin", "manager,admin"))),
         ("ranking:1", "subscribe,manage,admin", EVERYBODY, Some(("manage,admin", "manager,admin"))),
         ("order:1", "subscribe", "dispatcher,manager,admin", None),
         ("user:me", "act_as_user,admin", EVERYBODY, None),
@@ -282,7 +300,10 @@ mod tests {
         (Command::PublishNamed, "publish", "manager,admin"),
         (Command::PublishOther, "publish", "none"),
         (Command::IssueTicket, "subscribe,act_as_user,admin", EVERYBODY),
+        (Command::CreateOrder, "manage", "shipper,manager,admin"),
+        (Command::CreateOrderFor, "manage", "manager,admin"),
         (Command::SetOrderStatus, "publish,manage", "dispatcher,manager,admin"),
+        (Command::ReadOrders, "subscribe,manage,admin", "dispatcher,manager,admin"),
         (Command::CreateBid, "manage", "shipper,manager,admin"),
         (Command::RunBid, "manage", "manager,admin"),
         (Command::Propose, "manage", "none"),

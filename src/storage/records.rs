@@ -1,9 +1,13 @@
 //! Rows as plain values, the same for both backends.
 
+mod orders;
+
 use diesel::prelude::*;
 
 use super::schema;
 use super::shared_text::SharedText;
+
+pub use orders::{OrderFactsRow, OrderReportRow, OrderRow};
 
 /// Something whose changes every node has to hear of; its row in `security_state`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

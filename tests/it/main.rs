@@ -29,6 +29,7 @@ mod logging;
 mod nginx;
 mod observability;
 mod openapi;
+mod orders;
 mod polling;
 mod postgres;
 mod property;

@@ -112,6 +112,10 @@ async fn furnished(server: &Server) -> Vec<String> {
         let api = server.api_of(tenant, "publish,manage");
         positions.push(api.publish("topic:open", "note", json!(0)).await);
         api.update_ei("FLT-1", 1.0).await;
+        for (order, shipper) in [("FLT-1", "nobody"), ("ORD-ME", "me")] {
+            let order = json!({"order_id": order, "shipper": shipper, "carrier": shipper});
+            api.post("/v2/orders", &order).await.expect(201);
+        }
         api.call("PUT", "/v2/topics/crew", &json!({"membership": true})).await.expect(201);
         api.call("POST", "/v2/topics/crew/members", &json!({"users": ["me"]})).await.expect(200);
     }

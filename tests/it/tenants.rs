@@ -58,6 +58,13 @@ impl Acme {
         for fleet in ["FLT-1", "acme-fleet"] {
             api.update_ei(fleet, 7.25).await;
         }
+        for order in ["FLT-1", "acme-order"] {
+            let order =
+                json!({"order_id": order, "shipper": "acme-user", "carrier": "me", "cargo": "acme's"});
+            api.post("/v2/orders", &order).await.expect(201);
+        }
+        let report = json!({"new_status": "assigned", "reason": "acme's"});
+        api.post("/v2/orders/FLT-1/status", &report).await.expect(200);
         for topic in ["crew", "acme-topic"] {
             api.call("PUT", &format!("/v2/topics/{topic}"), &json!({"membership": true})).await.expect(201);
             let members = json!({"users": ["me", "acme-user"]});

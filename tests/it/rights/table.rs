@@ -11,6 +11,8 @@ pub const TOPICS: &[(&str, &str, &str)] = &[
     ("ranking:BID-1", "subscribe manage admin", "everybody"),
     ("presence:ranking:BID-1", "subscribe manage admin", "everybody"),
     ("order:ORD-1", "subscribe", "dispatcher manager admin"),
+    ("order:ORD-ME", "subscribe", "dispatcher manager admin @me"),
+    ("presence:order:ORD-ME", "subscribe", "dispatcher manager admin @me"),
     ("user:me", "act_as_user admin", "@me"),
     ("user:you", "act_as_user admin", "@you"),
     ("topic:open", "subscribe", "everybody"),
@@ -124,6 +126,15 @@ pub const COMMANDS: &[Row] = &[
             "GET /metrics",
         ],
     ),
+    row("order create", "manage", "shipper manager admin", &["POST /v2/orders", "WS command create_order"]),
+    row(
+        "order status",
+        "publish manage",
+        "dispatcher manager admin",
+        &["POST /v2/orders/{id}/status", "WS command set_order_status"],
+    ),
+    row("reading an order", "subscribe", "dispatcher manager admin", &["GET /v2/orders/{id}"]),
+    row("reading the orders one may read", "subscribe manage admin", "everybody", &["GET /v2/orders"]),
     row("tickets", "subscribe act_as_user admin", "everybody", &["POST /v2/realtime/tickets"]),
     row("one's own tickets", ANY_SCOPE, "everybody", &["DELETE /v2/realtime/tickets/{ticket_id}"]),
     row("what was shown", ANY_SCOPE, "everybody", &["POST /v2/realtime/ack", "WS ack"]),
@@ -143,8 +154,6 @@ pub const LISTENING: &[&str] = &["GET /v2/realtime/stream", "GET /v2/realtime/po
 /// Rows, or parts of some, that cannot be reached yet, by the operations and WebSocket requests that will reach
 /// them: as soon as one of those exists, its row belongs into the tables above.
 pub const NOT_YET: &[(&str, &[&str])] = &[
-    ("an order's shipper and carrier hear it", &["POST /v2/orders", "WS command create_order"]),
-    ("order status: also the order's carrier", &["POST /v2/orders/x/status", "WS command set_order_status"]),
     ("bid create: also `shipper`", &["POST /v2/bids", "WS command create_bid"]),
     (
         "bid open, close, cancel, award: also the owner",

@@ -40,6 +40,10 @@ pub const RECIPES: &[Recipe] = &[
     recipe("GET /v2/fleets", "", "", 200),
     recipe("GET /v2/fleets/{id}", "/v2/fleets/<fleet>", "", 200),
     recipe("GET /v2/fleets/{id}/history", "/v2/fleets/<fleet>/history", "", 200),
+    recipe("POST /v2/orders", "", r#"{"shipper":"<user>"}"#, 201),
+    recipe("POST /v2/orders/{id}/status", "/v2/orders/<fleet>/status", r#"{"new_status":"assigned"}"#, 200),
+    recipe("GET /v2/orders", "", "", 200),
+    recipe("GET /v2/orders/{id}", "/v2/orders/<fleet>", "", 200),
     recipe("PUT /v2/topics/{name}", "/v2/topics/<named>", r#"{"membership":true}"#, 200),
     recipe("GET /v2/topics/{name}", "/v2/topics/<named>", "", 200),
     recipe("POST /v2/topics/{name}/members", "/v2/topics/<named>/members", r#"{"users":["<user>"]}"#, 200),
@@ -60,6 +64,8 @@ pub const RECIPES: &[Recipe] = &[
     recipe("GET /openapi.json", "", "", 200),
     recipe("WS publish", "", r#"{"topic":"<topic>","type":"note","data":1}"#, 200),
     recipe("WS command update_ei", "", r#"{"fleet_id":"<fleet>","new_ei":1}"#, 200),
+    recipe("WS command create_order", "", r#"{"shipper":"<user>"}"#, 200),
+    recipe("WS command set_order_status", "", r#"{"order_id":"<fleet>","new_status":"assigned"}"#, 200),
     recipe("WS ack", "", r#"{"ids":["<position>"]}"#, 200),
 ];
 
