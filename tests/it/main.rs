@@ -11,6 +11,7 @@ mod clients;
 mod closing;
 mod cluster;
 mod documentation;
+mod entities;
 mod faults;
 mod figures;
 mod first_light;

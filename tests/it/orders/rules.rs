@@ -92,7 +92,7 @@ async fn what_is_wrong_with_a_report_is_named_and_changes_nothing() {
 async fn an_order_is_created_once_and_a_repeated_request_gets_the_stored_answer() {
     let server = Server::with(options());
     let api = server.api();
-    let order = json!({"shipper": "kim"});
+    let order = json!({"shipper": "kim", "origin": {"lat": 33.519_000_000_1}, "cargo": "tangerines"});
     let first = api.post_once("/v2/orders", &order, "k1").await.expect(201);
     assert_eq!(api.post_once("/v2/orders", &order, "k1").await.expect(201), first);
     let other = json!({"shipper": "lee"});
