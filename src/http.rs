@@ -21,6 +21,7 @@ mod health;
 mod keys;
 mod metrics;
 mod openapi;
+mod orders;
 mod poll;
 mod problem;
 mod proposals;

@@ -13,6 +13,7 @@ pub mod http;
 pub mod identity;
 pub mod limits;
 pub mod log;
+pub mod orders;
 pub mod publishing;
 pub mod rooms;
 pub mod sessions;

@@ -41,5 +41,5 @@ pub use page::{Page, PageLimit};
 pub use recovery::Recovery;
 
 pub use tenant_log::TenantLog;
-pub use tenant_logs::{LogObserver, LogOptions, TenantLogs};
+pub use tenant_logs::{LogObserver, LogOptions, TellCreated, TenantLogs};
 pub use window::WindowBudget;

@@ -31,9 +31,10 @@ pub use log_store::{FloorRow, LogTx, OldestRow, TenantRow};
 pub use log_writer::LogWriter;
 pub use postgres::PostgresOptions;
 pub use records::{
-    ApiKeyRow, BidRow, BlockRow, DeclaredTopicRow, Feed, FleetRow, IdempotencyRow, KickRow, LogRow,
-    OutboxRow, ProposalRow, ReadingRow, TicketRow, TopicMemberRow,
+    ApiKeyRow, BidFactsRow, BidRow, BlockRow, DeclaredTopicRow, Feed, FleetRow, IdempotencyRow, KickRow,
+    LogRow, OutboxRow, ProposalRow, ReadingRow, TicketRow, TopicMemberRow,
 };
+pub use records::{OrderFactsRow, OrderReportRow, OrderRow};
 pub use runtime::StorageRuntime;
 pub use shared_text::SharedText;
 

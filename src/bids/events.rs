@@ -5,19 +5,8 @@ use serde_json::{Value, json};
 use super::frame::{Frames, Step};
 use super::ranking::BidRanking;
 use super::{Bid, Pseudonyms, Status};
-use crate::domain::{Class, EventName, Timestamp, TopicKind, Visibility};
+use crate::domain::{Class, Timestamp, TopicKind, Visibility};
 use crate::storage::OutboxRow;
-
-/// A bid is there, for the nodes: who may hear what of it.
-pub fn created(tenant: &str, bid: &Bid, now: Timestamp, origin: Option<String>) -> OutboxRow {
-    let facts = json!({"bid_id": bid.id, "owner": bid.owner, "visibility": bid.visibility});
-    OutboxRow {
-        name: EventName::ENTITY_CREATED.to_owned(),
-        version: None,
-        origin,
-        ..row(tenant, bid, TopicKind::Bid, facts.to_string(), now)
-    }
-}
 
 /// A bid's status has changed.
 pub fn status_changed(

@@ -17,9 +17,10 @@ mod turn;
 use std::time::Duration;
 
 pub use bid_ranking::{BidRanking, Ranked, Splice};
-pub use directory::{RankingThreads, Rankings};
+pub use directory::Rankings;
 pub use order_statistics::OrderStatistics;
 pub use plan::{Accepted, Ask, Plan, Pseudonym, Speaks, no_such_proposal};
+pub use ranking_actor::RankingThreads;
 pub use turn::{BidKey, Change, Outcome};
 
 /// Bounds of rankings.

@@ -48,6 +48,8 @@ pub struct Bid {
     pub secret: String,
     /// The proposal that has won.
     pub awarded: Option<String>,
+    /// The order that this has created.
+    pub order_id: Option<String>,
     /// Counts the changes of its status.
     pub version: i64,
     /// Counts the changes of its proposals.
@@ -80,6 +82,7 @@ impl Bid {
             owner: row.owner,
             secret: row.secret,
             awarded: row.awarded,
+            order_id: row.order_id,
             version: row.version,
             ranking_version: row.ranking_version,
         })
@@ -103,6 +106,7 @@ impl Bid {
             snipe_extend_us: self.anti_sniping.map(|own| own.extend_us),
             secret: self.secret.clone(),
             awarded: self.awarded.clone(),
+            order_id: self.order_id.clone(),
             version: self.version,
             ranking_version: self.ranking_version,
             due_us: us(self.due_at()),

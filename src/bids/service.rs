@@ -2,14 +2,17 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 
-use super::events::{created, status_changed};
+use super::events::status_changed;
 use super::ranking::{Accepted, Ask, BidKey, Change, Rankings, Speaks};
-use super::{About, AntiSniping, Bid, BidView, Criteria, RankingView, Status, Viewer, Window};
+use super::{About, AntiSniping, Bid, BidView, Criteria, Proposal, RankingView, Status, Viewer, Window};
 use crate::clock::{Clock, random_u64};
-use crate::domain::{Decimal, EntityId, Refusal, RefusalKind, TenantId, Timestamp, Visibility};
+use crate::domain::{Decimal, EntityId, Refusal, RefusalKind, TenantId, Timestamp, UserSub, Visibility};
+use crate::identity::rights::FORBIDDEN;
 use crate::log::EventLog;
+use crate::orders::{NewOrder, insertion};
 use crate::storage::{Attempt, CommandKey, Commands, Database, StoreError};
 use crate::telemetry::{crash_point, current_origin};
+use crate::topics::{Facts, created_rows};
 
 /// A bid that somebody wants to create.
 #[derive(Clone, Debug)]
@@ -114,23 +117,25 @@ impl Bids {
         new: &NewBid,
         attempt: Attempt,
     ) -> Result<Result<BidView, Refusal>, StoreError> {
-        let (own, tenant, viewer, new) =
-            (self.clone(), tenant.as_str().to_owned(), viewer.clone(), new.clone());
-        let origin = current_origin().map(|origin| origin.to_string());
+        let (own, tenant, viewer, new) = (self.clone(), tenant.clone(), viewer.clone(), new.clone());
         let work = move |db: Database| async move {
             let own_us = own.clock.steady().micros();
             let outcome = crate::command!(db, attempt, |conn, q| {
                 let now = Timestamp::from_micros(q::moments::now_us(conn, own_us).await?);
-                if q::bids::find(conn, &tenant, new.id.as_str()).await?.is_some() {
-                    let detail = format!("there is a bid {} already", new.id);
+                let id = new.id.clone();
+                if q::bids::find(conn, tenant.as_str(), id.as_str()).await?.is_some() {
+                    let detail = format!("there is a bid {id} already");
                     return Ok(Err(Refusal::new(RefusalKind::Conflict, "exists", detail)));
                 }
                 if new.closes_at.is_some_and(|end| end <= now) {
                     return Ok(Err(Refusal::invalid("closes_at", "must be in the future")));
                 }
                 let bid = draft(new, viewer.sub.clone(), now);
-                q::bids::insert(conn, &bid.row(&tenant)).await?;
-                q::outbox::insert(conn, &created(&tenant, &bid, now, origin)).await?;
+                q::bids::insert(conn, &bid.row(tenant.as_str())).await?;
+                let facts = Facts::Bid { owner: bid.owner.clone(), visibility: bid.visibility };
+                for row in created_rows(&tenant, &id, &facts, now) {
+                    q::outbox::insert(conn, &row).await?;
+                }
                 Ok(Ok(BidView::new(&bid, &viewer)))
             });
             crash_point("bids.after_commit");
@@ -165,26 +170,35 @@ impl Bids {
         step: Step,
         attempt: Attempt,
     ) -> Result<Result<BidView, Refusal>, StoreError> {
-        let (own, tenant, bid_id) = (self.clone(), tenant.as_str().to_owned(), bid_id.as_str().to_owned());
+        let (own, tenant, bid_id) = (self.clone(), tenant.clone(), bid_id.as_str().to_owned());
         let origin = current_origin().map(|origin| origin.to_string());
         let work = move |db: Database| async move {
             let own_us = own.clock.steady().micros();
             let outcome = crate::command!(db, attempt, |conn, q| {
-                let Some(row) = q::bids::find_locked(conn, &tenant, &bid_id).await? else {
+                let name = tenant.as_str();
+                let Some(row) = q::bids::find_locked(conn, name, &bid_id).await? else {
                     return Ok(Err(no_such_bid()));
                 };
                 let mut bid = Bid::read(row)?;
                 let now = Timestamp::from_micros(q::moments::now_us(conn, own_us).await?);
                 let proposal = match &step {
-                    Step::Award(id) => q::bids::proposal(conn, &tenant, &bid_id, id).await?,
+                    Step::Award(id) => q::bids::proposal(conn, name, &bid_id, id).await?,
                     _ => None,
                 };
                 let old = bid.status;
-                if let Err(refusal) = advance(&mut bid, &viewer, &step, proposal, now) {
-                    return Ok(Err(refusal));
+                let order = match advance(&mut bid, &viewer, &step, proposal, now) {
+                    Ok(winner) => winner.map(|winner| insertion(&tenant, &order(&bid, &winner), now)),
+                    Err(refusal) => return Ok(Err(refusal)),
+                };
+                if let Some(order) = order {
+                    bid.order_id = Some(order.order.order_id.clone());
+                    q::orders::insert(conn, &order.order).await?;
+                    for row in &order.created {
+                        q::outbox::insert(conn, row).await?;
+                    }
                 }
-                q::bids::update(conn, &bid.row(&tenant)).await?;
-                q::outbox::insert(conn, &status_changed(&tenant, &bid, old, None, now, origin)).await?;
+                q::bids::update(conn, &bid.row(name)).await?;
+                q::outbox::insert(conn, &status_changed(name, &bid, old, None, now, origin)).await?;
                 Ok(Ok(BidView::new(&bid, &viewer)))
             });
             crash_point("bids.after_commit");
@@ -276,6 +290,7 @@ fn draft(new: NewBid, owner: Option<String>, now: Timestamp) -> Bid {
         anti_sniping: new.anti_sniping,
         secret: format!("{:016x}{:016x}", random_u64(), random_u64()),
         awarded: None,
+        order_id: None,
         version: 1,
         ranking_version: 0,
         created_at: now,
@@ -283,18 +298,38 @@ fn draft(new: NewBid, owner: Option<String>, now: Timestamp) -> Bid {
     }
 }
 
-/// Takes the step, if the bid's life, its owner and the time allow it.
+/// The order that follows from an award.
+fn order(bid: &Bid, winner: &Proposal) -> NewOrder {
+    let order_id = uuid::Uuid::now_v7().to_string();
+    // of a bid that a service has created nobody is the shipper: no user is called like the order
+    let shipper = bid.owner.as_ref().unwrap_or(&order_id);
+    NewOrder {
+        shipper: UserSub::parse(shipper).expect("it was one when the bid was created"),
+        order_id: EntityId::parse(&order_id).expect("a UUID is an id"),
+        carrier: Some(winner.carrier.to_string()),
+        origin: Some(bid.about.origin.get().to_owned()),
+        destination: Some(bid.about.destination.get().to_owned()),
+        cargo: Some(bid.about.cargo.get().to_owned()),
+        bid_id: EntityId::parse(&bid.id).ok(),
+    }
+}
+
+/// Takes the step, if the bid's life, its owner and the time allow it; the proposal that wins by it.
 fn advance(
     bid: &mut Bid,
     viewer: &Viewer,
     step: &Step,
     proposal: Option<crate::storage::ProposalRow>,
     now: Timestamp,
-) -> Result<(), Refusal> {
+) -> Result<Option<Proposal>, Refusal> {
     if !viewer.owns(bid) {
-        return Err(Refusal::forbidden("not_the_owner", "only its owner and who runs all bids may do this"));
+        return Err(Refusal::forbidden(
+            FORBIDDEN,
+            "only the bid's owner, scope manage, and roles manager and admin may do this",
+        ));
     }
     let conflict = |code, detail: String| Err(Refusal::new(RefusalKind::Conflict, code, detail));
+    let mut winner = None;
     let next = step.status();
     bid.status.require(next)?;
     if next == Status::Open && bid.closes_at.is_some_and(|end| end <= now) {
@@ -304,7 +339,7 @@ fn advance(
         let Some(row) = proposal else {
             return Err(super::ranking::no_such_proposal());
         };
-        let own = super::Proposal::read(row);
+        let own = Proposal::read(row);
         if own.withdrawn {
             return conflict("withdrawn", format!("the proposal {id} was withdrawn"));
         }
@@ -315,11 +350,12 @@ fn advance(
             );
         }
         bid.awarded = Some(id.clone());
+        winner = Some(own);
     }
     bid.status = next;
     bid.version += 1;
     bid.updated_at = now;
-    Ok(())
+    Ok(winner)
 }
 
 /// The answer where there is no such bid.

@@ -63,6 +63,8 @@ pub struct BidView {
     pub anti_sniping: Option<WrittenAntiSniping>,
     /// The proposal that has won, or its pseudonym; null as well for who may not know.
     pub awarded_proposal_id: Option<String>,
+    /// The order that this has created; null as well for others than the owner.
+    pub order_id: Option<String>,
     /// Counts the changes of its status.
     pub version: i64,
     /// Counts the changes of its proposals; null for who may not know.
@@ -111,6 +113,7 @@ impl BidView {
                 extend_s: (own.extend_us / 1_000_000) as u32,
             }),
             awarded_proposal_id: awarded,
+            order_id: bid.order_id.clone().filter(|_| viewer.owns(bid)),
             version: bid.version,
             ranking_version: knows_changes.then_some(bid.ranking_version),
             created_at: bid.created_at.to_string(),

@@ -17,21 +17,39 @@ struct Shape {
     channel: &'static str,
     /// What each field is called in the event, and on Redis, in order.
     fields: &'static [(&'static str, &'static str)],
+    /// Those that are left out where the event has none; the others are null then.
+    optional: &'static [&'static str],
 }
 
 /// A row for each kind of event that is mirrored.
-const SHAPES: &[Shape] = &[Shape {
-    event: "ei_updated",
-    topics: TopicKind::Fleet,
-    channel: "channel:ei:updates",
-    fields: &[
-        ("fleet_id", "fleet_id"),
-        ("old_ei", "old_ei"),
-        ("new_ei", "new_ei"),
-        ("ei_grade", "ei_grade"),
-        ("timestamp", "timestamp"),
-    ],
-}];
+const SHAPES: &[Shape] = &[
+    Shape {
+        event: "ei_updated",
+        topics: TopicKind::Fleet,
+        channel: "channel:ei:updates",
+        fields: &[
+            ("fleet_id", "fleet_id"),
+            ("old_ei", "old_ei"),
+            ("new_ei", "new_ei"),
+            ("ei_grade", "ei_grade"),
+            ("timestamp", "timestamp"),
+        ],
+        optional: &[],
+    },
+    Shape {
+        event: "order_status_changed",
+        topics: TopicKind::Order,
+        channel: "channel:order:status",
+        fields: &[
+            ("order_id", "order_id"),
+            ("old_status", "old_status"),
+            ("new_status", "new_status"),
+            ("updated_at", "timestamp"),
+            ("tracking_event", "tracking_event"),
+        ],
+        optional: &["tracking_event"],
+    },
+];
 
 /// The channel and the message by which others hear of an event, if they do; `source` names this cluster.
 pub(super) fn mirror(event: &NewEvent, source: &str) -> Option<(String, String)> {
@@ -42,7 +60,11 @@ pub(super) fn mirror(event: &NewEvent, source: &str) -> Option<(String, String)>
     let fields: BTreeMap<&str, &RawValue> = serde_json::from_str(data).ok()?;
     let mut message = String::from("{");
     for (own, theirs) in shape.fields {
-        let value = fields.get(own).map_or("null", |value| value.get());
+        let value = match fields.get(own) {
+            Some(value) => value.get(),
+            None if shape.optional.contains(own) => continue,
+            None => "null",
+        };
         write!(message, "\"{theirs}\":{value},").expect("a text grows");
     }
     let source = serde_json::to_string(source).expect("a text");
@@ -78,6 +100,19 @@ mod tests {
         let expected =
             r#"{"fleet_id":"F","old_ei":null,"new_ei":72.5,"ei_grade":"B","timestamp":"t","_src":"bongsu:"}"#;
         assert_eq!((channel.as_str(), message.as_str()), ("channel:ei:updates", expected));
+    }
+
+    #[test]
+    fn a_change_of_an_order_says_when_in_the_words_of_the_replaced_system() {
+        let data =
+            r#"{"order_id":"7","old_status":"created","new_status":"assigned","updated_at":"t","version":2}"#;
+        let (channel, message) = mirror(&event("order_status_changed", "order:7", data, None), "b").unwrap();
+        let expected =
+            r#"{"order_id":"7","old_status":"created","new_status":"assigned","timestamp":"t","_src":"b"}"#;
+        assert_eq!((channel.as_str(), message.as_str()), ("channel:order:status", expected));
+        let seen = data.replace("\"version\"", "\"tracking_event\":{\"lat\":33.50},\"version\"");
+        let (_, message) = mirror(&event("order_status_changed", "order:7", &seen, None), "b").unwrap();
+        assert!(message.contains(r#""timestamp":"t","tracking_event":{"lat":33.50},"_src""#), "{message}");
     }
 
     #[test]

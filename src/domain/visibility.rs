@@ -1,19 +1,19 @@
-use serde::{Deserialize, Serialize};
-
-/// Who may see the proposals of a bid.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+/// How much of a bid others than its owner may see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Visibility {
-    /// Everybody of the tenant sees everything.
+    /// Everything.
     Open,
-    /// Others than the owner see pseudonyms in place of carriers and proposals.
+    /// Everything, other carriers under pseudonyms.
     Anonymous,
-    /// Others than the owner see nothing but how their own proposal stands.
+    /// Nothing but each carrier's own rank.
     Sealed,
 }
 
 impl Visibility {
-    /// Its name on the wire.
+    const ALL: [Visibility; 3] = [Visibility::Open, Visibility::Anonymous, Visibility::Sealed];
+
+    /// The word for it.
     pub const fn as_str(self) -> &'static str {
         match self {
             Visibility::Open => "open",
@@ -22,10 +22,22 @@ impl Visibility {
         }
     }
 
-    /// The one of this name.
+    /// Reads the word.
     pub fn parse(text: &str) -> Option<Self> {
-        [Visibility::Open, Visibility::Anonymous, Visibility::Sealed]
-            .into_iter()
-            .find(|own| own.as_str() == text)
+        Visibility::ALL.into_iter().find(|own| own.as_str() == text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_visibility_is_read_as_it_is_written() {
+        for own in Visibility::ALL {
+            assert_eq!(Visibility::parse(own.as_str()), Some(own));
+            assert_eq!(serde_json::to_value(own).unwrap(), own.as_str());
+        }
+        assert_eq!(Visibility::parse("Sealed"), None);
     }
 }

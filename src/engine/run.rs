@@ -20,6 +20,7 @@ use crate::identity::{
 };
 use crate::limits::{Limiter, Rules};
 use crate::log::{EventLog, LogObserver};
+use crate::orders::Orders;
 use crate::publishing::{PublishLimits, Publisher};
 use crate::rooms::Workers;
 use crate::settings::{Settings, resolve};
@@ -197,6 +198,7 @@ async fn assemble(
     let keep = Duration::from_secs(settings.idempotency.command_s);
     let patience = Duration::from_millis(settings.storage.statement_timeout_ms);
     let commands = Commands::new(log.clock(), keep, patience);
+    let orders = Orders::new(database.clone(), log.clone(), commands.clone());
     let history = settings.fleets.history;
     let fleets = Fleets::new(database.clone(), log.clone(), bounds(&settings), history, commands.clone());
     let bids = bids(&settings, (&database, &log), metrics.clone(), commands, threads.rankings);
@@ -220,6 +222,7 @@ async fn assemble(
         topics,
         fleets,
         bids,
+        orders,
         publisher,
         workers,
         metrics,

@@ -52,7 +52,7 @@ pub async fn by_ticket(
     presented: &Presented<'_>,
     ticket: &str,
     wanted: Option<&[Selector]>,
-    may: impl FnOnce(&Principal) -> Result<(), Refusal>,
+    may: impl AsyncFnOnce(&Principal) -> Result<(), Refusal>,
 ) -> Result<Principal, Refusal> {
     let redeemed = match presented.refuse_names() {
         Ok(()) => services.tickets.redeem(ticket, presented.path, wanted, may).await,

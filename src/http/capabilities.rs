@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 
 use super::body::shallow;
 use super::problem::status;
-use super::{Services, acks, bid_commands, fleets};
+use super::{Services, acks, bid_commands, fleets, orders};
 use crate::domain::{Refusal, RefusalKind, Selector};
 use crate::identity::{Principal, hash_hex, rights};
 use crate::sessions::{Ack, Answer, Capabilities, Command, Grant};
@@ -20,17 +20,33 @@ impl Capabilities for SessionCapabilities {
         self.0.topics.grant(principal, selector)
     }
 
-    fn renew(&self) -> LocalBoxFuture<'static, Result<(), Refusal>> {
-        let topics = self.0.topics.clone();
-        Box::pin(async move { Ok(topics.refresh().await?) })
+    fn renew(
+        &self,
+        principal: &Principal,
+        selectors: &[Selector],
+    ) -> LocalBoxFuture<'static, Result<(), Refusal>> {
+        let (topics, principal, selectors) = (self.0.topics.clone(), principal.clone(), selectors.to_vec());
+        Box::pin(async move { Ok(topics.renew(&principal, &selectors).await?) })
     }
 
     fn freshen(&self, principal: &Principal, selectors: &[Selector]) -> Option<LocalBoxFuture<'static, ()>> {
-        if !self.0.log.is_shared() {
+        if !self.0.topics.is_stale(principal, selectors) {
             return None;
         }
         let (topics, principal, selectors) = (self.0.topics.clone(), principal.clone(), selectors.to_vec());
         Some(Box::pin(async move { topics.freshen(&principal, &selectors).await }))
+    }
+
+    fn look_again(
+        &self,
+        principal: &Principal,
+        selectors: &[Selector],
+    ) -> Option<LocalBoxFuture<'static, ()>> {
+        if self.0.topics.unseen(principal, selectors).is_empty() {
+            return None;
+        }
+        let (topics, principal, selectors) = (self.0.topics.clone(), principal.clone(), selectors.to_vec());
+        Some(Box::pin(async move { topics.look_again(&principal, &selectors).await }))
     }
 
     fn authenticate(&self, token: String) -> LocalBoxFuture<'static, Result<Principal, Refusal>> {
@@ -64,6 +80,15 @@ impl Capabilities for SessionCapabilities {
                 "update_ei" => {
                     let key = key(fleets::UPDATE_EI);
                     answer(&fleets::update_one(&services, &principal, parse(body)?, key).await?)
+                }
+                "create_order" => {
+                    let key = key(orders::CREATE);
+                    answer(&orders::create_one(&services, &principal, parse(body)?, key).await?)
+                }
+                "set_order_status" => {
+                    let (id, report) = parse::<orders::NamedReport>(body)?.split();
+                    let key = key(orders::STATUS);
+                    answer(&orders::report_one(&services, &principal, (&id, report), key).await?)
                 }
                 other => {
                     let bids = bid_commands::carry_out(&services, &principal, (other, body), key);

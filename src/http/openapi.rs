@@ -33,6 +33,7 @@ pub fn routes(config: &mut ServiceConfig<'_>) {
     super::fleets::routes(config);
     super::bids::routes(config);
     super::proposals::routes(config);
+    super::orders::routes(config);
     super::topics::routes(config);
     super::keys::routes(config);
     super::block_list::routes(config);

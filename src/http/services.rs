@@ -9,6 +9,7 @@ use crate::fleets::Fleets;
 use crate::identity::{Authenticator, Revocations, Tickets};
 use crate::limits::Blocks;
 use crate::log::{EventLog, NodeNotice};
+use crate::orders::Orders;
 use crate::publishing::Publisher;
 use crate::rooms::Workers;
 use crate::settings::Settings;
@@ -39,6 +40,8 @@ pub struct Services {
     pub fleets: Fleets,
     /// Bids.
     pub bids: Bids,
+    /// Orders.
+    pub orders: Orders,
     /// Publishes events.
     pub publisher: Publisher,
     /// What every request passes, and the limits.

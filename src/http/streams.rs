@@ -19,6 +19,7 @@ use crate::sessions::{
     Batching, Frames, Grant, Listening, QueueLimits, QueueMetrics, SendQueue, SessionActor, SessionContext,
     SessionRequest, SseBody,
 };
+use crate::topics::UNAVAILABLE;
 use crate::wire::{self, CloseCode, Dialect, Framing};
 
 /// Paths whose answer is an event stream.
@@ -186,8 +187,9 @@ pub(super) async fn admit<T>(
         Some(ticket) => {
             let wanted = asked.as_ref().map(|(selectors, _)| selectors.clone()).unwrap_or_default();
             // a request that is wrong does not use it up
-            let may = |principal: &_| {
+            let may = async |principal: &Principal| {
                 let (selectors, _) = asked.as_ref().map_err(Refusal::clone)?;
+                services.topics.freshen(principal, selectors).await;
                 grants(services, principal, selectors.clone()).map(drop)
             };
             by_ticket(services, &shown(request), ticket, Some(&wanted), may).await?
@@ -268,15 +270,21 @@ fn grants(
     selectors: Vec<Selector>,
 ) -> Result<Arc<[Grant]>, Refusal> {
     let mut grants = Vec::with_capacity(selectors.len());
-    let mut refused = Vec::new();
+    let (mut refused, mut unknown) = (Vec::new(), Vec::new());
     for selector in selectors {
         match services.topics.grant(principal, &selector) {
             Ok(grant) => grants.push(grant),
+            Err(UNAVAILABLE) => unknown.push(selector.to_string()),
             Err(_) => refused.push(selector.to_string()),
         }
     }
-    if refused.is_empty() {
+    if refused.is_empty() && unknown.is_empty() {
         return Ok(grants.into());
+    }
+    if refused.is_empty() {
+        // it may be allowed: to be asked again
+        let detail = format!("it could not be looked up who may hear {}, try again", unknown.join(", "));
+        return Err(Refusal::new(RefusalKind::Unavailable, UNAVAILABLE, detail));
     }
     let refusal = Refusal::forbidden("forbidden_topics", format!("not allowed: {}", refused.join(", ")));
     Err(refused.iter().fold(refusal, |refusal, topic| refusal.with_field("topics", topic)))

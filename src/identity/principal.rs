@@ -27,6 +27,11 @@ impl User {
     pub fn plain(sub: UserSub) -> Self {
         User { sub, roles: Vec::new(), carriers: Vec::new() }
     }
+
+    /// Whether it is this carrier, or speaks for it.
+    pub fn is_carrier(&self, carrier: &str) -> bool {
+        self.sub.as_str() == carrier || self.carriers.iter().any(|own| own == carrier)
+    }
 }
 
 /// Whoever a request comes from: a service with its key, a user, or a service speaking for a user.

@@ -52,8 +52,8 @@ const MANAGERS: &[Scope] = &[Scope::Manage];
 const STAFF: &[&str] = &["manager", "admin"];
 const DISPATCH: &[&str] = &["dispatcher", "manager", "admin"];
 
-/// Who sees everything of any bid.
-const BID_RUNNERS: Option<(&[Scope], &[&str])> = Some((&[Scope::Manage, Scope::Admin], STAFF));
+/// Whoever may run any bid sees all of it.
+const RUNNERS: Option<(&[Scope], &[&str])> = Some((&[Scope::Manage, Scope::Admin], STAFF));
 
 const fn row(kind: TopicKind, services: &'static [Scope], users: Users) -> TopicRow {
     TopicRow { kind, services, users, full: None }
@@ -66,12 +66,10 @@ pub const TOPICS: &[TopicRow] = &[
     row(TopicKind::Region, LISTENERS, Users::Everybody),
     row(TopicKind::Question, LISTENERS, Users::Everybody),
     row(TopicKind::Tenant, LISTENERS, Users::Everybody),
-    TopicRow { full: BID_RUNNERS, ..row(TopicKind::Bid, LISTENERS, Users::Everybody) },
+    TopicRow { full: RUNNERS, ..row(TopicKind::Bid, LISTENERS, Users::Everybody) },
     TopicRow {
-        kind: TopicKind::Ranking,
-        services: &[Scope::Subscribe, Scope::Manage, Scope::Admin],
-        users: Users::Everybody,
-        full: BID_RUNNERS,
+        full: RUNNERS,
+        ..row(TopicKind::Ranking, &[Scope::Subscribe, Scope::Manage, Scope::Admin], Users::Everybody)
     },
     row(TopicKind::Order, LISTENERS, Users::Related(Relation::Party, DISPATCH)),
     row(TopicKind::User, &[Scope::ActAsUser, Scope::Admin], Users::Oneself),
@@ -96,8 +94,14 @@ pub enum Command {
     PublishOther,
     /// Issue a ticket for one's own rights.
     IssueTicket,
+    /// Create an order, as its shipper.
+    CreateOrder,
+    /// Create an order for another shipper.
+    CreateOrderFor,
     /// Report an order's status.
     SetOrderStatus,
+    /// Read orders; of users, those without a role only the ones that they are party of.
+    ReadOrders,
     /// Create a bid.
     CreateBid,
     /// Read bids.
@@ -155,9 +159,20 @@ pub const COMMANDS: &[CommandRow] = &[
         users: Users::Everybody,
     },
     CommandRow {
+        command: Command::CreateOrder,
+        services: MANAGERS,
+        users: Users::Roles(&["shipper", "manager", "admin"]),
+    },
+    CommandRow { command: Command::CreateOrderFor, services: MANAGERS, users: Users::Roles(STAFF) },
+    CommandRow {
         command: Command::SetOrderStatus,
         services: &[Scope::Publish, Scope::Manage],
         users: Users::Related(Relation::Carrier, DISPATCH),
+    },
+    CommandRow {
+        command: Command::ReadOrders,
+        services: &[Scope::Subscribe, Scope::Manage, Scope::Admin],
+        users: Users::Related(Relation::Party, DISPATCH),
     },
     CommandRow {
         command: Command::CreateBid,
@@ -299,7 +314,10 @@ mod tests {
         (Command::PublishNamed, "publish", "manager,admin"),
         (Command::PublishOther, "publish", "none"),
         (Command::IssueTicket, "subscribe,act_as_user,admin", EVERYBODY),
+        (Command::CreateOrder, "manage", "shipper,manager,admin"),
+        (Command::CreateOrderFor, "manage", "manager,admin"),
         (Command::SetOrderStatus, "publish,manage", "dispatcher,manager,admin"),
+        (Command::ReadOrders, "subscribe,manage,admin", "dispatcher,manager,admin"),
         (Command::CreateBid, "manage", "shipper,manager,admin"),
         (Command::ReadBids, "subscribe,manage,admin", EVERYBODY),
         (Command::ReadRankings, "subscribe,manage,admin", EVERYBODY),

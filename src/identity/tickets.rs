@@ -123,7 +123,7 @@ impl Tickets {
         secret: &str,
         path: &str,
         wanted: Option<&[Selector]>,
-        check: impl FnOnce(&Principal) -> Result<(), Refusal>,
+        check: impl AsyncFnOnce(&Principal) -> Result<(), Refusal>,
     ) -> Result<Principal, Refusal> {
         let (hash, now) = (hash_hex(secret.as_bytes()), self.clock.steady());
         let found = self
@@ -143,7 +143,7 @@ impl Tickets {
         let ticket_topics = topics(&row)?;
         bound(ticket_topics.as_deref(), wanted.unwrap_or_default())?;
         let principal = Principal { ticket_topics, ..self.principal(&row, now)? };
-        check(&principal)?;
+        check(&principal).await?;
         if row.first_used_us.is_none() {
             let asked = wanted.map(|wanted| wanted.iter().map(ToString::to_string).collect::<Vec<_>>());
             let path = row.path.unwrap_or_else(|| path.to_owned());

@@ -169,6 +169,22 @@ impl Scene {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn who_is_told_of_new_entities_is_told_before_anybody_can_read_the_entry() {
+    let mut scene = Scene::set(1000).await;
+    let (told, heads) = std::sync::mpsc::sync_channel(8);
+    let logs = Arc::downgrade(&scene.logs);
+    scene.logs.on_created(Box::new(move |tenant, created| {
+        let head = logs.upgrade().unwrap().tenant(tenant).unwrap().head().seq;
+        told.send((created.seq(), head)).unwrap();
+    }));
+    let created = NewEvent { name: EventName::trusted(EventName::ENTITY_CREATED), ..event("{}") };
+    let requests = vec![request(event("1")), request(created.clone()), request(event("3"))];
+    scene.append(requests).await.unwrap();
+    scene.append(vec![request(created)]).await.unwrap();
+    assert_eq!(heads.try_iter().collect::<Vec<_>>(), [(2, 0), (4, 3)]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn what_a_commit_of_unknown_outcome_stored_is_shown_before_the_next() {
     let mut scene = Scene::set(1000).await;
     assert_eq!(scene.append(vec![request(event("1"))]).await.unwrap(), [at(1)]);

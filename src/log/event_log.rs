@@ -6,7 +6,7 @@ use super::embedded::Embedded;
 use super::home::{LogHome, NodeNotice};
 use super::load::Loads;
 use super::tenant_log::WindowRead;
-use super::tenant_logs::{LogObserver, LogOptions, TenantLogs};
+use super::tenant_logs::{LogObserver, LogOptions, TellCreated, TenantLogs};
 use super::{AppendRequest, Appended, LogError, NewEvent, Page, PageLimit, TenantLog};
 use crate::actor_kit::InFlightKeys;
 use crate::clock::Clock;
@@ -142,6 +142,11 @@ impl EventLog {
     /// Whether the log takes requests at this moment.
     pub fn is_running(&self) -> bool {
         self.home.is_running()
+    }
+
+    /// From now on, whoever is told of new entities here is told before anybody can read the entry that says so.
+    pub fn on_created(&self, tell: TellCreated) {
+        self.logs.on_created(tell);
     }
 
     /// A domain transaction has committed outbox rows.

@@ -1,5 +1,5 @@
 use std::collections::HashMap;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, OnceLock, RwLock};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -14,6 +14,9 @@ use crate::settings::Settings;
 use crate::storage::{Database, LogRow};
 use crate::telemetry::Metrics;
 use crate::wire::Event;
+
+/// Told of an entity that has come into being; called from the appender, so it must not block.
+pub type TellCreated = Box<dyn Fn(&TenantId, &Event) + Send + Sync>;
 
 /// Told of what the log has taken; called from the appender, so it must not block.
 pub trait LogObserver: Send + Sync {
@@ -101,6 +104,7 @@ pub struct TenantLogs {
     leader_wake: Notify,
     tenants: RwLock<HashMap<TenantId, Arc<TenantLog>>>,
     observer: Arc<dyn LogObserver>,
+    created: OnceLock<TellCreated>,
 }
 
 impl TenantLogs {
@@ -112,7 +116,23 @@ impl TenantLogs {
         observer: Arc<dyn LogObserver>,
     ) -> Arc<Self> {
         let (relay_wake, leader_wake, tenants) = (Notify::new(), Notify::new(), RwLock::default());
-        Arc::new(TenantLogs { database, clock, metrics, options, relay_wake, leader_wake, tenants, observer })
+        let created = OnceLock::new();
+        Arc::new(TenantLogs {
+            database,
+            clock,
+            metrics,
+            options,
+            relay_wake,
+            leader_wake,
+            tenants,
+            observer,
+            created,
+        })
+    }
+
+    /// Whoever is told of new entities; the first counts.
+    pub(super) fn on_created(&self, tell: TellCreated) {
+        let _ = self.created.set(tell);
     }
 
     /// A domain transaction of this process has committed outbox rows since this was last awaited.
@@ -222,6 +242,9 @@ impl TenantLogs {
                 trace_id = origin.map(|origin| tracing::field::display(origin.trace.trace_id())),
                 "appended"
             );
+        }
+        if let Some(tell) = self.created.get() {
+            events.iter().filter(|event| event.is_internal()).for_each(|event| tell(log.tenant(), event));
         }
         log.push(events, &self.options.window, self.clock.steady());
         self.metrics.log_head(log.tenant().as_str(), log.head().seq);

@@ -18,11 +18,24 @@ pub trait Capabilities {
     /// What a principal may hear of this, or the code of the refusal.
     fn grant(&self, principal: &Principal, selector: &Selector) -> Result<Grant, &'static str>;
 
-    /// Looks up who may hear what, so that [`Capabilities::grant`] answers by what the store says now.
-    fn renew(&self) -> LocalBoxFuture<'static, Result<(), Refusal>>;
+    /// Looks up whether a principal may hear these, so that [`Capabilities::grant`] answers by what the store says
+    /// now.
+    fn renew(
+        &self,
+        principal: &Principal,
+        selectors: &[Selector],
+    ) -> LocalBoxFuture<'static, Result<(), Refusal>>;
 
     /// What has to be waited for before these are judged for a principal, if anything.
     fn freshen(&self, principal: &Principal, selectors: &[Selector]) -> Option<LocalBoxFuture<'static, ()>>;
+
+    /// What has to be waited for before these are judged by entities that were not there when they were last looked
+    /// for: whoever asks once the log is open is told by it of all that come into being after this.
+    fn look_again(
+        &self,
+        principal: &Principal,
+        selectors: &[Selector],
+    ) -> Option<LocalBoxFuture<'static, ()>>;
 
     /// Whose token this is.
     fn authenticate(&self, token: String) -> LocalBoxFuture<'static, Result<Principal, Refusal>>;

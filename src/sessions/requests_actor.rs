@@ -18,6 +18,7 @@ use crate::actor_kit::Handles;
 use crate::domain::{Cursor, Position, Refusal, RefusalKind, Selector};
 use crate::log::Recovery;
 use crate::rooms::Widened;
+use crate::topics::UNAVAILABLE;
 use crate::wire::{CloseCode, RecoveryFailure, websocket};
 
 /// A request as its text; dropping `done` lets the next one in.
@@ -98,8 +99,16 @@ impl SessionActor {
                 Refusal::invalid("topics", "and cursor belong to the first auth: subscribe instead");
             return self.reply(id, Err(&refusal));
         }
-        let renewed = self.settled(self.context.capabilities.authenticate(auth.token));
-        let renewed = self.about.within(id, renewed);
+        let (capabilities, selectors) = (self.context.capabilities.clone(), self.heard());
+        let authenticated = capabilities.authenticate(auth.token);
+        let known = async move {
+            let who = authenticated.await?;
+            if let Some(freshened) = capabilities.freshen(&who, &selectors) {
+                freshened.await;
+            }
+            Ok(who)
+        };
+        let renewed = self.about.within(id, self.settled(Box::pin(known)));
         context.spawn(renewed.into_actor(self).map(move |renewed, actor, _| {
             let outcome = renewed.and_then(|who| actor.adopt(who));
             actor.reply(id, outcome.as_ref().map(|()| "{}"));
@@ -169,7 +178,7 @@ impl SessionActor {
                 Err(code) => forbidden.push(Refused { topic: selector.to_string(), code }),
             }
         }
-        if !forbidden.is_empty() {
+        if forbidden.iter().any(|own| own.code != UNAVAILABLE) {
             self.context.metrics.auth_failed("forbidden_topics");
         }
         refused.append(&mut forbidden);
@@ -259,6 +268,9 @@ impl SessionActor {
         let data = serde_json::to_string(&subscribed).expect("plain data");
         self.reply(id, Ok(&data));
         drop(done);
+        // what has come into being between their judgement and here was not heard of by way of them
+        let added = replay.session.selectors();
+        self.recheck_those(|selector| added.contains(selector));
     }
 
     /// Takes newer credentials of the same principal.
@@ -275,10 +287,47 @@ impl SessionActor {
         Ok(())
     }
 
+    /// All that it hears or is about to hear.
+    pub(super) fn heard(&self) -> Vec<Selector> {
+        let late = self.late.as_ref().and_then(|late| late.replay.as_ref());
+        let late = late.into_iter().flat_map(|replay| replay.session.grants().iter());
+        self.session.grants().iter().chain(late).map(|grant| grant.selector.clone()).collect()
+    }
+
+    /// Waits for what has to be known for it, if anything, judges what the principal may hear anew, and goes on with
+    /// the run of the log that it has.
+    pub(super) fn recheck_after(
+        &mut self,
+        looked: Option<LocalBoxFuture<'static, ()>>,
+        context: &mut Context<Self>,
+        go_on: impl FnOnce(&mut Self, &mut Context<Self>) + 'static,
+    ) {
+        let Some(looked) = looked else {
+            self.recheck();
+            return go_on(self, context);
+        };
+        let run = self.log.clone();
+        context.spawn(looked.into_actor(self).map(move |(), actor, context| {
+            actor.recheck();
+            if run.is_none_or(|run| actor.reads(&run)) {
+                go_on(actor, context);
+            }
+        }));
+    }
+
     /// Judges what the principal may hear anew: takes away what it may not any more, and says so.
     pub(super) fn recheck(&mut self) {
+        self.recheck_those(|_| true);
+    }
+
+    fn recheck_those(&mut self, concerned: impl Fn(&Selector) -> bool) {
         let (capabilities, who) = (self.context.capabilities.clone(), self.who.clone());
-        let judge = |selector: &Selector| capabilities.grant(&who, selector);
+        let grants: Vec<Grant> =
+            self.session.grants().iter().filter(|grant| !concerned(&grant.selector)).cloned().collect();
+        let judge = |selector: &Selector| match grants.iter().find(|grant| grant.selector == *selector) {
+            Some(grant) => Ok(grant.clone()),
+            None => capabilities.grant(&who, selector),
+        };
         // a subscription that is under way says in its answer what it does not add
         if let Some(replay) = self.replay() {
             let (kept, refused) = judged_anew(replay.session.grants(), judge);

@@ -145,7 +145,16 @@ impl SessionActor {
         let log = self.context.log.clone();
         let (tenant, patience) = (self.about.tenant.clone(), self.context.ready_timeout);
         let cursor = self.request.as_ref().and_then(|request| request.cursor);
-        let opened = async move { tokio::time::timeout(patience, log.open_at(&tenant, cursor)).await };
+        let (capabilities, who) = (self.context.capabilities.clone(), self.who.clone());
+        let selectors = self.session.selectors();
+        let opened = async move {
+            let opened = tokio::time::timeout(patience, log.open_at(&tenant, cursor)).await;
+            // what has come into being since it was judged is in the log's past, or is told of by the log
+            if let Some(looked) = capabilities.look_again(&who, &selectors) {
+                looked.await;
+            }
+            opened
+        };
         let opened = opened.into_actor(self).map(|opened, actor, context| match opened {
             // between its opening and now it may have started afresh
             Ok(Ok(log)) => match actor.context.log.present(log.tenant()) {
@@ -280,7 +289,8 @@ impl SessionActor {
         context: &mut Context<Self>,
         go_on: impl FnOnce(&mut Self, &mut Context<Self>) + 'static,
     ) {
-        let (renewed, run) = (self.context.capabilities.renew(), self.log.clone());
+        let renewed = self.context.capabilities.renew(&self.who, &self.heard());
+        let run = self.log.clone();
         context.spawn(renewed.into_actor(self).map(move |renewed, actor, context| match renewed {
             Ok(()) => {
                 actor.recheck();
@@ -299,7 +309,8 @@ impl SessionActor {
             return context.stop();
         }
         if self.notices.recheck.take() {
-            self.recheck();
+            let looked = self.context.capabilities.look_again(&self.who, &self.heard());
+            self.recheck_after(looked, context, |_, _| {});
         }
         if self.notices.renewed.take() {
             self.log = self.context.rooms.log_of(self.about.id).or(self.log.take());
@@ -313,7 +324,10 @@ impl SessionActor {
                 actor.take(step, context);
             };
             match is_judged {
-                true => catch_up(self, context),
+                true => {
+                    let looked = self.context.capabilities.look_again(&self.who, &self.heard());
+                    self.recheck_after(looked, context, catch_up);
+                }
                 false => self.judge(context, catch_up),
             }
         }

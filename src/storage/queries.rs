@@ -60,6 +60,12 @@ pub mod fleets {
     include!("queries/fleets.rs");
 }
 
+/// Orders and what was reported of them.
+pub mod orders {
+    use super::Conn;
+    include!("queries/orders.rs");
+}
+
 /// The event log, as readers see it.
 pub mod log {
     use super::Conn;

@@ -1,13 +1,16 @@
 //! Rows as plain values, the same for both backends.
 
 mod bids;
+mod orders;
 
 use diesel::prelude::*;
 
-pub use bids::{BidRow, ProposalRow};
+pub use bids::{BidFactsRow, BidRow, ProposalRow};
 
 use super::schema;
 use super::shared_text::SharedText;
+
+pub use orders::{OrderFactsRow, OrderReportRow, OrderRow};
 
 /// Something whose changes every node has to hear of; its row in `security_state`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

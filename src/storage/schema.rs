@@ -230,6 +230,7 @@ diesel::table! {
         snipe_extend_us -> Nullable<BigInt>,
         secret -> Text,
         awarded -> Nullable<Text>,
+        order_id -> Nullable<Text>,
         version -> BigInt,
         ranking_version -> BigInt,
         due_us -> Nullable<BigInt>,
@@ -252,5 +253,39 @@ diesel::table! {
         version -> BigInt,
         submitted_us -> BigInt,
         updated_us -> BigInt,
+    }
+}
+
+diesel::table! {
+    orders (tenant, order_id) {
+        tenant -> Text,
+        order_id -> Text,
+        shipper -> Text,
+        carrier -> Nullable<Text>,
+        origin -> Nullable<Text>,
+        destination -> Nullable<Text>,
+        cargo -> Nullable<Text>,
+        bid_id -> Nullable<Text>,
+        status -> Text,
+        exception_from -> Nullable<Text>,
+        newest_us -> Nullable<BigInt>,
+        created_us -> BigInt,
+        updated_us -> BigInt,
+        reports -> BigInt,
+        version -> BigInt,
+    }
+}
+
+diesel::table! {
+    order_reports (tenant, order_id, number) {
+        tenant -> Text,
+        order_id -> Text,
+        number -> BigInt,
+        status -> Text,
+        applied -> Bool,
+        occurred_us -> BigInt,
+        received_us -> BigInt,
+        tracking -> Nullable<Text>,
+        reason -> Nullable<Text>,
     }
 }

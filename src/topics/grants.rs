@@ -1,22 +1,25 @@
 //! What a principal gets of a topic it asks for.
 
+use super::entities::{Knowledge, audience};
 use super::{Membership, Standing};
-use crate::domain::{Position, Selector, TopicKind};
-use crate::identity::{Principal, rights};
+use crate::domain::{Position, Selector, Topic, TopicKind};
+use crate::identity::Principal;
 use crate::sessions::Grant;
 
-/// Judges a topic or prefix by the table of rights, and declared topics by their members too: users need
-/// membership, whatever their roles; services do not. The error is the refusal's code: `forbidden`,
-/// `not_a_member` of a declared topic, or `ticket_topics`: the ticket is for others.
+/// Judges a topic or prefix by the table of rights and what is known of its entity, and declared topics by their
+/// members too: users need membership, whatever their roles; services do not. The error is the refusal's code:
+/// `forbidden`, `not_a_member` of a declared topic, `ticket_topics`: the ticket is for others, or `unavailable`:
+/// whether it is for this user could not be looked up.
 pub fn judge(
     principal: &Principal,
     selector: &Selector,
     membership: &Membership,
+    known: impl FnOnce(&Topic) -> Knowledge,
 ) -> Result<Grant, &'static str> {
     if principal.ticket_topics.as_ref().is_some_and(|own| !own.contains(selector)) {
         return Err("ticket_topics");
     }
-    let audience = rights::subscription(principal, selector).ok_or("forbidden")?;
+    let audience = audience(principal, selector, known)?;
     let since = since(principal, selector, membership)?;
     Ok(Grant { selector: selector.clone(), audience, since })
 }
@@ -57,7 +60,7 @@ mod tests {
 
     fn judged(principal: &Principal, text: &str) -> Result<Option<u64>, &'static str> {
         let selector = Selector::parse(text).unwrap();
-        let grant = judge(principal, &selector, &index())?;
+        let grant = judge(principal, &selector, &index(), |_| Knowledge::Unknown)?;
         assert_eq!((grant.selector, grant.audience), (selector, Audience::Full));
         Ok(grant.since.map(|since| since.seq))
     }

@@ -5,17 +5,20 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::{Membership, judge};
+use super::created::created_row;
+use super::entities::{Knowledge, needed};
+use super::look::look;
+use super::{Entities, MOST_ENTITIES, Membership, judge};
 use crate::clock::Clock;
 use crate::domain::{
-    Class, EntityId, EventName, Position, Refusal, RefusalKind, Selector, TenantId, Topic, TopicKind, UserSub,
+    EntityId, Position, Refusal, RefusalKind, Selector, TenantId, Topic, TopicKind, UserSub,
 };
 use crate::identity::Principal;
 use crate::log::EventLog;
 use crate::sessions::Grant;
 use crate::storage::{Database, DeclaredTopicRow, Feed, OutboxRow, StoreError, TopicMemberRow};
 
-/// How long a subscription waits for what other nodes may have declared.
+/// How long a subscription waits for what other nodes may have declared, and for what entities say.
 const FRESHENING: Duration = Duration::from_millis(500);
 
 /// A declared topic.
@@ -29,7 +32,7 @@ pub struct Declared {
     pub is_new: bool,
 }
 
-/// Declared topics: who may hear them, as every node reads it.
+/// Declared topics and entities: who may hear them, as every node reads it.
 #[derive(Clone)]
 pub struct Topics(Arc<Inner>);
 
@@ -39,6 +42,7 @@ struct Inner {
     clock: Clock,
     generation: AtomicI64,
     index: RwLock<Membership>,
+    entities: Arc<Entities>,
     /// Topics that have changed since [`Topics::take_changed`] was last asked, whoever noticed.
     changed: Mutex<HashSet<(TenantId, Topic)>>,
     refreshing: tokio::sync::Mutex<()>,
@@ -48,14 +52,18 @@ struct Inner {
 }
 
 impl Topics {
-    /// Loads all of them.
+    /// Loads all declared topics, and from now on is told by the log of new entities.
     pub async fn load(database: Database, log: EventLog) -> Result<Self, StoreError> {
+        let entities = Arc::new(Entities::new(MOST_ENTITIES));
+        let told = entities.clone();
+        log.on_created(Box::new(move |tenant, created| told.learn(tenant, created)));
         let own = Topics(Arc::new(Inner {
             clock: log.clock(),
             database,
             log,
             generation: AtomicI64::new(-1),
             index: RwLock::default(),
+            entities,
             changed: Mutex::default(),
             refreshing: tokio::sync::Mutex::default(),
             looks: AtomicU64::default(),
@@ -80,18 +88,67 @@ impl Topics {
         Ok(())
     }
 
-    /// Makes sure, where other nodes declare topics, too, that a subscription to these is judged by what they
-    /// have declared before it; while the store is away, by what is known.
+    /// Whether [`Topics::freshen`] has anything to do.
+    pub fn is_stale(&self, principal: &Principal, selectors: &[Selector]) -> bool {
+        self.declares(principal, selectors) || !self.unseen(principal, selectors).is_empty()
+    }
+
+    /// Makes sure that a subscription to these is judged by what entities say, and, where other nodes declare
+    /// topics, too, by what they have declared before it. While the store is away declared topics are judged by
+    /// what is known, and of entities nobody is given too much.
     pub async fn freshen(&self, principal: &Principal, selectors: &[Selector]) {
+        let refreshed = async {
+            match self.declares(principal, selectors) {
+                true => timeout(FRESHENING, self.refresh()).await.unwrap_or_else(|_| Err(late())),
+                false => Ok(()),
+            }
+        };
+        let (refreshed, ()) = tokio::join!(refreshed, self.look_again(principal, selectors));
+        if let Err(error) = refreshed {
+            tracing::debug!(%error, "declared topics could not be looked up");
+        }
+    }
+
+    /// Whether other nodes may have declared any of these, and it matters to this principal.
+    fn declares(&self, principal: &Principal, selectors: &[Selector]) -> bool {
         let is_named = |own: &Selector| own.room().is_some_and(|room| room.kind() == TopicKind::Named);
         // services are not judged by members
-        let matters = principal.user.is_some() && selectors.iter().any(is_named);
-        if self.0.log.is_shared() && matters {
-            match timeout(FRESHENING, self.refresh()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::debug!(%error, "declared topics could not be looked up"),
-                Err(_) => tracing::debug!("declared topics could not be looked up in time"),
-            }
+        self.0.log.is_shared() && principal.user.is_some() && selectors.iter().any(is_named)
+    }
+
+    /// The entities that decide about these, as far as they are not known to be there.
+    pub fn unseen(&self, principal: &Principal, selectors: &[Selector]) -> Vec<Topic> {
+        let Some(tenant) = &principal.tenant else { return Vec::new() };
+        let asked = selectors.iter().filter_map(|selector| needed(principal, selector));
+        let is_known = |own: &Topic| matches!(self.0.entities.known(tenant, own), Knowledge::Facts(_));
+        asked.filter(|entity| !is_known(entity)).collect()
+    }
+
+    /// Looks those up, within a bounded time. What could not be looked up is not known.
+    pub async fn look_again(&self, principal: &Principal, selectors: &[Selector]) {
+        let (asked, Some(tenant)) = (self.unseen(principal, selectors), &principal.tenant) else { return };
+        if asked.is_empty() {
+            return;
+        }
+        let looked = timeout(FRESHENING, self.look_at(tenant, asked.clone())).await;
+        if let Err(error) = looked.unwrap_or_else(|_| Err(late())) {
+            tracing::debug!(%error, "entities could not be looked up");
+            self.0.entities.failed(tenant, asked);
+        }
+    }
+
+    async fn look_at(&self, tenant: &TenantId, asked: Vec<Topic>) -> Result<(), StoreError> {
+        let found = look(&self.0.database, tenant, &asked).await?;
+        self.0.entities.looked(tenant, asked, found);
+        Ok(())
+    }
+
+    /// Looks up whatever a principal's subscriptions to these are judged by, or fails.
+    pub async fn renew(&self, principal: &Principal, selectors: &[Selector]) -> Result<(), StoreError> {
+        self.refresh().await?;
+        match &principal.tenant {
+            Some(tenant) => self.look_at(tenant, self.unseen(principal, selectors)).await,
+            None => Ok(()),
         }
     }
 
@@ -135,7 +192,11 @@ impl Topics {
     /// What a principal gets of a topic or prefix as things stand on this node, or the code of the refusal; at
     /// a subscription, and again whenever something has changed.
     pub fn grant(&self, principal: &Principal, selector: &Selector) -> Result<Grant, &'static str> {
-        judge(principal, selector, &self.0.index.read().expect("no panic while held"))
+        let known = |entity: &Topic| match &principal.tenant {
+            Some(tenant) => self.0.entities.known(tenant, entity),
+            None => Knowledge::Unknown,
+        };
+        judge(principal, selector, &self.0.index.read().expect("no panic while held"), known)
     }
 
     /// Declares a topic to be for its members only, or for everybody.
@@ -145,9 +206,9 @@ impl Topics {
         name: &EntityId,
         membership: bool,
     ) -> Result<Declared, Refusal> {
-        let now = self.0.clock.now().micros();
+        let now = self.0.clock.now();
         let (own_tenant, own_name) = (tenant.as_str().to_owned(), name.as_str().to_owned());
-        let created = created(tenant, name, now);
+        let created = created_row(tenant, &Topic::of(TopicKind::Named, name), "{}".to_owned(), now);
         let row = created.clone();
         let written = self.0.database.run(move |db| async move {
             crate::write_tx!(db, |conn, q| {
@@ -158,7 +219,7 @@ impl Topics {
                     true => Some(q::outbox::insert(conn, &created).await?),
                     false => None,
                 };
-                let created_us = before.map_or(now, |before| before.created_us);
+                let created_us = before.map_or(now.micros(), |before| before.created_us);
                 let members = q::topics::count_members(conn, &own_tenant, &own_name).await?;
                 let row = DeclaredTopicRow {
                     tenant: own_tenant,
@@ -250,23 +311,6 @@ impl Topics {
     }
 }
 
-/// The entry that tells every node of a new entity, before anything else about it; clients never get it.
-fn created(tenant: &TenantId, name: &EntityId, now_us: i64) -> OutboxRow {
-    OutboxRow {
-        id: 0,
-        tenant: tenant.as_str().to_owned(),
-        topic: Topic::of(TopicKind::Named, name).as_str().to_owned(),
-        name: EventName::ENTITY_CREATED.to_owned(),
-        class: Class::Durable.as_str().to_owned(),
-        key: None,
-        version: None,
-        data: "{}".to_owned(),
-        public: None,
-        created_us: now_us,
-        origin: None,
-    }
-}
-
 fn named(tenant: &str, name: &str) -> Result<(TenantId, Topic), StoreError> {
     let name = EntityId::parse(name).map_err(unexpected)?;
     Ok((TenantId::parse(tenant).map_err(unexpected)?, Topic::of(TopicKind::Named, &name)))
@@ -274,6 +318,10 @@ fn named(tenant: &str, name: &str) -> Result<(TenantId, Topic), StoreError> {
 
 fn unexpected(error: impl std::fmt::Display) -> StoreError {
     StoreError::Unexpected(error.to_string())
+}
+
+fn late() -> StoreError {
+    StoreError::Unavailable("not in time".to_owned())
 }
 
 fn undeclared() -> Refusal {

@@ -58,6 +58,22 @@ impl Acme {
         for fleet in ["FLT-1", "acme-fleet"] {
             api.update_ei(fleet, 7.25).await;
         }
+        for order in ["FLT-1", "acme-order"] {
+            let order =
+                json!({"order_id": order, "shipper": "acme-user", "carrier": "me", "cargo": "acme's"});
+            api.post("/v2/orders", &order).await.expect(201);
+        }
+        for bid in ["FLT-1", "acme-bid"] {
+            let draft = json!({"bid_id": bid, "title": "acme's", "origin": 1, "destination": 2, "cargo": 3, "visibility": "open",
+                "criteria": [{"field": "price", "weight": 1, "direction": "asc", "reference": 1}]});
+            api.post("/v2/bids", &draft).await.expect(201);
+            api.post(&format!("/v2/bids/{bid}/open"), &json!({})).await.expect(200);
+            let proposal = json!({"proposal_id": "P", "carrier_id": "acme-carrier", "price": 1, "ei": 1,
+                "lead_time_hours": 1});
+            api.post(&format!("/v2/bids/{bid}/proposals"), &proposal).await.expect(201);
+        }
+        let report = json!({"new_status": "assigned", "reason": "acme's"});
+        api.post("/v2/orders/FLT-1/status", &report).await.expect(200);
         for topic in ["crew", "acme-topic"] {
             api.call("PUT", &format!("/v2/topics/{topic}"), &json!({"membership": true})).await.expect(201);
             let members = json!({"users": ["me", "acme-user"]});

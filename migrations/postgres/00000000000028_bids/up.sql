@@ -16,6 +16,8 @@ CREATE TABLE bids (
     -- what pseudonyms are made with
     secret TEXT NOT NULL,
     awarded TEXT,
+    -- what the award has created
+    order_id TEXT,
     -- counts changes of the status, and of the proposals
     version BIGINT NOT NULL,
     ranking_version BIGINT NOT NULL,

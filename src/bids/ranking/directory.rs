@@ -1,14 +1,12 @@
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
-use actix::{Actor, ArbiterHandle};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use super::ranking_actor::{Look, Propose, RankingActor};
+use super::ranking_actor::{Look, Propose, RankingActor, RankingThreads};
 use super::turn::{BidKey, Change, Means, Outcome};
 use super::{BidRanking, RankingOptions};
 use crate::actor_kit::{Port, PortError};
@@ -16,9 +14,6 @@ use crate::bids::Bid;
 use crate::log::EventLog;
 use crate::storage::{Database, StoreError};
 use crate::telemetry::Metrics;
-
-/// The threads that the actors of bids live on.
-pub type RankingThreads = Vec<ArbiterHandle>;
 
 /// How often actors with nothing to do are looked for.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -34,7 +29,6 @@ struct Inner {
     means: Means,
     runtime: Handle,
     threads: RankingThreads,
-    hasher: RandomState,
     actors: Mutex<HashMap<BidKey, Entry>>,
 }
 
@@ -70,13 +64,7 @@ impl Rankings {
         options: RankingOptions,
     ) -> Self {
         let means = Means { clock: log.clock(), database, log, metrics, options };
-        let inner = Arc::new(Inner {
-            means,
-            runtime: Handle::current(),
-            threads,
-            hasher: RandomState::new(),
-            actors: Mutex::default(),
-        });
+        let inner = Arc::new(Inner { means, runtime: Handle::current(), threads, actors: Mutex::default() });
         tokio::spawn(let_go(Arc::downgrade(&inner), options.idle));
         Rankings(inner)
     }
@@ -89,7 +77,7 @@ impl Rankings {
     /// Has a change carried out in its turn.
     pub async fn change(&self, key: &BidKey, change: Change) -> Outcome {
         let (reply, outcome) = oneshot::channel();
-        self.tell(key, |pending| Propose { change, reply, pending })?;
+        self.tell(key, |port, pending| port.tell(Propose { change, reply, pending }))?;
         outcome.await.unwrap_or_else(|_| Err(broken()))
     }
 
@@ -105,15 +93,15 @@ impl Rankings {
             // whoever asked may have gone
             let _ = reply.send(seen);
         });
-        self.tell(key, |pending| Look { look, pending })?;
+        self.tell(key, |port, pending| port.tell(Look { look, pending }))?;
         seen.await.unwrap_or_else(|_| Err(broken()))
     }
 
-    fn tell<M>(&self, key: &BidKey, message: impl FnOnce(Pending) -> M) -> Result<(), StoreError>
-    where
-        M: actix::Message<Result = ()> + Send + 'static,
-        RankingActor: crate::actor_kit::Handles<M>,
-    {
+    fn tell(
+        &self,
+        key: &BidKey,
+        send: impl FnOnce(&Port<RankingActor>, Pending) -> Result<(), PortError>,
+    ) -> Result<(), StoreError> {
         let own = &self.0;
         let mut actors = own.actors.lock().expect("no panic while held");
         let entry = actors.entry(key.clone()).or_insert_with(|| {
@@ -121,7 +109,7 @@ impl Rankings {
             own.start(key)
         });
         entry.used = Instant::now();
-        let told = entry.port.tell(message(Pending::new(&entry.pending)));
+        let told = send(&entry.port, Pending::new(&entry.pending));
         match told {
             Ok(()) => Ok(()),
             Err(PortError::Full) => {
@@ -138,10 +126,7 @@ impl Rankings {
 
 impl Inner {
     fn start(&self, key: &BidKey) -> Entry {
-        let thread = &self.threads[self.hasher.hash_one(key) as usize % self.threads.len()];
-        let actor = RankingActor::new(key.clone(), self.means.clone(), self.runtime.clone());
-        let address = Actor::start_in_arbiter(thread, |_| actor);
-        let port = Port::new(address, self.means.options.waiting, self.means.metrics.mailboxes("ranking"));
+        let port = RankingActor::start(key.clone(), &self.threads, self.means.clone(), self.runtime.clone());
         Entry { port, pending: Arc::default(), used: Instant::now() }
     }
 }

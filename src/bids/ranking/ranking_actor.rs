@@ -1,13 +1,16 @@
 use std::collections::VecDeque;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
-use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, MessageResult, WrapFuture};
+use actix::{
+    Actor, ActorFutureExt, ArbiterHandle, AsyncContext, Context, Handler, Message, MessageResult, WrapFuture,
+};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::BidRanking;
 use super::directory::Pending;
 use super::turn::{BidKey, Change, Held, Means, Outcome};
-use crate::actor_kit::{Counted, Handles};
+use crate::actor_kit::{Counted, Handles, Port};
 use crate::bids::Bid;
 use crate::storage::StoreError;
 
@@ -25,10 +28,19 @@ pub struct RankingActor {
     is_busy: bool,
 }
 
+/// The threads that the actors of bids live on.
+pub type RankingThreads = Vec<ArbiterHandle>;
+
 impl RankingActor {
-    pub(super) fn new(key: BidKey, means: Means, runtime: Handle) -> Self {
+    /// Starts on one of these threads; what it asks the database runs on `runtime`.
+    pub(super) fn start(key: BidKey, threads: &[ArbiterHandle], means: Means, runtime: Handle) -> Port<Self> {
         let (held, changes, looks) = (Held::default(), VecDeque::new(), Vec::new());
-        RankingActor { key, means, runtime, held, changes, looks, is_busy: false }
+        let (limit, mailboxes) = (means.options.waiting, means.metrics.mailboxes("ranking"));
+        let mut hasher = DefaultHasher::new();
+        key.hash(&mut hasher);
+        let thread = &threads[hasher.finish() as usize % threads.len()];
+        let actor = RankingActor { key, means, runtime, held, changes, looks, is_busy: false };
+        Port::new(Actor::start_in_arbiter(thread, |_| actor), limit, mailboxes)
     }
 
     fn turn(&mut self, context: &mut Context<Self>) {

@@ -2,7 +2,7 @@ use diesel::prelude::{ExpressionMethods, OptionalExtension, QueryDsl, QueryResul
 use diesel_async::RunQueryDsl;
 
 use crate::storage::schema::{bids, proposals};
-use crate::storage::{BidRow, ProposalRow};
+use crate::storage::{BidFactsRow, BidRow, ProposalRow};
 
 /// A bid, its row locked for this transaction.
 pub async fn find_locked(conn: &mut Conn, tenant: &str, bid_id: &str) -> QueryResult<Option<BidRow>> {
@@ -14,12 +14,12 @@ pub async fn find(conn: &mut Conn, tenant: &str, bid_id: &str) -> QueryResult<Op
     bids::table.find((tenant, bid_id)).select(BidRow::as_select()).first(conn).await.optional()
 }
 
-/// Those of these bids that exist.
-pub async fn find_all(conn: &mut Conn, tenant: &str, ids: &[String]) -> QueryResult<Vec<BidRow>> {
+/// What decides who may hear these bids, of those that exist.
+pub async fn facts(conn: &mut Conn, tenant: &str, ids: &[String]) -> QueryResult<Vec<BidFactsRow>> {
     bids::table
         .filter(bids::tenant.eq(tenant))
         .filter(bids::bid_id.eq_any(ids))
-        .select(BidRow::as_select())
+        .select(BidFactsRow::as_select())
         .load(conn)
         .await
 }

@@ -22,11 +22,22 @@ pub struct BidRow {
     pub snipe_extend_us: Option<i64>,
     pub secret: String,
     pub awarded: Option<String>,
+    pub order_id: Option<String>,
     pub version: i64,
     pub ranking_version: i64,
     pub due_us: Option<i64>,
     pub created_us: i64,
     pub updated_us: i64,
+}
+
+/// What decides who may hear a bid.
+#[derive(Clone, Debug, PartialEq, Eq, Queryable, Selectable)]
+#[diesel(table_name = schema::bids)]
+#[expect(missing_docs, reason = "the migrations describe the columns")]
+pub struct BidFactsRow {
+    pub bid_id: String,
+    pub owner: Option<String>,
+    pub visibility: String,
 }
 
 /// A proposal to a bid.

@@ -40,6 +40,40 @@ async fn a_subscriber_of_the_replaced_system_reads_our_updates_once() {
 }
 
 #[tokio::test]
+async fn a_subscriber_of_the_replaced_system_reads_how_our_orders_go_on() {
+    let redis = Redis::start().await;
+    let server = start(&redis, on(&redis, 2).set("redis.mirror", true).set("redis.prefix", "mine:")).await;
+    let mut subscriber = subscriber(&redis, "channel:order:status").await;
+    let api = server.api();
+    let order = json!({"order_id": "ORD-1", "shipper": "kim", "cargo": "tangerines"});
+    api.post("/v2/orders", &order).await.expect(201);
+    let seen = json!({"lat": 33.5, "lng": 126.53, "note": "at the gate", "occurred_at": AT});
+    let mut expected = Vec::new();
+    for report in [
+        json!({"new_status": "assigned", "reason": "ours alone"}),
+        json!({"new_status": "in_transit", "tracking_event": seen}),
+        json!({"new_status": "picked_up"}),
+        json!({"new_status": "delivered"}),
+    ] {
+        let answer = api.post("/v2/orders/ORD-1/status", &report).await.expect(200);
+        if answer["applied"] == false {
+            continue;
+        }
+        let mut message = json!({"order_id": "ORD-1", "old_status": answer["old_status"],
+            "new_status": answer["new_status"], "timestamp": answer["updated_at"], "_src": "mine:"});
+        if !answer["tracking_event"].is_null() {
+            message["tracking_event"] = answer["tracking_event"].clone();
+        }
+        expected.push(message);
+    }
+    assert_eq!(expected.len(), 3, "{expected:?}");
+    for expected in expected {
+        assert_eq!(heard(&mut subscriber).await["message"], expected);
+    }
+    assert_eq!(server.operator().metric("bongsu_mirrored_total").await, 3.0);
+}
+
+#[tokio::test]
 async fn what_this_cluster_has_mirrored_does_not_come_back_to_it_and_reaches_another() {
     let redis = Redis::start().await;
     let own = start(&redis, on(&redis, 2).set("redis.mirror", true).set("redis.prefix", "own:")).await;

@@ -1,0 +1,2 @@
+DROP TABLE order_reports;
+DROP TABLE orders;
