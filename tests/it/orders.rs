@@ -6,7 +6,7 @@ mod rules;
 use serde_json::{Value, json};
 
 use crate::support::{
-    Answer, Api, Client, Issuer, Server, ServerOptions, Transport, from_now,
+    Answer, Api, Backend, Client, Issuer, Server, ServerOptions, Transport, from_now,
     on_every_transport_of_both_backends,
 };
 
@@ -261,4 +261,60 @@ async fn a_history_comes_in_pages_and_a_snapshot_misses_nothing() {
             break;
         }
     }
+}
+
+#[tokio::test]
+async fn a_report_committed_by_a_server_killed_before_its_answer_is_heard_once_and_answered_by_its_key() {
+    let mut server = Server::with(options());
+    let api = server.api();
+    create(&api, "ORD-1").await;
+    let (client, ready) = Client::connect(&api, "order:ORD-1", None).await;
+    let start = ready["position"].as_str().expect("a position").to_owned();
+    server.restart(|options| options.env("BONGSU_CRASH_AT", "orders.after_commit"));
+    drop(client);
+    let path = "/v2/orders/ORD-1/status";
+    let body = json!({"new_status": "assigned", "tracking_event": {"note": "taken on"}});
+    let request = api.request("POST", path).json(&body).header("Idempotency-Key", "only");
+    Api::send(request).await.expect_err("killed before the answer");
+    assert_eq!(server.ended().await.code(), None, "by its own signal");
+    server.restart(|_| options());
+    let answer = api.post_once(path, &body, "only").await.expect(200);
+    assert_eq!((&answer["old_status"], &answer["version"]), (&json!("created"), &json!(2)));
+    let last = set(&api, "ORD-1", "delivered").await;
+    let (mut client, ready) = Client::connect(&api, "order:ORD-1", Some(&start)).await;
+    assert_eq!(ready["recovered"], true);
+    for expected in [answer, last] {
+        assert_eq!(client.event().await.data, expected);
+    }
+}
+
+#[tokio::test]
+async fn reports_sent_to_every_node_at_once_take_turns() {
+    const REPORTS: i64 = 40;
+    let scenario = async {
+        let server = Server::start();
+        let api = server.api();
+        create(&api, "ORD-1").await;
+        let (mut client, _) = Client::connect(&api, "order:ORD-1", None).await;
+        let reporting = (0..REPORTS).map(|n| {
+            let api = api.clone();
+            tokio::spawn(async move {
+                let status = ["in_transit", "exception"][n as usize % 2];
+                report(&api, "ORD-1", &json!({"new_status": status})).await.expect(200)
+            })
+        });
+        let mut told = Vec::new();
+        for one in reporting.collect::<Vec<_>>() {
+            told.push(one.await.expect("an answer"));
+        }
+        told.sort_by_key(|answer| answer["version"].as_i64());
+        let mut before = json!("created");
+        for (expected, version) in told.iter().zip(2..) {
+            assert_eq!((&expected["version"], &expected["old_status"]), (&json!(version), &before));
+            assert_eq!(client.event().await.data, *expected, "in their order");
+            before = expected["new_status"].clone();
+        }
+        assert_eq!(found(&api, "ORD-1").await["version"], REPORTS + 1);
+    };
+    Backend::Cluster.run(scenario).await;
 }
