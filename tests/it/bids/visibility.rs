@@ -146,7 +146,15 @@ async fn of_a_sealed_bid_others_learn_nothing() {
     let seen = watcher.get("/v2/bids/B").await.expect(200);
     assert_eq!((&seen["awarded_proposal_id"], &seen["ranking_version"]), (&Value::Null, &Value::Null));
     told.hear(&seen);
+    for topics in ["ranking:B", "bid:B,ranking:B"] {
+        let answer = watcher.get(&format!("/v2/realtime/stream?topics={topics}")).await;
+        told.hear(&answer.text);
+        assert_eq!(answer.problem(403), "forbidden_topics");
+    }
     eavesdrop(&watcher, "bid:B", &since, &mut told).await;
     told.knows_nothing_of(&["P-1", "P-2", "P-3", "carrier-P", "\"price\":5", "\"price\":10"]);
     assert_eq!(super::ids(&ranking(&owner, "B", "").await), ["P-2", "P-1"]);
+    let mut heard = Told::default();
+    eavesdrop(&owner, "bid:B,ranking:B", &since, &mut heard).await;
+    assert!(heard.0.contains("carrier-P-1") && heard.0.contains("proposal_ranking_updated"), "{}", heard.0);
 }
