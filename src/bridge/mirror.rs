@@ -17,7 +17,8 @@ struct Shape {
     channel: &'static str,
     /// What each field is called in the event, and on Redis, in order.
     fields: &'static [(&'static str, &'static str)],
-    /// Those that are left out where the event has none; the others are null then.
+    /// Those that are left out where the event has none. An event without any of the others says less than others
+    /// may know: it is not published.
     optional: &'static [&'static str],
 }
 
@@ -32,6 +33,30 @@ const SHAPES: &[Shape] = &[
             ("old_ei", "old_ei"),
             ("new_ei", "new_ei"),
             ("ei_grade", "ei_grade"),
+            ("timestamp", "timestamp"),
+        ],
+        optional: &[],
+    },
+    Shape {
+        event: "bid_status_changed",
+        topics: TopicKind::Bid,
+        channel: "channel:bid:status",
+        fields: &[
+            ("bid_id", "bid_id"),
+            ("old_status", "old_status"),
+            ("new_status", "new_status"),
+            ("updated_at", "timestamp"),
+        ],
+        optional: &[],
+    },
+    Shape {
+        event: "proposal_ranking_updated",
+        topics: TopicKind::Ranking,
+        channel: "channel:bid:{id}:proposal_ranking",
+        fields: &[
+            ("bid_id", "bid_id"),
+            ("ranked_proposals", "ranked_proposals"),
+            ("total", "total"),
             ("timestamp", "timestamp"),
         ],
         optional: &[],
@@ -63,7 +88,7 @@ pub(super) fn mirror(event: &NewEvent, source: &str) -> Option<(String, String)>
         let value = match fields.get(own) {
             Some(value) => value.get(),
             None if shape.optional.contains(own) => continue,
-            None => "null",
+            None => return None,
         };
         write!(message, "\"{theirs}\":{value},").expect("a text grows");
     }
@@ -120,6 +145,18 @@ mod tests {
         let public = DATA.replace("72.5", "70");
         let (_, message) = mirror(&event("ei_updated", "fleet:F", DATA, Some(&public)), "b").unwrap();
         assert!(message.contains("\"new_ei\":70,"), "{message}");
+    }
+
+    #[test]
+    fn of_a_sealed_bid_nothing_is_published() {
+        let full = r#"{"bid_id":"B","version":1,"total":1,"ranked_proposals":[{"rank":1}],"timestamp":"t"}"#;
+        let (channel, message) =
+            mirror(&event("proposal_ranking_updated", "ranking:B", full, None), "b").unwrap();
+        let expected =
+            r#"{"bid_id":"B","ranked_proposals":[{"rank":1}],"total":1,"timestamp":"t","_src":"b"}"#;
+        assert_eq!((channel.as_str(), message.as_str()), ("channel:bid:B:proposal_ranking", expected));
+        let sealed = r#"{"bid_id":"B","sealed":true}"#;
+        assert_eq!(mirror(&event("proposal_ranking_updated", "ranking:B", full, Some(sealed)), "b"), None);
     }
 
     #[test]

@@ -74,6 +74,38 @@ async fn a_subscriber_of_the_replaced_system_reads_how_our_orders_go_on() {
 }
 
 #[tokio::test]
+async fn a_subscriber_of_the_replaced_system_reads_our_bids_as_far_as_everybody_may() {
+    let redis = Redis::start().await;
+    let server = start(&redis, on(&redis, 2).set("redis.mirror", true).set("redis.prefix", "mine:")).await;
+    let mut statuses = subscriber(&redis, "channel:bid:status").await;
+    let mut rankings = subscriber(&redis, "channel:bid:B:proposal_ranking").await;
+    let api = server.api();
+    for (bid, visibility) in [("S", "sealed"), ("B", "anonymous")] {
+        let draft = json!({"bid_id": bid, "title": "t", "origin": 1, "destination": 2, "cargo": 3, "visibility": visibility,
+            "criteria": [{"field": "price", "weight": 1, "direction": "asc", "reference": 1}]});
+        api.post("/v2/bids", &draft).await.expect(201);
+        let opened = api.post(&format!("/v2/bids/{bid}/open"), &json!({})).await.expect(200);
+        let expected = json!({"bid_id": bid, "old_status": "draft", "new_status": "open",
+            "timestamp": opened["updated_at"], "_src": "mine:"});
+        assert_eq!(heard(&mut statuses).await["message"], expected);
+        let proposal = json!({"carrier_id": "kim", "price": 1, "ei": 1, "lead_time_hours": 1});
+        let accepted = api.post(&format!("/v2/bids/{bid}/proposals"), &proposal).await.expect(201);
+        if bid == "B" {
+            let message = &heard(&mut rankings).await["message"];
+            let row = &message["ranked_proposals"][0];
+            assert_eq!((&message["total"], &message["timestamp"]), (&json!(1), &accepted["timestamp"]));
+            assert_eq!((&row["carrier_id"], &row["rank"]), (&accepted["pseudonym"]["carrier_id"], &json!(1)));
+            assert!(!message.to_string().contains("kim"), "{message}");
+        }
+    }
+    assert_eq!(
+        server.operator().metric("bongsu_mirrored_total").await,
+        3.0,
+        "of the sealed one its status alone"
+    );
+}
+
+#[tokio::test]
 async fn what_this_cluster_has_mirrored_does_not_come_back_to_it_and_reaches_another() {
     let redis = Redis::start().await;
     let own = start(&redis, on(&redis, 2).set("redis.mirror", true).set("redis.prefix", "own:")).await;
