@@ -16,6 +16,7 @@ mod exchange;
 mod fleets;
 mod gate;
 mod health;
+mod jobs;
 mod keys;
 mod metrics;
 mod openapi;

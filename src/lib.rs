@@ -10,6 +10,7 @@ pub mod engine;
 pub mod fleets;
 pub mod http;
 pub mod identity;
+pub mod jobs;
 pub mod limits;
 pub mod log;
 pub mod publishing;

@@ -29,6 +29,7 @@ pub struct Settings {
     pub cors: Cors,
     pub idempotency: Idempotency,
     pub fleets: Fleets,
+    pub jobs: Jobs,
     pub drain: Drain,
     pub logging: Logging,
     pub metrics: Metrics,
@@ -166,6 +167,14 @@ section!(Limits {
 section!(Cors { allowed_origins: Vec<String> });
 section!(Idempotency { publish_s: u64, command_s: u64, dedup_window_ms: u64 });
 section!(Fleets { grade_bounds: Vec<String>, history: usize });
+section!(Jobs {
+    poll_ms: u64,
+    attempt_timeout_ms: u64,
+    max_attempts: u32,
+    backoff_ms: u64,
+    keep_done_s: u64,
+    snapshots_at_a_time: usize,
+});
 section!(Drain { announce_ms: u64, window_s: u64, retry_spread_ms: u64 });
 section!(Logging { level: String, format: String, dir: String, max_files: usize });
 section!(Metrics { bind: String });

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::tls::Certificate;
-use super::{FirstKey, StartError, Started, backing, blocks, first_key, reload, server, shutdown};
+use super::{FirstKey, StartError, Started, backing, blocks, first_key, jobs, reload, server, shutdown};
 use crate::bridge::BridgeThread;
 use crate::clock::{Clock, random_u64};
 use crate::domain::Decimal;
@@ -16,6 +16,7 @@ use crate::http::{Gate, Services};
 use crate::identity::{
     Authenticator, Compat, Jwks, KeyRing, Revocations, Tickets, Tokens, installation_secret,
 };
+use crate::jobs::{JobDesk, JobWake, Jobs};
 use crate::limits::{Limiter, Rules};
 use crate::log::LogObserver;
 use crate::publishing::{PublishLimits, Publisher};
@@ -62,6 +63,7 @@ struct Foundation {
     first_key: Option<FirstKey>,
     lock: Option<ServeLock>,
     certificate: Option<Arc<Certificate>>,
+    jobs: Jobs,
 }
 
 /// The engine's thread: starts, reports, waits for its end, stops.
@@ -106,7 +108,7 @@ pub(super) fn run(
                 while let Some(settings) = reloads.recv().await {
                     reload::reload(&foundation.services, foundation.certificate.as_deref(), &settings);
                 }
-                shutdown::shutdown(&foundation.services, serving).await;
+                shutdown::shutdown(&foundation.services, serving, &foundation.jobs).await;
             }
             Err(error) => fail(error),
         }
@@ -150,15 +152,18 @@ async fn lay(
         own_first_key = Some(first_key::create(&database, clock).await?);
         keys.refresh().await?;
     }
-    let services = assemble(settings, (options, thread), database, (clock, metrics), keys).await?;
-    Ok(Foundation { services, first_key: own_first_key, lock, certificate })
+    let wake = JobWake::default();
+    let means = (clock, metrics, wake.clone());
+    let services = assemble(settings, (options, thread), database, means, keys).await?;
+    let jobs = jobs::start(&services, wake);
+    Ok(Foundation { services, first_key: own_first_key, lock, certificate, jobs })
 }
 
 async fn assemble(
     settings: Settings,
     (options, thread): (StartOptions, Option<BridgeThread>),
     database: Database,
-    (clock, metrics): (Clock, Arc<Metrics>),
+    (clock, metrics, wake): (Clock, Arc<Metrics>, JobWake),
     keys: KeyRing,
 ) -> Result<Services, StartError> {
     let workers = Arc::new(Workers::default());
@@ -195,6 +200,7 @@ async fn assemble(
         event_bytes: settings.log.max_event_bytes,
         dedup_window: Duration::from_millis(settings.idempotency.dedup_window_ms),
     };
+    let jobs = JobDesk::new(database.clone(), log.clock(), wake);
     let keep = Duration::from_secs(settings.idempotency.publish_s);
     let publisher = Publisher::new(log.clone(), limiter.clone(), publish_limits, keep);
     Ok(Services {
@@ -209,6 +215,7 @@ async fn assemble(
         tickets,
         topics,
         fleets,
+        jobs,
         publisher,
         workers,
         metrics,

@@ -35,6 +35,7 @@ pub fn routes(config: &mut ServiceConfig<'_>) {
     super::keys::routes(config);
     super::block_list::routes(config);
     super::admin::routes(config);
+    super::jobs::routes(config);
     super::health::routes(config);
     super::metrics::routes(config);
     config.service(openapi_document);

@@ -6,6 +6,7 @@ use actix_web::{HttpRequest, web};
 use super::gate::Gate;
 use crate::fleets::Fleets;
 use crate::identity::{Authenticator, Revocations, Tickets};
+use crate::jobs::JobDesk;
 use crate::limits::Blocks;
 use crate::log::{EventLog, NodeNotice};
 use crate::publishing::Publisher;
@@ -36,6 +37,8 @@ pub struct Services {
     pub topics: Topics,
     /// Fleets.
     pub fleets: Fleets,
+    /// Where jobs are looked after.
+    pub jobs: JobDesk,
     /// Publishes events.
     pub publisher: Publisher,
     /// What every request passes, and the limits.

@@ -1,4 +1,4 @@
-// Included once per backend, which has defined `Conn` and `lock!`.
+// Included once per backend, which has defined `Conn`, `lock!`, `lock_free!` and `time`.
 
 /// Numbers that tell of changes.
 pub mod generations {
@@ -64,4 +64,10 @@ pub mod fleets {
 pub mod log {
     use super::Conn;
     include!("queries/log.rs");
+}
+
+/// Jobs.
+pub mod jobs {
+    use super::Conn;
+    include!("queries/jobs.rs");
 }

@@ -1,6 +1,10 @@
 //! Rows as plain values, the same for both backends.
 
+mod jobs;
+
 use diesel::prelude::*;
+
+pub use jobs::{JobFigures, JobOutcome, JobRow};
 
 use super::schema;
 use super::shared_text::SharedText;

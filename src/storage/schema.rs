@@ -213,3 +213,23 @@ diesel::table! {
         until_us -> BigInt,
     }
 }
+
+diesel::table! {
+    jobs (job_id) {
+        job_id -> Text,
+        tenant -> Text,
+        kind -> Text,
+        channel -> Text,
+        priority -> BigInt,
+        payload -> Text,
+        state -> Text,
+        attempts -> BigInt,
+        max_attempts -> BigInt,
+        due_us -> BigInt,
+        deadline_us -> Nullable<BigInt>,
+        error -> Nullable<Text>,
+        server_id -> Text,
+        created_us -> BigInt,
+        finished_us -> Nullable<BigInt>,
+    }
+}

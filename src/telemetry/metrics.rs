@@ -14,6 +14,7 @@ use prometheus_client::registry::Registry;
 use super::bridge_metrics::BridgeMetrics;
 use super::figures::{Counts, FigureBoard};
 use super::interop_metrics::InteropMetrics;
+use super::job_metrics::JobMetrics;
 use super::limit_metrics::LimitMetrics;
 use super::mailbox_metrics::{MailboxFamilies, MailboxMetrics};
 use super::pool_metrics::{PoolFamilies, PoolMetrics};
@@ -88,6 +89,7 @@ pub struct Metrics {
     limits: LimitMetrics,
     bridge: BridgeMetrics,
     interop: InteropMetrics,
+    jobs: JobMetrics,
 }
 
 struct ReadingSlot(Reading);
@@ -200,6 +202,7 @@ impl Default for Metrics {
             limits: LimitMetrics::new(&mut registry),
             bridge: BridgeMetrics::new(&mut registry),
             interop: InteropMetrics::new(&mut registry),
+            jobs: JobMetrics::new(&mut registry),
             readings: Mutex::default(),
             registry,
         };
@@ -258,6 +261,11 @@ impl Metrics {
     /// Those of what is exchanged with other services on Redis.
     pub fn interop(&self) -> &InteropMetrics {
         &self.interop
+    }
+
+    /// Those of jobs.
+    pub fn jobs(&self) -> &JobMetrics {
+        &self.jobs
     }
 
     /// Those of the limits.

@@ -10,7 +10,7 @@ use crate::support::in_package;
 const LAYERS: &[&[&str]] = &[
     &["domain"],
     &["clock", "settings", "telemetry"],
-    &["storage", "log", "actor_kit", "wire", "bridge"],
+    &["storage", "log", "actor_kit", "wire", "bridge", "jobs"],
     &["sessions", "rooms", "fleets", "identity", "topics", "publishing", "limits", "bench"],
     &["http"],
     &["engine"],
@@ -35,6 +35,7 @@ const PURE: &[&str] = &[
     "bridge/keys.rs",
     "bridge/mirror.rs",
     "fleets/fleet.rs",
+    "jobs/job.rs",
     "identity/rights.rs",
     "identity/token.rs",
     "identity/claims.rs",

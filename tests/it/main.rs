@@ -24,6 +24,7 @@ mod identity_revocation;
 mod identity_tickets;
 mod identity_tokens;
 mod interop;
+mod jobs;
 mod limits;
 mod logging;
 mod nginx;

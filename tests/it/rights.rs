@@ -118,7 +118,7 @@ async fn furnished(server: &Server) -> Vec<String> {
     positions
 }
 
-fn names<'a>(principal: &Principal, positions: &'a [String], topic: &'a str) -> [(&'static str, &'a str); 8] {
+fn names<'a>(principal: &Principal, positions: &'a [String], topic: &'a str) -> [(&'static str, &'a str); 9] {
     let position = &positions[TENANTS.iter().position(|own| *own == principal.tenant).expect("a tenant")];
     let ids = [
         ("fleet", "FLT-1"),
@@ -127,9 +127,10 @@ fn names<'a>(principal: &Principal, positions: &'a [String], topic: &'a str) -> 
         ("key", "none"),
         ("ticket", "none"),
         ("kicked", "nobody"),
+        ("job", "none"),
     ];
-    let [fleet, named, user, key, ticket, kicked] = ids;
-    [fleet, named, user, key, ticket, kicked, ("topic", topic), ("position", position)]
+    let [fleet, named, user, key, ticket, kicked, job] = ids;
+    [fleet, named, user, key, ticket, kicked, job, ("topic", topic), ("position", position)]
 }
 
 /// Status and code of an answer, or of its first item.

@@ -96,7 +96,7 @@ impl Acme {
     }
 
     /// What others may know or guess.
-    fn names(&self) -> [(&'static str, &str); 8] {
+    fn names(&self) -> [(&'static str, &str); 9] {
         [
             ("fleet", "FLT-1"),
             ("topic", "topic:open"),
@@ -105,6 +105,7 @@ impl Acme {
             ("kicked", "you"),
             ("key", &self.key_id),
             ("ticket", &self.ticket_id),
+            ("job", &self.key_id),
             ("position", &self.position),
         ]
     }
@@ -140,7 +141,7 @@ impl Acme {
 }
 
 /// Names that nobody has.
-fn nobodys(position: &str) -> [(&'static str, String); 8] {
+fn nobodys(position: &str) -> [(&'static str, String); 9] {
     let (_, number) = position.split_once('-').expect("<epoch>-<seq>");
     [
         ("fleet", "FLT-0".to_owned()),
@@ -150,6 +151,7 @@ fn nobodys(position: &str) -> [(&'static str, String); 8] {
         ("kicked", "nil".to_owned()),
         ("key", uuid::Uuid::now_v7().to_string()),
         ("ticket", uuid::Uuid::now_v7().to_string()),
+        ("job", uuid::Uuid::now_v7().to_string()),
         ("position", format!("0123456789abcdef-{number}")),
     ]
 }

@@ -108,10 +108,17 @@ pub const COMMANDS: &[Row] = &[
         ],
     ),
     row(
-        "keys, kicks, connections",
+        "keys, kicks, connections, jobs",
         "admin",
         "admin",
-        &["DELETE /v2/admin/keys/{key_id}", "POST /v2/admin/kick", "GET /v2/admin/connections"],
+        &[
+            "DELETE /v2/admin/keys/{key_id}",
+            "POST /v2/admin/kick",
+            "GET /v2/admin/connections",
+            "GET /v2/admin/jobs",
+            "DELETE /v2/admin/jobs",
+            "POST /v2/admin/jobs/{id}/retry",
+        ],
     ),
     row(
         "block list, node figures",
@@ -205,7 +212,6 @@ pub const NOT_YET: &[(&str, &[&str])] = &[
         "schedules, emergency calls, swaps",
         &["POST /api/schedules", "POST /api/swaps", "POST /api/swaps/x/approve", "POST /api/emergency-calls"],
     ),
-    ("jobs", &["GET /v2/admin/jobs", "DELETE /v2/admin/jobs", "POST /v2/admin/jobs/x/retry"]),
     ("who is present", &["WS presence"]),
     (
         "the transports of the replaced systems",

@@ -21,7 +21,7 @@ const fn recipe(operation: &'static str, path: &'static str, body: &'static str,
     Recipe { operation, path, body, granted }
 }
 
-/// One per operation. `<fleet>`, `<topic>`, `<named>`, `<user>`, `<kicked>`, `<key>`, `<ticket>` and `<position>` are to be filled in.
+/// One per operation. `<fleet>`, `<topic>`, `<named>`, `<user>`, `<kicked>`, `<key>`, `<ticket>`, `<job>` and `<position>` are to be filled in.
 pub const RECIPES: &[Recipe] = &[
     recipe("GET /v2/realtime/stream", "?topics=<topic>", "", 200),
     recipe("GET /v2/realtime/ei-updates", "?fleet_ids=<fleet>", "", 200),
@@ -47,6 +47,9 @@ pub const RECIPES: &[Recipe] = &[
     recipe("DELETE /v2/admin/keys/{key_id}", "/v2/admin/keys/<key>", "", 404),
     recipe("POST /v2/admin/kick", "", r#"{"user":"<kicked>"}"#, 200),
     recipe("GET /v2/admin/connections", "", "", 200),
+    recipe("GET /v2/admin/jobs", "", "", 200),
+    recipe("DELETE /v2/admin/jobs", "", "", 200),
+    recipe("POST /v2/admin/jobs/{id}/retry", "/v2/admin/jobs/<job>/retry", "", 404),
     recipe("POST /v2/admin/blocklist", "", r#"{"cidr":"192.0.2.0/24"}"#, 201),
     recipe("GET /v2/admin/blocklist", "", "", 200),
     recipe("DELETE /v2/admin/blocklist", "", r#"{"cidr":"192.0.2.0/24"}"#, 204),
