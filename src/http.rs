@@ -4,6 +4,7 @@
 //! `application/problem+json` ([`Problem`]), the one table from refusal to status.
 
 mod access;
+mod accounts;
 mod acks;
 mod admin;
 mod auth;
@@ -18,6 +19,7 @@ mod gate;
 mod health;
 mod jobs;
 mod keys;
+mod lenient;
 mod metrics;
 mod openapi;
 mod poll;
@@ -27,6 +29,7 @@ mod services;
 mod streams;
 mod tickets;
 mod topics;
+mod user_events;
 mod websocket;
 
 pub use access::record;

@@ -13,7 +13,7 @@
 //!
 //! A job past its deadline is nobody's, as its node has died or hangs: a kind says whether it is then done again
 //! ([`Delivery`]). Whoever did the work and is late finds that the attempt is not the present one any more, so a
-//! handler that writes its result and [finishes](JobRow) the job in one transaction has its effect exactly once.
+//! handler that writes its result and finishes the job (`q::jobs::finish`) in one transaction has its effect exactly once.
 
 mod desk;
 mod job;

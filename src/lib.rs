@@ -1,5 +1,10 @@
 //! Bongsu: an actor-model realtime engine. See the README for what it does and `docs/` for how.
 
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;
+
+pub mod accounts;
 pub mod actor_kit;
 pub mod bench;
 pub mod bridge;

@@ -110,8 +110,10 @@ section!(Log {
 section!(Sessions {
     max_topics: usize,
     heartbeat_ms: u64,
+    user_heartbeat_ms: u64,
     queue_bytes: usize,
     queue_items: usize,
+    user_queue_items: usize,
     max_age_s: u64,
     retry_ms: u64,
     ready_timeout_ms: u64,

@@ -31,8 +31,8 @@ pub use log_store::{FloorRow, LogTx, OldestRow, TenantRow};
 pub use log_writer::LogWriter;
 pub use postgres::PostgresOptions;
 pub use records::{
-    ApiKeyRow, BlockRow, DeclaredTopicRow, Feed, FleetRow, IdempotencyRow, JobFigures, JobOutcome, JobRow,
-    KickRow, LogRow, OutboxRow, ReadingRow, TicketRow, TopicMemberRow,
+    AccountRow, ApiKeyRow, BlockRow, DeclaredTopicRow, Feed, FleetRow, IdempotencyRow, JobFigures,
+    JobOutcome, JobRow, KickRow, LogRow, OutboxRow, ReadingRow, SnapshotRow, TicketRow, TopicMemberRow,
 };
 pub use runtime::StorageRuntime;
 pub use shared_text::SharedText;

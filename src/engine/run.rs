@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 
 use super::tls::Certificate;
 use super::{FirstKey, StartError, Started, backing, blocks, first_key, jobs, reload, server, shutdown};
+use crate::accounts::Accounts;
 use crate::bridge::BridgeThread;
 use crate::clock::{Clock, random_u64};
 use crate::domain::Decimal;
@@ -194,7 +195,9 @@ async fn assemble(
     let patience = Duration::from_millis(settings.storage.statement_timeout_ms);
     let commands = Commands::new(log.clock(), keep, patience);
     let history = settings.fleets.history;
-    let fleets = Fleets::new(database.clone(), log.clone(), bounds(&settings), history, commands);
+    let fleets = Fleets::new(database.clone(), log.clone(), bounds(&settings), history, commands.clone());
+    let (means, attempts) = ((database.clone(), log.clone()), settings.jobs.max_attempts);
+    let accounts = Accounts::new(means, commands, server_id.clone(), wake.clone(), attempts);
     let topics = Topics::load(database.clone(), log.clone()).await?;
     let publish_limits = PublishLimits {
         event_bytes: settings.log.max_event_bytes,
@@ -215,6 +218,7 @@ async fn assemble(
         tickets,
         topics,
         fleets,
+        accounts,
         jobs,
         publisher,
         workers,

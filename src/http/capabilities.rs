@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 
 use super::body::shallow;
 use super::problem::status;
-use super::{Services, acks, fleets};
+use super::{Services, accounts, acks, fleets};
 use crate::domain::{Refusal, RefusalKind, Selector};
 use crate::identity::{Principal, hash_hex, rights};
 use crate::sessions::{Ack, Answer, Capabilities, Command, Grant};
@@ -64,6 +64,14 @@ impl Capabilities for SessionCapabilities {
                 "update_ei" => {
                     let key = key(fleets::UPDATE_EI);
                     answer(&fleets::update_one(&services, &principal, parse(body)?, key).await?)
+                }
+                "create_account" => {
+                    let key = key(accounts::ACCOUNTS);
+                    answer(&accounts::create_one(&services, &principal, parse(body)?, key).await?)
+                }
+                "update_account" => {
+                    let key = key(accounts::ACCOUNTS);
+                    answer(&accounts::update_one(&services, &principal, parse(body)?, key).await?)
                 }
                 other => {
                     let detail =

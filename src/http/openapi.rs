@@ -25,12 +25,14 @@ struct Head;
 /// Registers every route, with its description.
 pub fn routes(config: &mut ServiceConfig<'_>) {
     super::streams::routes(config);
+    super::user_events::routes(config);
     super::poll::routes(config);
     super::websocket::routes(config);
     super::tickets::routes(config);
     super::acks::routes(config);
     super::events::routes(config);
     super::fleets::routes(config);
+    super::accounts::routes(config);
     super::topics::routes(config);
     super::keys::routes(config);
     super::block_list::routes(config);

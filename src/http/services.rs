@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use actix_web::{HttpRequest, web};
 
 use super::gate::Gate;
+use crate::accounts::Accounts;
 use crate::fleets::Fleets;
 use crate::identity::{Authenticator, Revocations, Tickets};
 use crate::jobs::JobDesk;
@@ -37,6 +38,8 @@ pub struct Services {
     pub topics: Topics,
     /// Fleets.
     pub fleets: Fleets,
+    /// Accounts of users.
+    pub accounts: Accounts,
     /// Where jobs are looked after.
     pub jobs: JobDesk,
     /// Publishes events.

@@ -78,7 +78,7 @@ pub struct NewJob<'a> {
 }
 
 impl NewJob<'_> {
-    /// Its row, for [`add`](crate::storage::backends::sqlite::jobs::add), due at once.
+    /// Its row, for `q::jobs::add` in the transaction of what it comes from; due at once.
     pub fn row(self) -> JobRow {
         JobRow {
             job_id: Uuid::now_v7().to_string(),

@@ -71,3 +71,9 @@ pub mod jobs {
     use super::Conn;
     include!("queries/jobs.rs");
 }
+
+/// Accounts and their snapshots.
+pub mod accounts {
+    use super::Conn;
+    include!("queries/accounts.rs");
+}

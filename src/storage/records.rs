@@ -1,9 +1,11 @@
 //! Rows as plain values, the same for both backends.
 
+mod accounts;
 mod jobs;
 
 use diesel::prelude::*;
 
+pub use accounts::{AccountRow, SnapshotRow};
 pub use jobs::{JobFigures, JobOutcome, JobRow};
 
 use super::schema;

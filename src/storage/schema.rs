@@ -233,3 +233,36 @@ diesel::table! {
         finished_us -> Nullable<BigInt>,
     }
 }
+
+diesel::table! {
+    account_numbers (tenant) {
+        tenant -> Text,
+        last -> BigInt,
+    }
+}
+
+diesel::table! {
+    accounts (tenant, account_id) {
+        tenant -> Text,
+        account_id -> BigInt,
+        owner -> Text,
+        name -> Text,
+        balance -> BigInt,
+        created_us -> BigInt,
+        updated_us -> BigInt,
+    }
+}
+
+diesel::table! {
+    snapshots (tenant, owner, snapshot_id, account_id) {
+        tenant -> Text,
+        owner -> Text,
+        snapshot_id -> Text,
+        account_id -> BigInt,
+        name -> Text,
+        balance -> BigInt,
+        taken_us -> BigInt,
+    }
+}
+
+diesel::allow_tables_to_appear_in_same_query!(accounts, snapshots);

@@ -33,6 +33,7 @@ macro_rules! labels {
 }
 
 labels!(Reason { reason: &'static str });
+labels!(Surface { surface: &'static str });
 labels!(Outcome { outcome: &'static str });
 labels!(ClassLabel { class: &'static str });
 labels!(Transport { transport: &'static str });
@@ -84,6 +85,7 @@ pub struct Metrics {
     jwks_fetches: Family<Outcome, Counter>,
     unavailable_answers: Counter,
     logging_dropped: Counter,
+    ignored_fields: Family<Surface, Counter>,
     process: ProcessMetrics,
     figures: FigureBoard,
     limits: LimitMetrics,
@@ -197,6 +199,11 @@ impl Default for Metrics {
                 "Log lines not written to a file because too many waited",
                 Counter::default()
             ),
+            ignored_fields: register!(
+                "ignored_fields",
+                "Fields that clients of replaced systems sent and nobody knows",
+                Family::default()
+            ),
             process: ProcessMetrics::new(&mut registry),
             figures: FigureBoard::default(),
             limits: LimitMetrics::new(&mut registry),
@@ -229,6 +236,7 @@ impl Metrics {
         for reason in REFUSED {
             self.log_refused.get_or_create_owned(&Reason { reason });
         }
+        self.ignored_fields("accounts", 0);
         for transport in ["sse", "poll", "websocket"] {
             self.connects.get_or_create_owned(&Transport { transport });
         }
@@ -417,6 +425,11 @@ impl Metrics {
     /// A request was refused for its credentials.
     pub fn auth_failed(&self, reason: &'static str) {
         self.auth_failures.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// A client of a replaced system sent so many fields that nobody knows.
+    pub fn ignored_fields(&self, surface: &'static str, count: u64) {
+        self.ignored_fields.get_or_create(&Surface { surface }).inc_by(count);
     }
 
     /// The key set of tokens was fetched (`ok`), or could not be (`failed`).

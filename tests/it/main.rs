@@ -2,6 +2,7 @@
 
 mod support;
 
+mod accounts;
 mod administration;
 mod architecture;
 mod batching;

@@ -15,6 +15,7 @@ const NAMES: &[(&str, &str)] = &[
     ("kicked", "you"),
     ("key", "none"),
     ("ticket", "none"),
+    ("account", "1"),
     ("job", "none"),
     ("position", "0123456789abcdef-1"),
 ];

@@ -114,11 +114,21 @@ async fn furnished(server: &Server) -> Vec<String> {
         api.update_ei("FLT-1", 1.0).await;
         api.call("PUT", "/v2/topics/crew", &json!({"membership": true})).await.expect(201);
         api.call("POST", "/v2/topics/crew/members", &json!({"users": ["me"]})).await.expect(200);
+        let service = server.api_of(tenant, "act_as_user");
+        for (user, id) in [("me", 1), ("you", 2)] {
+            let account = json!({"name": user, "balance": 0});
+            let made = service.speaking_for(user).post("/accounts", &account).await.expect(201);
+            assert_eq!(made["id"], id);
+        }
     }
     positions
 }
 
-fn names<'a>(principal: &Principal, positions: &'a [String], topic: &'a str) -> [(&'static str, &'a str); 9] {
+fn names<'a>(
+    principal: &Principal,
+    positions: &'a [String],
+    topic: &'a str,
+) -> [(&'static str, &'a str); 10] {
     let position = &positions[TENANTS.iter().position(|own| *own == principal.tenant).expect("a tenant")];
     let ids = [
         ("fleet", "FLT-1"),
@@ -130,7 +140,8 @@ fn names<'a>(principal: &Principal, positions: &'a [String], topic: &'a str) -> 
         ("job", "none"),
     ];
     let [fleet, named, user, key, ticket, kicked, job] = ids;
-    [fleet, named, user, key, ticket, kicked, job, ("topic", topic), ("position", position)]
+    let account = ("account", if matches!(principal.kind, Kind::User("you", _)) { "2" } else { "1" });
+    [fleet, named, user, key, ticket, kicked, job, account, ("topic", topic), ("position", position)]
 }
 
 /// Status and code of an answer, or of its first item.

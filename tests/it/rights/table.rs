@@ -140,6 +140,22 @@ pub const COMMANDS: &[Row] = &[
         "everybody",
         &["GET /v2/fleets", "GET /v2/fleets/{id}", "GET /v2/fleets/{id}/history"],
     ),
+    row(
+        "accounts, snapshots, one's own stream: the user for itself",
+        "nobody",
+        "everybody",
+        &[
+            "POST /accounts",
+            "PATCH /accounts/{id}",
+            "GET /accounts",
+            "GET /snapshots",
+            "GET /events/sse",
+            "GET /api/events/sse",
+            "WS command create_account",
+            "WS command update_account",
+        ],
+    ),
+    row("who is connected", "manage admin", "manager admin", &["GET /events/status"]),
     row("figures of a dashboard", "subscribe", "admin", &["GET /v2/realtime/metrics"]),
     row("drain", "operator", "nobody", &["POST /v2/admin/drain"]),
 ];
@@ -179,17 +195,6 @@ pub const NOT_YET: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "accounts, snapshots: the user for itself",
-        &[
-            "POST /accounts",
-            "GET /accounts",
-            "PATCH /accounts/1",
-            "GET /snapshots",
-            "WS command create_account",
-            "WS command update_account",
-        ],
-    ),
-    (
         "questions, answers, location, receipts, typing: the user for itself",
         &[
             "POST /v2/questions",
@@ -213,8 +218,5 @@ pub const NOT_YET: &[(&str, &[&str])] = &[
         &["POST /api/schedules", "POST /api/swaps", "POST /api/swaps/x/approve", "POST /api/emergency-calls"],
     ),
     ("who is present", &["WS presence"]),
-    (
-        "the transports of the replaced systems",
-        &["GET /events/sse", "GET /api/events/sse", "GET /events/status", "GET /api/sse", "GET /socket.io/"],
-    ),
+    ("the transports of the replaced systems", &["GET /api/sse", "GET /socket.io/"]),
 ];
