@@ -10,7 +10,6 @@ on_both_backends! {
     a_client_without_credentials_resumes_by_its_last_event_id,
     the_eventsource_of_npm_needs_no_credentials,
     whoever_may_see_it_is_told_who_is_connected,
-    a_client_that_does_not_read_is_cut_after_as_many_events_as_may_wait,
 }
 
 /// The next event that an EventSource gives to `onmessage`.
@@ -95,9 +94,25 @@ async fn a_client_without_credentials_resumes_by_its_last_event_id() {
 }
 
 async fn the_eventsource_of_npm_needs_no_credentials() {
-    let mut server = Server::with(anonymous().set("sessions.retry_ms", 200));
+    let server = Server::with(anonymous().set("sessions.retry_ms", 200));
+    let url = server.api().anonymous().at(0).url("/events/sse");
+    let client = Program::node("eventsource.mjs", &[&url, "message"], &[]);
+    is_told_over_a_kill(client, server).await;
+}
+
+#[tokio::test]
+async fn heavy_the_eventsource_of_a_browser_needs_no_credentials() {
+    let mut client = Program::node("browser.mjs", &["message"], &[]);
+    let first: Value = serde_json::from_str(&client.line().await.expect("its origin")).expect("JSON");
+    let origin = first["origin"].as_str().expect("an origin");
+    let server = Server::with(anonymous().set("cors.allowed_origins", origin));
+    client.say(&format!("go {}", server.api().anonymous().url("/events/sse"))).await;
+    is_told_over_a_kill(client, server).await;
+}
+
+/// A stock client hears by `onmessage` of an account before a kill, and of one after it.
+async fn is_told_over_a_kill(mut client: Program, mut server: Server) {
     let nobody = server.api().anonymous();
-    let mut client = Program::node("eventsource.mjs", &[&nobody.at(0).url("/events/sse"), "message"], &[]);
     client.find(|line| line.contains("\"ready\"").then_some(())).await;
     make(&nobody, "first", 1.0).await;
     let counts = async |client: &mut Program| -> u64 {
@@ -144,6 +159,7 @@ async fn whoever_may_see_it_is_told_who_is_connected() {
     assert_eq!(server.api_of("other", "admin").get("/events/status").await.expect(200)["activeStreams"], 0);
 }
 
+#[tokio::test]
 async fn a_client_that_does_not_read_is_cut_after_as_many_events_as_may_wait() {
     // neither for its bytes nor for its silence
     let options = anonymous().set("sessions.queue_bytes", 1 << 30).set("server.stall_timeout_ms", 60_000);
@@ -154,9 +170,9 @@ async fn a_client_that_does_not_read_is_cut_after_as_many_events_as_may_wait() {
     let cut = r#"bongsu_closes_total{transport="sse",code="3001",reason="slow_consumer"}"#;
     assert_eq!(operator.metric(cut).await, 0.0);
     // more than the kernel's buffers take, and a hundred
-    let event = json!({"topic": "user:123", "type": "note", "data": "x".repeat(60_000)});
-    let batch = json!({"events": vec![event; 15]});
-    for _ in 0..20 {
+    let event = json!({"topic": "user:123", "type": "note", "data": "x".repeat(20_000)});
+    let batch = json!({"events": vec![event; 50]});
+    for _ in 0..6 {
         publisher.post("/v2/events/batch", &batch).await.expect(202);
     }
     eventually("it to be cut", async || (operator.metric(cut).await == 1.0).then_some(())).await;
