@@ -3,6 +3,7 @@
 mod bench;
 mod check_config;
 mod client;
+mod jobs;
 mod key;
 mod migrate;
 mod openapi;
@@ -34,6 +35,7 @@ const EXAMPLES: &str = "Examples:
   bongsu                                     serve on 127.0.0.1:8080 with SQLite in ./data
   bongsu key create --tenant acme --scopes publish,subscribe
   bongsu token create --tenant acme --sub kim --roles manager --ttl 3600
+  bongsu jobs list --tenant acme             dead jobs; jobs retry and jobs purge take their ids
   bongsu tail --topics fleet:FLT-A01 --key bk_...
   bongsu publish --topic topic:news --type headline --data '{\"text\":\"hello\"}' --key bk_...";
 
@@ -49,6 +51,8 @@ enum Command {
     Key(key::KeyArgs),
     /// Make tokens (JWT) for users; works while a server runs and when none does
     Token(token::TokenArgs),
+    /// List jobs, and retry or purge dead ones; works while a server runs and when none does
+    Jobs(jobs::JobsArgs),
     /// Publish one event to a running server
     Publish(publish::PublishArgs),
     /// Listen to topics of a running server; resumes by itself
@@ -91,6 +95,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Some(Command::CheckConfig(args)) => check_config::run(&args),
         Some(Command::Key(args)) => key::run(&args),
         Some(Command::Token(args)) => token::run(&args),
+        Some(Command::Jobs(args)) => jobs::run(&args),
         Some(Command::Publish(args)) => publish::run(&args),
         Some(Command::Tail(args)) => tail::run(&args),
         Some(Command::Openapi) => openapi::run(),

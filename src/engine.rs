@@ -9,6 +9,7 @@ mod blocks;
 mod client_io;
 mod first_key;
 mod front;
+mod jobs;
 mod reload;
 mod run;
 mod server;

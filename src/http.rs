@@ -4,6 +4,7 @@
 //! `application/problem+json` ([`Problem`]), the one table from refusal to status.
 
 mod access;
+mod accounts;
 mod acks;
 mod admin;
 mod auth;
@@ -18,7 +19,9 @@ mod exchange;
 mod fleets;
 mod gate;
 mod health;
+mod jobs;
 mod keys;
+mod lenient;
 mod metrics;
 mod openapi;
 mod orders;
@@ -30,6 +33,7 @@ mod services;
 mod streams;
 mod tickets;
 mod topics;
+mod user_events;
 mod websocket;
 
 pub use access::record;

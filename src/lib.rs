@@ -1,5 +1,10 @@
 //! Bongsu: an actor-model realtime engine. See the README for what it does and `docs/` for how.
 
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;
+
+pub mod accounts;
 pub mod actor_kit;
 pub mod bench;
 pub mod bids;
@@ -11,6 +16,7 @@ pub mod engine;
 pub mod fleets;
 pub mod http;
 pub mod identity;
+pub mod jobs;
 pub mod limits;
 pub mod log;
 pub mod orders;

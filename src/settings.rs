@@ -30,6 +30,7 @@ pub struct Settings {
     pub idempotency: Idempotency,
     pub fleets: Fleets,
     pub ranking: Ranking,
+    pub jobs: Jobs,
     pub drain: Drain,
     pub logging: Logging,
     pub metrics: Metrics,
@@ -110,8 +111,10 @@ section!(Log {
 section!(Sessions {
     max_topics: usize,
     heartbeat_ms: u64,
+    user_heartbeat_ms: u64,
     queue_bytes: usize,
     queue_items: usize,
+    user_queue_items: usize,
     max_age_s: u64,
     retry_ms: u64,
     ready_timeout_ms: u64,
@@ -168,6 +171,14 @@ section!(Cors { allowed_origins: Vec<String> });
 section!(Idempotency { publish_s: u64, command_s: u64, dedup_window_ms: u64 });
 section!(Ranking { window: usize, max_proposals: usize, queue: usize, idle_ms: u64, threads: usize });
 section!(Fleets { grade_bounds: Vec<String>, history: usize });
+section!(Jobs {
+    poll_ms: u64,
+    attempt_timeout_ms: u64,
+    max_attempts: u32,
+    backoff_ms: u64,
+    keep_done_s: u64,
+    snapshots_at_a_time: usize,
+});
 section!(Drain { announce_ms: u64, window_s: u64, retry_spread_ms: u64 });
 section!(Logging { level: String, format: String, dir: String, max_files: usize });
 section!(Metrics { bind: String });

@@ -31,8 +31,9 @@ pub use log_store::{FloorRow, LogTx, OldestRow, TenantRow};
 pub use log_writer::LogWriter;
 pub use postgres::PostgresOptions;
 pub use records::{
-    ApiKeyRow, BidFactsRow, BidRow, BlockRow, DeclaredTopicRow, Feed, FleetRow, IdempotencyRow, KickRow,
-    LogRow, OutboxRow, ProposalRow, ReadingRow, TicketRow, TopicMemberRow,
+    AccountRow, ApiKeyRow, BidFactsRow, BidRow, BlockRow, DeclaredTopicRow, Feed, FleetRow, IdempotencyRow,
+    JobFigures, JobOutcome, JobRow, KickRow, LogRow, OutboxRow, ProposalRow, ReadingRow, SnapshotRow,
+    TicketRow, TopicMemberRow,
 };
 pub use records::{OrderFactsRow, OrderReportRow, OrderRow};
 pub use runtime::StorageRuntime;

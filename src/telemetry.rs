@@ -3,6 +3,7 @@
 mod bridge_metrics;
 mod figures;
 mod interop_metrics;
+mod job_metrics;
 mod limit_metrics;
 mod logging;
 mod mailbox_metrics;
@@ -15,6 +16,7 @@ mod spans;
 pub use bridge_metrics::BridgeMetrics;
 pub use figures::{Counts, FRESH, FigureBoard, Figures, NodeFigures, Samples};
 pub use interop_metrics::InteropMetrics;
+pub use job_metrics::JobMetrics;
 pub use limit_metrics::LimitMetrics;
 pub use logging::{Logging, LoggingError, init_logging};
 pub use mailbox_metrics::MailboxMetrics;

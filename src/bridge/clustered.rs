@@ -20,6 +20,7 @@ use super::interop::Interop;
 use super::keys::Keys;
 use super::lanes::Lanes;
 use super::leader::{Leader, Leadership};
+use super::mirror::Mirror;
 use super::redis_bridge_actor::{Await, BridgeThread, Linked, Open, RedisBridgeActor};
 use super::store::{Request, Store};
 use super::subscriber::Subscriber;
@@ -66,8 +67,9 @@ pub struct BridgeOptions {
     pub new_epoch: bool,
     /// What other services publish, if it is taken in.
     pub ingest: Option<IngestOptions>,
-    /// Whether this cluster's own events are published for other services.
-    pub mirror: bool,
+    /// Which of this cluster's own events of users are published for other services beside those of entities; None:
+    /// nothing is.
+    pub mirror: Option<Vec<String>>,
 }
 
 /// What is taken in of other services.
@@ -107,7 +109,10 @@ impl Clustered {
         let commands = Commands::connect(client.clone(), options.patience, metrics.clone()).await?;
         let keys = Keys::new(&options.prefix);
         super::check::check(&commands, &keys).await?;
-        let store = Store::new(commands.clone(), keys.clone(), logs.clock(), options.mirror);
+        let mirrors = options.mirror.is_some();
+        let mirror =
+            options.mirror.map(|user_events| Mirror { source: keys.source().to_owned(), user_events });
+        let store = Store::new(commands.clone(), keys.clone(), logs.clock(), mirror);
         store.steer().await?;
         if options.new_epoch {
             super::check::renew_logs(&commands, &keys).await?;
@@ -155,7 +160,7 @@ impl Clustered {
             metrics: metrics.clone(),
             lease: lease.clone(),
             own_name,
-            mirrors: options.mirror,
+            mirrors,
         };
         runtime.spawn(figures.run());
         let trimmer = Trimmer::new(store.clone(), logs.clone(), metrics, (keeper, lease), grown);

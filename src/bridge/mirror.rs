@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use serde_json::value::RawValue;
 
 use super::interop::SOURCE;
-use crate::domain::TopicKind;
+use crate::domain::{TopicKind, UserSub};
 use crate::log::NewEvent;
 
 /// How one kind of event is published.
@@ -76,8 +76,44 @@ const SHAPES: &[Shape] = &[
     },
 ];
 
-/// The channel and the message by which others hear of an event, if they do; `source` names this cluster.
-pub(super) fn mirror(event: &NewEvent, source: &str) -> Option<(String, String)> {
+/// Where events of users are published.
+const USER_EVENTS: &str = "user-events";
+
+/// How this cluster's own events are published for others.
+#[derive(Clone, Debug)]
+pub(super) struct Mirror {
+    /// What this cluster calls itself.
+    pub source: String,
+    /// Which events of users are published, by name; a star at the end stands for any ending.
+    pub user_events: Vec<String>,
+}
+
+impl Mirror {
+    /// The channel and the message by which others hear of an event, if they do.
+    pub fn message(&self, event: &NewEvent) -> Option<(String, String)> {
+        mirror(event, &self.source).or_else(|| self.of_user(event))
+    }
+
+    fn of_user(&self, event: &NewEvent) -> Option<(String, String)> {
+        let name = event.name.as_str();
+        let is_named = |own: &String| match own.strip_suffix('*') {
+            Some(start) => name.starts_with(start),
+            None => name == own,
+        };
+        if event.topic.kind() != TopicKind::User || !self.user_events.iter().any(is_named) {
+            return None;
+        }
+        let user = percent_encoding::percent_decode_str(event.topic.id()).decode_utf8().ok()?;
+        let user = serde_json::to_string(UserSub::parse(&user).ok()?.as_str()).expect("a text");
+        let data = event.public.as_ref().unwrap_or(&event.data);
+        let source = serde_json::to_string(&self.source).expect("a text");
+        let message =
+            format!("{{\"userId\":{user},\"eventType\":\"{name}\",\"data\":{data},\"{SOURCE}\":{source}}}");
+        Some((USER_EVENTS.to_owned(), message))
+    }
+}
+
+fn mirror(event: &NewEvent, source: &str) -> Option<(String, String)> {
     let is_shape = |shape: &&Shape| shape.event == event.name.as_str() && shape.topics == event.topic.kind();
     let shape = SHAPES.iter().find(is_shape)?;
     // channels of Redis are open to whoever may listen there
@@ -157,6 +193,20 @@ mod tests {
         assert_eq!((channel.as_str(), message.as_str()), ("channel:bid:B:proposal_ranking", expected));
         let sealed = r#"{"bid_id":"B","sealed":true}"#;
         assert_eq!(mirror(&event("proposal_ranking_updated", "ranking:B", full, Some(sealed)), "b"), None);
+    }
+
+    #[test]
+    fn events_of_users_are_published_by_the_names_that_are_configured() {
+        let names = ["snapshots.*", "account.updated"].map(str::to_owned).to_vec();
+        let mirror = Mirror { source: "b:".into(), user_events: names };
+        let told = |name: &str, topic: &str| mirror.message(&event(name, topic, r#"{"n":1}"#, None));
+        let message = r#"{"userId":"kim 1","eventType":"snapshots.generated","data":{"n":1},"_src":"b:"}"#;
+        let expected = ("user-events".to_owned(), message.to_owned());
+        assert_eq!(told("snapshots.generated", "user:kim%201"), Some(expected));
+        assert!(told("account.updated", "user:a").is_some());
+        for (name, topic) in [("account.closed", "user:a"), ("note", "user:a"), ("snapshots.x", "topic:a")] {
+            assert_eq!(told(name, topic), None, "{name} on {topic}");
+        }
     }
 
     #[test]

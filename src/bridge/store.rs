@@ -7,7 +7,7 @@ use super::commands::Commands;
 use super::envelope::Entry;
 use super::error::BridgeError;
 use super::keys::Keys;
-use super::mirror::mirror;
+use super::mirror::Mirror;
 use super::reply::{Reply, text, texts};
 use crate::clock::{Clock, random_u64};
 use crate::domain::{Epoch, Selector, TenantId, Timestamp};
@@ -36,8 +36,8 @@ pub(super) struct Store {
     pub keys: Keys,
     clock: Clock,
     functions: Arc<Functions>,
-    /// Whether this cluster's own events are published for other services, too.
-    mirrors: bool,
+    /// How this cluster's own events are published for other services, if they are.
+    mirror: Option<Arc<Mirror>>,
 }
 
 /// Where a log stands.
@@ -88,7 +88,7 @@ pub(super) struct Floors {
 }
 
 impl Store {
-    pub fn new(commands: Commands, keys: Keys, clock: Clock, mirrors: bool) -> Self {
+    pub fn new(commands: Commands, keys: Keys, clock: Clock, mirror: Option<Mirror>) -> Self {
         let functions = Arc::new(Functions {
             head: function!("head"),
             append: function!("append"),
@@ -97,7 +97,7 @@ impl Store {
             floors: function!("floors"),
             trim: function!("trim"),
         });
-        Store { commands, keys, clock, functions, mirrors }
+        Store { commands, keys, clock, functions, mirror: mirror.map(Arc::new) }
     }
 
     /// Where a tenant's log stands; it begins with this where there is none.
@@ -123,7 +123,7 @@ impl Store {
         let (_, bytes, _) = options.kept_for();
         call.arg(options.most_entries() * 2).arg(bytes * 2).arg(marked);
         for request in requests {
-            put(&mut call, request, self.mirrors.then(|| self.keys.source()));
+            put(&mut call, request, self.mirror.as_deref());
         }
         let reply = self.carry_out(&call).await?;
         self.commands.metrics().cut_short(reply.number(4)?);
@@ -301,11 +301,10 @@ impl Store {
     }
 }
 
-/// Adds a request to an append's arguments; `mirrors_as` is what other services know this cluster by, if they are to
-/// hear of its events.
-fn put(call: &mut ScriptInvocation<'_>, request: &Request, mirrors_as: Option<&str>) {
+/// Adds a request to an append's arguments; `mirror` is how other services hear of this cluster's events, if they do.
+fn put(call: &mut ScriptInvocation<'_>, request: &Request, mirror: Option<&Mirror>) {
     // what this cluster has made itself comes from the outbox; what others made, and publishes, do not
-    let mirrors_as = mirrors_as.filter(|_| request.outbox_id.is_some());
+    let mirror = mirror.filter(|_| request.outbox_id.is_some());
     match &request.idempotency {
         Some(own) => {
             let keep = own.keep.as_millis().max(1) as u64;
@@ -333,7 +332,7 @@ fn put(call: &mut ScriptInvocation<'_>, request: &Request, mirrors_as: Option<&s
             call.arg(dedup.map_or(0, |dedup| dedup.window.as_millis().max(1) as u64));
             call.arg(head).arg(&*event.data).arg(tail);
             call.arg(event.public.as_deref().unwrap_or_default()).arg(&origin).arg(waited);
-            let (channel, message) = mirrors_as.and_then(|own| mirror(event, own)).unwrap_or_default();
+            let (channel, message) = mirror.and_then(|own| own.message(event)).unwrap_or_default();
             call.arg(channel).arg(message);
         }
     }

@@ -54,7 +54,7 @@ pub(super) async fn open_log(
         server_id,
         new_epoch: options.new_epoch,
         ingest: settings.redis.ingest.then(|| ingest(settings)),
-        mirror: settings.redis.mirror,
+        mirror: settings.redis.mirror.then(|| settings.redis.mirror_user_events.clone()),
     };
     database.leave_log().await?;
     let logs = TenantLogs::new(database.clone(), (clock, metrics.clone()), limits, observer);

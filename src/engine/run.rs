@@ -7,7 +7,8 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::tls::Certificate;
-use super::{FirstKey, StartError, Started, backing, blocks, first_key, reload, server, shutdown};
+use super::{FirstKey, StartError, Started, backing, blocks, first_key, jobs, reload, server, shutdown};
+use crate::accounts::Accounts;
 use crate::bids::Bids;
 use crate::bids::ranking::{RankingOptions, RankingThreads, Rankings};
 use crate::bridge::BridgeThread;
@@ -18,6 +19,7 @@ use crate::http::{Gate, Services};
 use crate::identity::{
     Authenticator, Compat, Jwks, KeyRing, Revocations, Tickets, Tokens, installation_secret,
 };
+use crate::jobs::{JobDesk, JobWake, Jobs};
 use crate::limits::{Limiter, Rules};
 use crate::log::{EventLog, LogObserver};
 use crate::orders::Orders;
@@ -65,6 +67,7 @@ struct Foundation {
     first_key: Option<FirstKey>,
     lock: Option<ServeLock>,
     certificate: Option<Arc<Certificate>>,
+    jobs: Jobs,
 }
 
 /// The engine's thread: starts, reports, waits for its end, stops.
@@ -114,7 +117,7 @@ pub(super) fn run(
                 while let Some(settings) = reloads.recv().await {
                     reload::reload(&foundation.services, foundation.certificate.as_deref(), &settings);
                 }
-                shutdown::shutdown(&foundation.services, serving).await;
+                shutdown::shutdown(&foundation.services, serving, &foundation.jobs).await;
             }
             Err(error) => fail(error),
         }
@@ -160,15 +163,18 @@ async fn lay(settings: Settings, options: StartOptions, threads: Threads) -> Res
         own_first_key = Some(first_key::create(&database, clock).await?);
         keys.refresh().await?;
     }
-    let services = assemble(settings, (options, threads), database, (clock, metrics), keys).await?;
-    Ok(Foundation { services, first_key: own_first_key, lock, certificate })
+    let wake = JobWake::default();
+    let means = (clock, metrics, wake.clone());
+    let services = assemble(settings, (options, threads), database, means, keys).await?;
+    let jobs = jobs::start(&services, wake);
+    Ok(Foundation { services, first_key: own_first_key, lock, certificate, jobs })
 }
 
 async fn assemble(
     settings: Settings,
     (options, threads): (StartOptions, Threads),
     database: Database,
-    (clock, metrics): (Clock, Arc<Metrics>),
+    (clock, metrics, wake): (Clock, Arc<Metrics>, JobWake),
     keys: KeyRing,
 ) -> Result<Services, StartError> {
     let workers = Arc::new(Workers::default());
@@ -201,12 +207,15 @@ async fn assemble(
     let orders = Orders::new(database.clone(), log.clone(), commands.clone());
     let history = settings.fleets.history;
     let fleets = Fleets::new(database.clone(), log.clone(), bounds(&settings), history, commands.clone());
-    let bids = bids(&settings, (&database, &log), metrics.clone(), commands, threads.rankings);
+    let bids = bids(&settings, (&database, &log), metrics.clone(), commands.clone(), threads.rankings);
+    let (means, attempts) = ((database.clone(), log.clone()), settings.jobs.max_attempts);
+    let accounts = Accounts::new(means, commands, server_id.clone(), wake.clone(), attempts);
     let topics = Topics::load(database.clone(), log.clone()).await?;
     let publish_limits = PublishLimits {
         event_bytes: settings.log.max_event_bytes,
         dedup_window: Duration::from_millis(settings.idempotency.dedup_window_ms),
     };
+    let jobs = JobDesk::new(database.clone(), log.clock(), wake);
     let keep = Duration::from_secs(settings.idempotency.publish_s);
     let publisher = Publisher::new(log.clone(), limiter.clone(), publish_limits, keep);
     Ok(Services {
@@ -223,6 +232,8 @@ async fn assemble(
         fleets,
         bids,
         orders,
+        accounts,
+        jobs,
         publisher,
         workers,
         metrics,

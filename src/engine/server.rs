@@ -249,6 +249,7 @@ fn worker(services: &Services) -> Rc<http::WorkerContext> {
     let stall = Duration::from_millis(settings.server.stall_timeout_ms);
     let options = RegistryOptions {
         heartbeat: Duration::from_millis(settings.sessions.heartbeat_ms),
+        user_heartbeat: Duration::from_millis(settings.sessions.user_heartbeat_ms),
         sweep,
         // the last sweep before the connection's guard ends it: the sweep says why
         stall: stall.saturating_sub(sweep).max(stall / 2),

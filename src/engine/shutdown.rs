@@ -5,14 +5,16 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::server::Serving;
 use crate::http::Services;
+use crate::jobs::Jobs;
 use crate::rooms;
 
 /// Part of the drain window in which all sessions are told; the rest is for sockets and the log.
 const TELLING: f64 = 0.5;
 const POLL: Duration = Duration::from_millis(20);
 
-/// Readiness says no, sessions end at an even pace, what was accepted is finished, sockets close, the log drains.
-pub(super) async fn shutdown(services: &Services, serving: Serving) {
+/// Readiness says no, sessions end at an even pace, what was accepted is finished, sockets close, jobs are
+/// finished, the log drains.
+pub(super) async fn shutdown(services: &Services, serving: Serving, jobs: &Jobs) {
     let options = &services.settings.drain;
     let started = Instant::now();
     let window = Duration::from_secs(options.window_s);
@@ -30,6 +32,7 @@ pub(super) async fn shutdown(services: &Services, serving: Serving) {
         for handle in &serving.handles {
             handle.stop(true).await;
         }
+        jobs.stop().await;
         services.log.stop().await;
     });
     match stopped.await {

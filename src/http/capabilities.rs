@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 
 use super::body::shallow;
 use super::problem::status;
-use super::{Services, acks, bid_commands, fleets, orders};
+use super::{Services, accounts, acks, bid_commands, fleets, orders};
 use crate::domain::{Refusal, RefusalKind, Selector};
 use crate::identity::{Principal, hash_hex, rights};
 use crate::sessions::{Ack, Answer, Capabilities, Command, Grant};
@@ -89,6 +89,14 @@ impl Capabilities for SessionCapabilities {
                     let (id, report) = parse::<orders::NamedReport>(body)?.split();
                     let key = key(orders::STATUS);
                     answer(&orders::report_one(&services, &principal, (&id, report), key).await?)
+                }
+                "create_account" => {
+                    let key = key(accounts::ACCOUNTS);
+                    answer(&accounts::create_one(&services, &principal, parse(body)?, key).await?)
+                }
+                "update_account" => {
+                    let key = key(accounts::ACCOUNTS);
+                    answer(&accounts::update_one(&services, &principal, parse(body)?, key).await?)
                 }
                 other => {
                     let bids = bid_commands::carry_out(&services, &principal, (other, body), key);

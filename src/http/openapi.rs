@@ -25,6 +25,7 @@ struct Head;
 /// Registers every route, with its description.
 pub fn routes(config: &mut ServiceConfig<'_>) {
     super::streams::routes(config);
+    super::user_events::routes(config);
     super::poll::routes(config);
     super::websocket::routes(config);
     super::tickets::routes(config);
@@ -34,10 +35,12 @@ pub fn routes(config: &mut ServiceConfig<'_>) {
     super::bids::routes(config);
     super::proposals::routes(config);
     super::orders::routes(config);
+    super::accounts::routes(config);
     super::topics::routes(config);
     super::keys::routes(config);
     super::block_list::routes(config);
     super::admin::routes(config);
+    super::jobs::routes(config);
     super::health::routes(config);
     super::metrics::routes(config);
     config.service(openapi_document);

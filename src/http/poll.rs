@@ -7,8 +7,8 @@ use super::Problem;
 use super::problem::ProblemBody;
 use super::query::Query;
 use super::services::services;
-use super::streams::{admit, listen, resumed, worker};
-use crate::domain::{Cursor, EntityId, Refusal, Selector};
+use super::streams::{Wanted, admit, listen, resumed, worker};
+use crate::domain::{Cursor, EntityId, Refusal};
 use crate::sessions::{LongPoll, PollAnswer, SessionRequest};
 use crate::wire::Framing;
 
@@ -38,7 +38,7 @@ pub async fn poll(request: HttpRequest) -> Result<HttpResponse, Problem> {
     let session = SessionRequest { cursor, ..session };
     let id = session.id;
     let poll = LongPoll {
-        session: listen(&request, session, Framing::POLL),
+        session: listen(&request, session, (Framing::POLL, worker(&request).limits)),
         id,
         rooms: worker(&request).sessions.rooms.clone(),
         cursor: match cursor {
@@ -52,13 +52,13 @@ pub async fn poll(request: HttpRequest) -> Result<HttpResponse, Problem> {
 }
 
 /// The topics and the wait.
-fn asked(query: &Query) -> Result<(Vec<Selector>, Duration), Refusal> {
+fn asked(query: &Query) -> Result<(Wanted, Duration), Refusal> {
     let topics = query.topics()?;
     let wait = Duration::from_secs(query.number("wait", 0..=60)?.unwrap_or(25));
     if let Some(session) = query.get("session") {
         EntityId::parse(session).map_err(|error| Refusal::malformed("session", error))?;
     }
-    Ok((topics, wait))
+    Ok((Wanted::These(topics), wait))
 }
 
 /// The routes of this file.

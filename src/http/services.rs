@@ -4,9 +4,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use actix_web::{HttpRequest, web};
 
 use super::gate::Gate;
+use crate::accounts::Accounts;
 use crate::bids::Bids;
 use crate::fleets::Fleets;
 use crate::identity::{Authenticator, Revocations, Tickets};
+use crate::jobs::JobDesk;
 use crate::limits::Blocks;
 use crate::log::{EventLog, NodeNotice};
 use crate::orders::Orders;
@@ -42,6 +44,10 @@ pub struct Services {
     pub bids: Bids,
     /// Orders.
     pub orders: Orders,
+    /// Accounts of users.
+    pub accounts: Accounts,
+    /// Where jobs are looked after.
+    pub jobs: JobDesk,
     /// Publishes events.
     pub publisher: Publisher,
     /// What every request passes, and the limits.

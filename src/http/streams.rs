@@ -14,6 +14,7 @@ use super::services::services;
 use super::{Problem, Services};
 use crate::domain::{Cursor, Refusal, RefusalKind, Selector, Topic, TopicKind};
 use crate::identity::Principal;
+use crate::identity::rights::oneself;
 use crate::rooms::Hello;
 use crate::sessions::{
     Batching, Frames, Grant, Listening, QueueLimits, QueueMetrics, SendQueue, SessionActor, SessionContext,
@@ -29,11 +30,46 @@ pub const STREAMS: &[&str] = &[
     "/v2/realtime/bid-updates",
     "/v2/realtime/proposal-ranking-updates",
     "/v2/realtime/order-updates",
+    "/events/sse",
+    "/api/events/sse",
 ];
 
 /// Whoever asks for a stream is let in or told to come back within this time, so that the first bytes come within
 /// a second, however slow the store is.
 const FIRST_BYTES: Duration = Duration::from_millis(750);
+
+/// What a request asks to hear.
+#[derive(Clone, Debug)]
+pub(super) enum Wanted {
+    /// These topics and prefixes.
+    These(Vec<Selector>),
+    /// The topic of whichever user sends it.
+    Own,
+}
+
+impl Wanted {
+    fn within(self, limit: usize) -> Result<Self, Refusal> {
+        match self {
+            Wanted::These(selectors) => Ok(Wanted::These(within_limit(selectors, limit)?)),
+            Wanted::Own => Ok(Wanted::Own),
+        }
+    }
+
+    /// What is named in the request itself; None where its sender decides.
+    fn named(&self) -> Option<&[Selector]> {
+        match self {
+            Wanted::These(selectors) => Some(selectors),
+            Wanted::Own => None,
+        }
+    }
+
+    fn of(&self, principal: &Principal) -> Result<Vec<Selector>, Refusal> {
+        match self {
+            Wanted::These(selectors) => Ok(selectors.clone()),
+            Wanted::Own => Ok(vec![Selector::Topic(Topic::user(&oneself(principal)?.sub))]),
+        }
+    }
+}
 
 /// What the worker thread of a stream gives to its sessions.
 pub struct WorkerContext {
@@ -115,19 +151,27 @@ async fn respond(
     selectors: Result<Vec<Selector>, Refusal>,
     framing: Framing,
 ) -> HttpResponse {
-    match open(request, selectors, framing).await {
-        Ok(response) => response,
-        Err(refusal) => refuse(request, refusal),
-    }
+    let asked = Query::of(request).and_then(|query| Ok((Wanted::These(selectors?), batching(&query)?)));
+    open(request, asked, (framing, worker(request).limits))
+        .await
+        .unwrap_or_else(|refusal| refuse(request, refusal))
+}
+
+/// The stream of the sender's own events, unnamed, for clients of system 2.
+pub(super) async fn respond_own(request: &HttpRequest) -> HttpResponse {
+    let items = services(request).settings.sessions.user_queue_items;
+    let limits = QueueLimits { items, ..worker(request).limits };
+    open(request, Ok((Wanted::Own, None)), (Framing::USER_EVENTS, limits))
+        .await
+        .unwrap_or_else(|refusal| refuse(request, refusal))
 }
 
 async fn open(
     request: &HttpRequest,
-    selectors: Result<Vec<Selector>, Refusal>,
-    framing: Framing,
+    asked: Result<(Wanted, Option<Batching>), Refusal>,
+    (framing, limits): (Framing, QueueLimits),
 ) -> Result<HttpResponse, Refusal> {
     let query = Query::of(request)?;
-    let asked = selectors.and_then(|selectors| Ok((selectors, batching(&query)?)));
     // given up, it leaves nothing behind but perhaps a ticket that is now bound to this very stream
     let admitted = timeout(FIRST_BYTES, admit(request, &query, asked, "sse")).await;
     let (session, batching) = admitted.unwrap_or_else(|_| {
@@ -138,7 +182,7 @@ async fn open(
     let services = services(request);
     let framing = if batching.is_some() { framing.batched() } else { framing };
     let settings = &services.settings.sessions;
-    let session = listen(request, session, framing);
+    let session = listen(request, session, (framing, limits));
     // the session begins when this handler is through: these bytes come first
     session.queue().push_control(wire::retry_frame(Duration::from_millis(settings.retry_ms)));
     let queue = session.queue().clone();
@@ -154,9 +198,13 @@ async fn open(
 }
 
 /// Opens a session on this worker thread, with a queue of its own.
-pub(super) fn listen(request: &HttpRequest, session: SessionRequest, framing: Framing) -> Listening {
+pub(super) fn listen(
+    request: &HttpRequest,
+    session: SessionRequest,
+    (framing, limits): (Framing, QueueLimits),
+) -> Listening {
     let worker = worker(request);
-    let queue = Rc::new(SendQueue::new(framing, worker.limits, worker.queues.clone()));
+    let queue = Rc::new(SendQueue::new(framing, limits, worker.queues.clone()));
     let port = SessionActor::open(worker.sessions.clone(), session, queue.clone());
     Listening::new(queue, port)
 }
@@ -171,7 +219,7 @@ pub(super) fn worker(request: &HttpRequest) -> &Rc<WorkerContext> {
 pub(super) async fn admit<T>(
     request: &HttpRequest,
     query: &Query,
-    asked: Result<(Vec<Selector>, T), Refusal>,
+    asked: Result<(Wanted, T), Refusal>,
     transport: &'static str,
 ) -> Result<(SessionRequest, T), Refusal> {
     let services = services(request);
@@ -181,22 +229,23 @@ pub(super) async fn admit<T>(
     let opening = Opening::of(transport, resumed(request, query));
     gate::open(request, opening)?;
     let limit = services.settings.sessions.max_topics;
-    let asked = asked.and_then(|(selectors, asked)| Ok((within_limit(selectors, limit)?, asked)));
+    let asked = asked.and_then(|(wanted, asked)| Ok((wanted.within(limit)?, asked)));
     // whoever cannot be identified learns nothing about the parameters
     let principal = match query.get("ticket") {
         Some(ticket) => {
-            let wanted = asked.as_ref().map(|(selectors, _)| selectors.clone()).unwrap_or_default();
+            let named = asked.as_ref().map_or(Some(&[][..]), |(wanted, _)| wanted.named());
             // a request that is wrong does not use it up
             let may = async |principal: &Principal| {
-                let (selectors, _) = asked.as_ref().map_err(Refusal::clone)?;
-                services.topics.freshen(principal, selectors).await;
-                grants(services, principal, selectors.clone()).map(drop)
+                let selectors = asked.as_ref().map_err(Refusal::clone)?.0.of(principal)?;
+                services.topics.freshen(principal, &selectors).await;
+                grants(services, principal, selectors).map(drop)
             };
-            by_ticket(services, &shown(request), ticket, Some(&wanted), may).await?
+            by_ticket(services, &shown(request), ticket, named, may).await?
         }
         None => authenticate(request).await?,
     };
-    let (selectors, asked) = asked?;
+    let (wanted, asked) = asked?;
+    let selectors = count_failure(request, wanted.of(&principal))?;
     services.topics.freshen(&principal, &selectors).await;
     let tenant = principal.tenant()?.clone();
     let grants = count_failure(request, grants(services, &principal, selectors))?;

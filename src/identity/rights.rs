@@ -124,6 +124,8 @@ pub enum Command {
     Administer,
     /// Read the few figures of all nodes that dashboards show.
     ReadFigures,
+    /// Who is connected to a node, as system 2 told it.
+    WatchStreams,
     /// Drains, the block list and figures of the nodes.
     OperateNodes,
 }
@@ -209,6 +211,11 @@ pub const COMMANDS: &[CommandRow] = &[
     CommandRow { command: Command::DeclareTopics, services: MANAGERS, users: Users::Roles(STAFF) },
     CommandRow { command: Command::Administer, services: &[Scope::Admin], users: Users::Roles(&["admin"]) },
     CommandRow { command: Command::ReadFigures, services: LISTENERS, users: Users::Roles(&["admin"]) },
+    CommandRow {
+        command: Command::WatchStreams,
+        services: &[Scope::Manage, Scope::Admin],
+        users: Users::Roles(STAFF),
+    },
     CommandRow { command: Command::OperateNodes, services: &[Scope::Operator], users: Users::Nobody },
 ];
 
@@ -232,6 +239,13 @@ pub fn require(principal: &Principal, command: Command) -> Result<(), Refusal> {
     let scopes = COMMANDS.iter().filter(|row| row.command == command).flat_map(|row| row.services);
     let scopes: Vec<_> = scopes.map(|scope| scope.as_str()).collect();
     Err(Refusal::forbidden(FORBIDDEN, format!("needs one of the scopes {}, or a role", scopes.join(", "))))
+}
+
+/// The user that a principal is, or speaks for, where it may act for itself.
+pub fn oneself(principal: &Principal) -> Result<&User, Refusal> {
+    require(principal, Command::ActForOneself)?;
+    let detail = "this is a user's own: a service says for whom it comes by x-user-id";
+    principal.user.as_ref().ok_or_else(|| Refusal::forbidden(FORBIDDEN, detail))
 }
 
 /// The variant that a principal sees of what it may subscribe to; None when it may not.
@@ -329,6 +343,7 @@ mod tests {
         (Command::DeclareTopics, "manage", "manager,admin"),
         (Command::Administer, "admin", "admin"),
         (Command::ReadFigures, "subscribe", "admin"),
+        (Command::WatchStreams, "manage,admin", "manager,admin"),
         (Command::OperateNodes, "operator", "none"),
     ];
 

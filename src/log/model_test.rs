@@ -157,6 +157,7 @@ impl World {
         let forever = Duration::from_secs(1_000_000_000);
         let options = RegistryOptions {
             heartbeat: Duration::from_secs(1),
+            user_heartbeat: Duration::from_secs(1),
             sweep: Duration::from_secs(1),
             stall: forever,
             max_age: forever,

@@ -9,7 +9,7 @@ use crate::domain::{Cursor, Position, TenantId};
 use crate::identity::Credentials;
 use crate::log::{Recovery, TenantLog};
 use crate::sessions::{About, Grant, SendQueue};
-use crate::wire::{CloseCode, Ready};
+use crate::wire::{CloseCode, Dialect, Ready};
 
 /// Names a connection within its process.
 pub type ConnectionId = u64;
@@ -186,6 +186,8 @@ pub struct Standing {
 pub struct RegistryOptions {
     /// Distance of heartbeats.
     pub heartbeat: Duration,
+    /// The same on streams of system 2.
+    pub user_heartbeat: Duration,
     /// How often sessions are looked after.
     pub sweep: Duration,
     /// A reader that takes nothing for this long is gone.
@@ -194,4 +196,14 @@ pub struct RegistryOptions {
     pub max_age: Duration,
     /// Reconnection delays of drained sessions spread over this.
     pub retry_spread: Duration,
+}
+
+impl RegistryOptions {
+    /// Distance of heartbeats on a connection.
+    pub fn heartbeat_of(&self, queue: &SendQueue) -> Duration {
+        match queue.dialect() {
+            Dialect::SseUnnamed => self.user_heartbeat,
+            _ => self.heartbeat,
+        }
+    }
 }

@@ -140,7 +140,8 @@ impl Registry {
         let position =
             self.tenants.get(&tenant).map_or(attach.log.position(seq), |own| own.log.position(seq));
         let told = (recovery, position);
-        let ready = attach.hello.ready(&tenant, told, &attach.grants, self.options.heartbeat);
+        let heartbeat = self.options.heartbeat_of(&attach.queue);
+        let ready = attach.hello.ready(&tenant, told, &attach.grants, heartbeat);
         attach.queue.push_control(attach.queue.dialect().ready(&ready));
         self.node = Some((attach.hello.server_id, attach.hello.max_message_bytes, attach.hello.max_topics));
         let behind = match recovery {
@@ -156,7 +157,7 @@ impl Registry {
             credentials: attach.credentials,
             about: attach.about,
             tells_end: true,
-            heartbeat_at: now + self.options.heartbeat,
+            heartbeat_at: now + heartbeat,
             expires_at: now + jittered(self.options.max_age, 0.1),
         };
         self.sessions.insert(attach.id, entry);
@@ -310,6 +311,7 @@ impl Registry {
         let mut ends = Vec::new();
         let mut heartbeats: HashMap<(TenantId, u64, Dialect), Bytes> = HashMap::new();
         let wall = self.clock.now();
+        let server_id = self.node.as_ref().map_or("", |(server_id, ..)| server_id);
         for (id, entry) in &mut self.sessions {
             if entry.queue.has_left() {
                 ends.push((*id, None));
@@ -323,13 +325,13 @@ impl Registry {
                 && let Some(own) = self.tenants.get(&entry.tenant)
                 && own.untold.is_empty()
             {
-                entry.heartbeat_at = now + self.options.heartbeat;
+                entry.heartbeat_at = now + self.options.heartbeat_of(&entry.queue);
                 let behind = own.behind.get(id).copied();
                 let seq = behind.unwrap_or(own.delivered);
                 let dialect = entry.queue.dialect();
                 let beat = heartbeats
                     .entry((entry.tenant.clone(), seq, dialect))
-                    .or_insert_with(|| dialect.heartbeat(own.log.position(seq), wall));
+                    .or_insert_with(|| dialect.heartbeat(own.log.position(seq), wall, server_id));
                 // while it catches up, the queue may hold events beyond its last whole page
                 if behind.is_none() || !entry.queue.is_beyond(own.log.position(seq)) {
                     entry.queue.push_heartbeat(beat.clone());

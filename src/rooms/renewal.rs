@@ -70,7 +70,8 @@ impl Registry {
                 max_message_bytes,
                 max_topics,
             };
-            let ready = hello.ready(tenant, (recovery, position), &entry.grants, self.options.heartbeat);
+            let heartbeat = self.options.heartbeat_of(&entry.queue);
+            let ready = hello.ready(tenant, (recovery, position), &entry.grants, heartbeat);
             entry.queue.push_control(entry.queue.dialect().ready(&ready));
             self.metrics.recovered(recovery.outcome());
             entry.handle.notify(Notice::FellBehind { after });

@@ -360,6 +360,7 @@ mod tests {
         let second = Duration::from_secs(1);
         let options = RegistryOptions {
             heartbeat: second,
+            user_heartbeat: second,
             sweep: second,
             stall: second,
             max_age: second,

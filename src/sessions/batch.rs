@@ -175,7 +175,7 @@ mod tests {
         batcher.push(control(Dialect::Sse.position(position(3))), now, AT);
         assert_eq!(read(&mut batcher)[0].0, "position", "at once when nothing waits");
         batcher.push(event(Some(4), "a"), now, AT);
-        batcher.push(control(Dialect::Sse.heartbeat(position(4), AT)), now, AT);
+        batcher.push(control(Dialect::Sse.heartbeat(position(4), AT, "a")), now, AT);
         batcher.push(event(Some(5), "b"), now, AT);
         batcher.push(control(Dialect::Sse.close(CloseCode::Draining, Duration::ZERO)), now, AT);
         let read = read(&mut batcher);

@@ -45,7 +45,7 @@ fn ranges() -> Vec<(String, std::ops::RangeInclusive<i64>)> {
 fn between(settings: &Settings) -> Result<(), SettingsError> {
     let fail = |key: &str, problem: String| Err(SettingsError::Invalid { key: key.to_owned(), problem });
     let (log, sessions) = (&settings.log, &settings.sessions);
-    let three_heartbeats_s = (3 * sessions.heartbeat_ms).div_ceil(1000);
+    let three_heartbeats_s = (3 * sessions.heartbeat_ms.max(sessions.user_heartbeat_ms)).div_ceil(1000);
     if log.retention_s < three_heartbeats_s {
         return fail("log.retention_s", format!("must cover three heartbeats ({three_heartbeats_s} s)"));
     }

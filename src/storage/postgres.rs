@@ -24,6 +24,13 @@ macro_rules! insert_all {
     };
 }
 
+/// The same, without those that somebody else has locked.
+macro_rules! lock_free {
+    ($query:expr) => {
+        $query.for_update().skip_locked()
+    };
+}
+
 include!("queries.rs");
 
 /// The lease of the node that publishes the outbox.
@@ -43,6 +50,12 @@ pub mod log_writes {
     /// A connection there.
     pub type Conn = diesel_async::async_connection_wrapper::AsyncConnectionWrapper<super::Taken>;
     include!("queries/log_writes.rs");
+}
+
+/// The clock that all nodes share.
+pub mod time {
+    use super::Conn;
+    include!("queries/time.rs");
 }
 
 /// Locks on the keys of commands.

@@ -1,4 +1,4 @@
-// Included once per backend, which has defined `Conn`, `lock!` and `insert_all!`.
+// Included once per backend, which has defined `Conn`, `lock!`, `lock_free!`, `insert_all!` and `time`.
 
 /// Numbers that tell of changes.
 pub mod generations {
@@ -76,4 +76,16 @@ pub mod log {
 pub mod bids {
     use super::Conn;
     include!("queries/bids.rs");
+}
+
+/// Jobs.
+pub mod jobs {
+    use super::Conn;
+    include!("queries/jobs.rs");
+}
+
+/// Accounts and their snapshots.
+pub mod accounts {
+    use super::Conn;
+    include!("queries/accounts.rs");
 }

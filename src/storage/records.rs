@@ -1,11 +1,15 @@
 //! Rows as plain values, the same for both backends.
 
+mod accounts;
 mod bids;
+mod jobs;
 mod orders;
 
 use diesel::prelude::*;
 
+pub use accounts::{AccountRow, SnapshotRow};
 pub use bids::{BidFactsRow, BidRow, ProposalRow};
+pub use jobs::{JobFigures, JobOutcome, JobRow};
 
 use super::schema;
 use super::shared_text::SharedText;

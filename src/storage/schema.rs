@@ -289,3 +289,56 @@ diesel::table! {
         reason -> Nullable<Text>,
     }
 }
+
+diesel::table! {
+    jobs (job_id) {
+        job_id -> Text,
+        tenant -> Text,
+        kind -> Text,
+        channel -> Text,
+        priority -> BigInt,
+        payload -> Text,
+        state -> Text,
+        attempts -> BigInt,
+        max_attempts -> BigInt,
+        due_us -> BigInt,
+        deadline_us -> Nullable<BigInt>,
+        error -> Nullable<Text>,
+        server_id -> Text,
+        created_us -> BigInt,
+        finished_us -> Nullable<BigInt>,
+    }
+}
+
+diesel::table! {
+    account_numbers (tenant) {
+        tenant -> Text,
+        last -> BigInt,
+    }
+}
+
+diesel::table! {
+    accounts (tenant, account_id) {
+        tenant -> Text,
+        account_id -> BigInt,
+        owner -> Text,
+        name -> Text,
+        balance -> BigInt,
+        created_us -> BigInt,
+        updated_us -> BigInt,
+    }
+}
+
+diesel::table! {
+    snapshots (tenant, owner, snapshot_id, account_id) {
+        tenant -> Text,
+        owner -> Text,
+        snapshot_id -> Text,
+        account_id -> BigInt,
+        name -> Text,
+        balance -> BigInt,
+        taken_us -> BigInt,
+    }
+}
+
+diesel::allow_tables_to_appear_in_same_query!(accounts, snapshots);

@@ -11,6 +11,11 @@ macro_rules! lock {
         $query
     };
 }
+macro_rules! lock_free {
+    ($query:expr) => {
+        $query
+    };
+}
 
 /// Inserts rows, one by one: a statement is a call within the process.
 macro_rules! insert_all {
@@ -28,6 +33,18 @@ pub mod log_writes {
     /// A connection there.
     pub type Conn = diesel::SqliteConnection;
     include!("queries/log_writes.rs");
+}
+
+/// The clock that all nodes share: there is one node.
+pub mod time {
+    use diesel::QueryResult;
+
+    use super::Conn;
+
+    /// What the node's own clock shows, µs.
+    pub async fn now_us(_: &mut Conn, own: i64) -> QueryResult<i64> {
+        Ok(own)
+    }
 }
 
 /// Locks on the keys of commands.

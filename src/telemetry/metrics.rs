@@ -14,6 +14,7 @@ use prometheus_client::registry::Registry;
 use super::bridge_metrics::BridgeMetrics;
 use super::figures::{Counts, FigureBoard};
 use super::interop_metrics::InteropMetrics;
+use super::job_metrics::JobMetrics;
 use super::limit_metrics::LimitMetrics;
 use super::mailbox_metrics::{MailboxFamilies, MailboxMetrics};
 use super::pool_metrics::{PoolFamilies, PoolMetrics};
@@ -33,6 +34,7 @@ macro_rules! labels {
 }
 
 labels!(Reason { reason: &'static str });
+labels!(Surface { surface: &'static str });
 labels!(Outcome { outcome: &'static str });
 labels!(ClassLabel { class: &'static str });
 labels!(Transport { transport: &'static str });
@@ -84,12 +86,14 @@ pub struct Metrics {
     jwks_fetches: Family<Outcome, Counter>,
     unavailable_answers: Counter,
     logging_dropped: Counter,
+    ignored_fields: Family<Surface, Counter>,
     process: ProcessMetrics,
     figures: FigureBoard,
     limits: LimitMetrics,
     bridge: BridgeMetrics,
     interop: InteropMetrics,
     ranking: RankingMetrics,
+    jobs: JobMetrics,
 }
 
 struct ReadingSlot(Reading);
@@ -197,12 +201,18 @@ impl Default for Metrics {
                 "Log lines not written to a file because too many waited",
                 Counter::default()
             ),
+            ignored_fields: register!(
+                "ignored_fields",
+                "Fields that clients of replaced systems sent and nobody knows",
+                Family::default()
+            ),
             process: ProcessMetrics::new(&mut registry),
             figures: FigureBoard::default(),
             limits: LimitMetrics::new(&mut registry),
             bridge: BridgeMetrics::new(&mut registry),
             interop: InteropMetrics::new(&mut registry),
             ranking: RankingMetrics::new(&mut registry),
+            jobs: JobMetrics::new(&mut registry),
             readings: Mutex::default(),
             registry,
         };
@@ -229,6 +239,7 @@ impl Metrics {
         for reason in REFUSED {
             self.log_refused.get_or_create_owned(&Reason { reason });
         }
+        self.ignored_fields("accounts", 0);
         for transport in ["sse", "poll", "websocket"] {
             self.connects.get_or_create_owned(&Transport { transport });
         }
@@ -266,6 +277,11 @@ impl Metrics {
     /// Those of the rankings of bids.
     pub fn ranking(&self) -> &RankingMetrics {
         &self.ranking
+    }
+
+    /// Those of jobs.
+    pub fn jobs(&self) -> &JobMetrics {
+        &self.jobs
     }
 
     /// Those of the limits.
@@ -417,6 +433,11 @@ impl Metrics {
     /// A request was refused for its credentials.
     pub fn auth_failed(&self, reason: &'static str) {
         self.auth_failures.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// A client of a replaced system sent so many fields that nobody knows.
+    pub fn ignored_fields(&self, surface: &'static str, count: u64) {
+        self.ignored_fields.get_or_create(&Surface { surface }).inc_by(count);
     }
 
     /// The key set of tokens was fetched (`ok`), or could not be (`failed`).

@@ -13,6 +13,8 @@ use crate::domain::{Position, Timestamp};
 pub enum Dialect {
     /// Events of a stream.
     Sse,
+    /// The same, with a sign of life that has no name.
+    SseUnnamed,
     /// Text and control frames.
     WebSocket,
     /// JSON objects that an answer is put together from.
@@ -33,6 +35,8 @@ impl Framing {
     pub const SSE_OBJECT: Framing = Framing { events: Format::SseObject, dialect: Dialect::Sse };
     /// The events' data alone on an event stream.
     pub const SSE_DATA: Framing = Framing { events: Format::SseData, dialect: Dialect::Sse };
+    /// What system 2 sent on a stream: unnamed events.
+    pub const USER_EVENTS: Framing = Framing { events: Format::SseUnnamed, dialect: Dialect::SseUnnamed };
     /// The native WebSocket protocol.
     pub const WEBSOCKET: Framing = Framing { events: Format::WebSocket, dialect: Dialect::WebSocket };
     /// Long-poll answers.
@@ -48,7 +52,7 @@ impl Dialect {
     /// A control event: `ready`, `unsubscribed`, `batch`.
     pub fn event(self, name: &str, id: Option<Position>, data: &str) -> Bytes {
         match self {
-            Dialect::Sse => sse::event_frame(name, id, data),
+            Dialect::Sse | Dialect::SseUnnamed => sse::event_frame(name, id, data),
             Dialect::WebSocket => websocket::text_frame(&event_object(name, data)),
             Dialect::Poll => event_object(name, data).into(),
         }
@@ -64,18 +68,23 @@ impl Dialect {
     pub fn position(self, position: Position) -> Bytes {
         let data = format!("{{\"position\":\"{position}\"}}");
         match self {
-            Dialect::Sse => sse::event_frame("position", Some(position), &data),
+            Dialect::Sse | Dialect::SseUnnamed => sse::event_frame("position", Some(position), &data),
             Dialect::WebSocket => websocket::text_frame(&data),
             Dialect::Poll => data.into(),
         }
     }
 
     /// The periodic sign of life, which also moves a quiet client's cursor.
-    pub fn heartbeat(self, position: Position, now: Timestamp) -> Bytes {
+    pub fn heartbeat(self, position: Position, now: Timestamp, server_id: &str) -> Bytes {
         match self {
             Dialect::Sse => {
                 let data = format!("{{\"type\":\"heartbeat\",\"timestamp\":\"{now}\"}}");
                 sse::event_frame("heartbeat", Some(position), &data)
+            }
+            Dialect::SseUnnamed => {
+                let (server_id, millis) = (serde_json::Value::from(server_id), now.micros() / 1000);
+                let data = format!("{{\"type\":\"ping\",\"serverId\":{server_id},\"timestamp\":{millis}}}");
+                sse::unnamed_frame(Some(position), &data)
             }
             Dialect::WebSocket => [self.position(position), websocket::ping_frame()].concat().into(),
             Dialect::Poll => self.position(position),
@@ -86,7 +95,7 @@ impl Dialect {
     pub fn close(self, code: CloseCode, retry: Duration) -> Bytes {
         let retry_ms = retry.as_millis();
         match self {
-            Dialect::Sse => {
+            Dialect::Sse | Dialect::SseUnnamed => {
                 let data = close_object(code, retry);
                 format!("retry: {retry_ms}\nevent: close\ndata: {data}\n\n").into()
             }

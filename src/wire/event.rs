@@ -13,13 +13,15 @@ pub enum Format {
     SseObject,
     /// SSE whose `data` is the event's data alone (all other SSE endpoints).
     SseData,
+    /// SSE without a name, whose `data` is `{"eventType":…}` with the event's data in it (system 2).
+    SseUnnamed,
     /// A WebSocket text frame that holds the event object.
     WebSocket,
     /// The event object alone: what batches and long-poll answers are made of.
     Json,
 }
 
-const FORMATS: usize = 4;
+const FORMATS: usize = 5;
 
 /// Which variant of an event a viewer may see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -189,6 +191,7 @@ impl Event {
         match format {
             Format::SseObject => sse::event_frame(name, id, &self.object(&content.data, id, None)),
             Format::SseData => sse::event_frame(name, id, &content.data),
+            Format::SseUnnamed => sse::unnamed_frame(id, &typed(name, &content.data)),
             Format::WebSocket => websocket::text_frame(&self.object(&content.data, id, None)),
             Format::Json => self.object(&content.data, id, None).into(),
         }
@@ -215,5 +218,29 @@ impl Event {
             parts.topic,
             parts.at
         )
+    }
+}
+
+/// `{"eventType":…, …data}`; data that is no object is its own field.
+fn typed(name: &str, data: &str) -> String {
+    // event names hold no character that JSON would have to escape
+    match data.strip_prefix('{') {
+        Some("}") => format!("{{\"eventType\":\"{name}\"}}"),
+        Some(fields) => format!("{{\"eventType\":\"{name}\",{fields}"),
+        None => format!("{{\"eventType\":\"{name}\",\"data\":{data}}}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unnamed_event_says_its_type_beside_its_data() {
+        assert_eq!(typed("a.b", r#"{"n":{"m":1}}"#), r#"{"eventType":"a.b","n":{"m":1}}"#);
+        assert_eq!(typed("a", "{}"), r#"{"eventType":"a"}"#);
+        for data in ["[1]", "1", "\"{}\"", "null"] {
+            assert_eq!(typed("a", data), format!(r#"{{"eventType":"a","data":{data}}}"#));
+        }
     }
 }

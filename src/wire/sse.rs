@@ -12,6 +12,16 @@ pub(super) fn event_frame(name: &str, id: Option<Position>, data: &str) -> Bytes
     debug_assert!(!name.contains(['\r', '\n']) && !data.contains(['\r', '\n']));
     let mut frame = String::with_capacity(name.len() + data.len() + 64);
     let _ = writeln!(frame, "event: {name}");
+    body(frame, id, data)
+}
+
+/// The same without a name, which is `message` to an EventSource.
+pub(super) fn unnamed_frame(id: Option<Position>, data: &str) -> Bytes {
+    debug_assert!(!data.contains(['\r', '\n']));
+    body(String::with_capacity(data.len() + 48), id, data)
+}
+
+fn body(mut frame: String, id: Option<Position>, data: &str) -> Bytes {
     if let Some(id) = id {
         let _ = writeln!(frame, "id: {id}");
     }

@@ -2,6 +2,7 @@
 
 mod support;
 
+mod accounts;
 mod administration;
 mod architecture;
 mod batching;
@@ -26,6 +27,7 @@ mod identity_revocation;
 mod identity_tickets;
 mod identity_tokens;
 mod interop;
+mod jobs;
 mod limits;
 mod logging;
 mod nginx;

@@ -186,6 +186,18 @@ async fn a_change_is_followed_through_the_outbox_to_its_delivery() {
 }
 
 #[tokio::test]
+async fn what_follows_from_an_account_is_followed_through_its_job_to_its_delivery() {
+    let logged = Logged::start("info,bongsu::sessions=trace");
+    let api = logged.server.api_of("default", "act_as_user").speaking_for("kim");
+    let (mut client, ready) = Client::over(Transport::Sse, &api, "user:kim", None).await;
+    let body = json!({"name": "savings", "balance": 1});
+    traced(&api, "/accounts", "account-1", &body).await.expect(201);
+    let event = client.event().await;
+    assert_eq!(event.name, "snapshots.generated");
+    delivered(&logged, "account-1", &event.id.expect("a position"), &ready).await;
+}
+
+#[tokio::test]
 async fn a_command_over_websocket_is_followed_as_a_request_of_its_connection() {
     let logged = Logged::start("trace");
     let bearer = format!("Bearer {}", token(&logged, "u-7", "manager"));

@@ -15,6 +15,8 @@ const NAMES: &[(&str, &str)] = &[
     ("kicked", "you"),
     ("key", "none"),
     ("ticket", "none"),
+    ("account", "1"),
+    ("job", "none"),
     ("position", "0123456789abcdef-1"),
 ];
 /// What an operation is documented to be answered with: statuses, and their media types.

@@ -122,11 +122,21 @@ async fn furnished(server: &Server) -> Vec<String> {
         api.post("/v2/bids/FLT-1/cancel", &json!({})).await.expect(200);
         api.call("PUT", "/v2/topics/crew", &json!({"membership": true})).await.expect(201);
         api.call("POST", "/v2/topics/crew/members", &json!({"users": ["me"]})).await.expect(200);
+        let service = server.api_of(tenant, "act_as_user");
+        for (user, id) in [("me", 1), ("you", 2)] {
+            let account = json!({"name": user, "balance": 0});
+            let made = service.speaking_for(user).post("/accounts", &account).await.expect(201);
+            assert_eq!(made["id"], id);
+        }
     }
     positions
 }
 
-fn names<'a>(principal: &Principal, positions: &'a [String], topic: &'a str) -> [(&'static str, &'a str); 8] {
+fn names<'a>(
+    principal: &Principal,
+    positions: &'a [String],
+    topic: &'a str,
+) -> [(&'static str, &'a str); 10] {
     let position = &positions[TENANTS.iter().position(|own| *own == principal.tenant).expect("a tenant")];
     let ids = [
         ("fleet", "FLT-1"),
@@ -135,9 +145,11 @@ fn names<'a>(principal: &Principal, positions: &'a [String], topic: &'a str) -> 
         ("key", "none"),
         ("ticket", "none"),
         ("kicked", "nobody"),
+        ("job", "none"),
     ];
-    let [fleet, named, user, key, ticket, kicked] = ids;
-    [fleet, named, user, key, ticket, kicked, ("topic", topic), ("position", position)]
+    let [fleet, named, user, key, ticket, kicked, job] = ids;
+    let account = ("account", if matches!(principal.kind, Kind::User("you", _)) { "2" } else { "1" });
+    [fleet, named, user, key, ticket, kicked, job, account, ("topic", topic), ("position", position)]
 }
 
 /// Status and code of an answer, or of its first item.

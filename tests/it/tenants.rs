@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     Answer, Api, Client, Frame, Issuer, OPEN, Poller, RECIPES, Recipe, Server, ServerOptions, Sse, Transport,
-    Ws, from_now, operations,
+    Ws, eventually, from_now, operations,
 };
 
 const SECRET: &str = "a secret of at least thirty-two bytes";
@@ -45,6 +45,7 @@ struct Acme {
     me: Api,
     key_id: String,
     ticket_id: String,
+    job_id: String,
     position: String,
     streams: Vec<Sse>,
     sockets: Vec<Ws>,
@@ -82,6 +83,15 @@ impl Acme {
         for topic in every_topic() {
             api.publish(&topic, "acme-note", json!("acme's past")).await;
         }
+        // more than a stranger makes of its own
+        for _ in 0..9 {
+            me.post("/accounts", &json!({"name": "acme's", "balance": 7})).await.expect(201);
+        }
+        let jobs = eventually("their snapshots", async || {
+            let done = api.get("/v2/admin/jobs?state=done").await.expect(200)["jobs"].clone();
+            Some(done).filter(|done| done.as_array().expect("jobs").len() == 9)
+        })
+        .await;
         let ticket = me.post("/v2/realtime/tickets", &json!({"topics": ["topic:open"]})).await.expect(201);
         let by_ticket = format!("?topics=topic:open&ticket={}", ticket["ticket"].as_str().expect("a ticket"));
         let credentials = api.anonymous().bearing(&token(MARK, "you", &[])).credentials();
@@ -97,6 +107,7 @@ impl Acme {
                 Ws::try_open(api.address(), path, &headers).await.expect("open"),
             ],
             key_id,
+            job_id: jobs[0]["id"].as_str().expect("an id").to_owned(),
             ticket_id: ticket["ticket_id"].as_str().expect("an id").to_owned(),
             api,
             me,
@@ -112,7 +123,7 @@ impl Acme {
     }
 
     /// What others may know or guess.
-    fn names(&self) -> [(&'static str, &str); 8] {
+    fn names(&self) -> [(&'static str, &str); 10] {
         [
             ("fleet", "FLT-1"),
             ("topic", "topic:open"),
@@ -121,6 +132,8 @@ impl Acme {
             ("kicked", "you"),
             ("key", &self.key_id),
             ("ticket", &self.ticket_id),
+            ("job", &self.job_id),
+            ("account", "9"),
             ("position", &self.position),
         ]
     }
@@ -136,6 +149,9 @@ impl Acme {
             {
                 state.push((recipe.operation, masked(&answer.text, &[])));
             }
+        }
+        for path in ["/accounts", "/snapshots"] {
+            state.push((path, masked(&self.me.get(path).await.expect(200).to_string(), &[])));
         }
         let poll = Poller::new(&self.me, "topic:open,user:me,topic:crew", Some(&self.position)).ask(0).await;
         assert_eq!(poll["recovered"], true);
@@ -156,7 +172,7 @@ impl Acme {
 }
 
 /// Names that nobody has.
-fn nobodys(position: &str) -> [(&'static str, String); 8] {
+fn nobodys(position: &str) -> [(&'static str, String); 10] {
     let (_, number) = position.split_once('-').expect("<epoch>-<seq>");
     [
         ("fleet", "FLT-0".to_owned()),
@@ -166,6 +182,8 @@ fn nobodys(position: &str) -> [(&'static str, String); 8] {
         ("kicked", "nil".to_owned()),
         ("key", uuid::Uuid::now_v7().to_string()),
         ("ticket", uuid::Uuid::now_v7().to_string()),
+        ("job", uuid::Uuid::now_v7().to_string()),
+        ("account", "77".to_owned()),
         ("position", format!("0123456789abcdef-{number}")),
     ]
 }
@@ -264,6 +282,10 @@ async fn every_request_over_websocket_answers_another_tenant_as_if_nothing_were_
                     None => ws.ask(operation, recipe.body(names)).await,
                 };
                 reply["reply"] = Value::Null;
+                if operation == "command create_account" && reply["ok"] == true {
+                    // the stranger's own
+                    reply["data"]["id"] = Value::Null;
+                }
                 assert!(!reply.to_string().contains(MARK), "{reply}");
                 told.push(masked(&reply.to_string(), names));
             }

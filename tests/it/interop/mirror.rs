@@ -106,6 +106,39 @@ async fn a_subscriber_of_the_replaced_system_reads_our_bids_as_far_as_everybody_
 }
 
 #[tokio::test]
+async fn events_of_users_are_read_on_user_events_with_their_time_and_node() {
+    let redis = Redis::start().await;
+    let options = on(&redis, 2).set("redis.mirror", true).set("redis.prefix", "mine:");
+    let server = start(&redis, options.set("compat.anonymous_user", "123")).await;
+    let mut subscriber = subscriber(&redis, "user-events").await;
+    let nobody = server.api().anonymous().at(1);
+    let node = nobody.get("/events/status").await.expect(200)["serverId"].clone();
+    nobody.post("/accounts", &json!({"name": "savings", "balance": 12.5})).await.expect(201);
+    let told = heard(&mut subscriber).await;
+    assert_eq!(told["keys"], json!(["userId", "eventType", "data", "_src"]));
+    let message = &told["message"];
+    assert_eq!((&message["userId"], &message["_src"]), (&json!("123"), &json!("mine:")));
+    assert_eq!(message["eventType"], "snapshots.generated");
+    assert_eq!((&message["data"]["snapshotCount"], &message["data"]["serverId"]), (&json!(1), &node));
+    assert!(message["data"]["timestamp"].is_string());
+    nobody.call("PATCH", "/accounts/1", &json!({"balance": 7})).await.expect(200);
+    let message = heard(&mut subscriber).await["message"].clone();
+    assert_eq!(
+        (&message["eventType"], &message["data"]["accountId"]),
+        (&json!("account.updated"), &json!("1"))
+    );
+    assert_eq!((&message["data"]["changes"], &message["data"]["serverId"]), (&json!({"balance": 7}), &node));
+    // neither comes back
+    eventually("both to be heard and left", async || {
+        let own = server.operator().metric("bongsu_ingest_refused_total{reason=\"own\"}").await;
+        (own == 2.0).then_some(())
+    })
+    .await;
+    let snapshots = nobody.get("/snapshots").await.expect(200)["snapshots"].clone();
+    assert_eq!(snapshots.as_array().map(Vec::len), Some(1));
+}
+
+#[tokio::test]
 async fn what_this_cluster_has_mirrored_does_not_come_back_to_it_and_reaches_another() {
     let redis = Redis::start().await;
     let own = start(&redis, on(&redis, 2).set("redis.mirror", true).set("redis.prefix", "own:")).await;

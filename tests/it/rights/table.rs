@@ -110,10 +110,17 @@ pub const COMMANDS: &[Row] = &[
         ],
     ),
     row(
-        "keys, kicks, connections",
+        "keys, kicks, connections, jobs",
         "admin",
         "admin",
-        &["DELETE /v2/admin/keys/{key_id}", "POST /v2/admin/kick", "GET /v2/admin/connections"],
+        &[
+            "DELETE /v2/admin/keys/{key_id}",
+            "POST /v2/admin/kick",
+            "GET /v2/admin/connections",
+            "GET /v2/admin/jobs",
+            "DELETE /v2/admin/jobs",
+            "POST /v2/admin/jobs/{id}/retry",
+        ],
     ),
     row(
         "block list, node figures",
@@ -179,6 +186,22 @@ pub const COMMANDS: &[Row] = &[
         "everybody",
         &["GET /v2/bids", "GET /v2/bids/{id}", "GET /v2/bids/{id}/ranking"],
     ),
+    row(
+        "accounts, snapshots, one's own stream: the user for itself",
+        "nobody",
+        "everybody",
+        &[
+            "POST /accounts",
+            "PATCH /accounts/{id}",
+            "GET /accounts",
+            "GET /snapshots",
+            "GET /events/sse",
+            "GET /api/events/sse",
+            "WS command create_account",
+            "WS command update_account",
+        ],
+    ),
+    row("who is connected", "manage admin", "manager admin", &["GET /events/status"]),
     row("figures of a dashboard", "subscribe", "admin", &["GET /v2/realtime/metrics"]),
     row("drain", "operator", "nobody", &["POST /v2/admin/drain"]),
 ];
@@ -189,17 +212,6 @@ pub const LISTENING: &[&str] = &["GET /v2/realtime/stream", "GET /v2/realtime/po
 /// Rows, or parts of some, that cannot be reached yet, by the operations and WebSocket requests that will reach
 /// them: as soon as one of those exists, its row belongs into the tables above.
 pub const NOT_YET: &[(&str, &[&str])] = &[
-    (
-        "accounts, snapshots: the user for itself",
-        &[
-            "POST /accounts",
-            "GET /accounts",
-            "PATCH /accounts/1",
-            "GET /snapshots",
-            "WS command create_account",
-            "WS command update_account",
-        ],
-    ),
     (
         "questions, answers, location, receipts, typing: the user for itself",
         &[
@@ -223,10 +235,6 @@ pub const NOT_YET: &[(&str, &[&str])] = &[
         "schedules, emergency calls, swaps",
         &["POST /api/schedules", "POST /api/swaps", "POST /api/swaps/x/approve", "POST /api/emergency-calls"],
     ),
-    ("jobs", &["GET /v2/admin/jobs", "DELETE /v2/admin/jobs", "POST /v2/admin/jobs/x/retry"]),
     ("who is present", &["WS presence"]),
-    (
-        "the transports of the replaced systems",
-        &["GET /events/sse", "GET /api/events/sse", "GET /events/status", "GET /api/sse", "GET /socket.io/"],
-    ),
+    ("the transports of the replaced systems", &["GET /api/sse", "GET /socket.io/"]),
 ];

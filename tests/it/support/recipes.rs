@@ -21,13 +21,16 @@ const fn recipe(operation: &'static str, path: &'static str, body: &'static str,
     Recipe { operation, path, body, granted }
 }
 
-/// One per operation. `<fleet>`, `<topic>`, `<named>`, `<user>`, `<kicked>`, `<key>`, `<ticket>` and `<position>` are to be filled in.
+/// One per operation. `<fleet>`, `<account>`, `<topic>`, `<named>`, `<user>`, `<kicked>`, `<key>`, `<ticket>`, `<job>` and `<position>` are to be filled in.
 pub const RECIPES: &[Recipe] = &[
     recipe("GET /v2/realtime/stream", "?topics=<topic>", "", 200),
     recipe("GET /v2/realtime/ei-updates", "?fleet_ids=<fleet>", "", 200),
     recipe("GET /v2/realtime/bid-updates", "?bid_ids=<fleet>", "", 200),
     recipe("GET /v2/realtime/proposal-ranking-updates", "?bid_id=<fleet>", "", 200),
     recipe("GET /v2/realtime/order-updates", "?order_ids=<fleet>", "", 200),
+    recipe("GET /events/sse", "", "", 200),
+    recipe("GET /api/events/sse", "", "", 200),
+    recipe("GET /events/status", "", "", 200),
     recipe("GET /v2/realtime/poll", "?topics=<topic>&wait=0", "", 200),
     recipe("GET /v2/realtime/ws", "", "", 426),
     recipe("POST /v2/realtime/tickets", "", r#"{"topics":["<topic>"]}"#, 201),
@@ -72,6 +75,10 @@ pub const RECIPES: &[Recipe] = &[
         409,
     ),
     recipe("DELETE /v2/bids/{id}/proposals/{proposal_id}", "/v2/bids/<fleet>/proposals/P", "", 409),
+    recipe("POST /accounts", "", r#"{"name":"a","balance":1}"#, 201),
+    recipe("PATCH /accounts/{id}", "/accounts/<account>", r#"{"name":"b"}"#, 200),
+    recipe("GET /accounts", "", "", 200),
+    recipe("GET /snapshots", "", "", 200),
     recipe("PUT /v2/topics/{name}", "/v2/topics/<named>", r#"{"membership":true}"#, 200),
     recipe("GET /v2/topics/{name}", "/v2/topics/<named>", "", 200),
     recipe("POST /v2/topics/{name}/members", "/v2/topics/<named>/members", r#"{"users":["<user>"]}"#, 200),
@@ -79,6 +86,9 @@ pub const RECIPES: &[Recipe] = &[
     recipe("DELETE /v2/admin/keys/{key_id}", "/v2/admin/keys/<key>", "", 404),
     recipe("POST /v2/admin/kick", "", r#"{"user":"<kicked>"}"#, 200),
     recipe("GET /v2/admin/connections", "", "", 200),
+    recipe("GET /v2/admin/jobs", "", "", 200),
+    recipe("DELETE /v2/admin/jobs", "", "", 200),
+    recipe("POST /v2/admin/jobs/{id}/retry", "/v2/admin/jobs/<job>/retry", "", 404),
     recipe("POST /v2/admin/blocklist", "", r#"{"cidr":"192.0.2.0/24"}"#, 201),
     recipe("GET /v2/admin/blocklist", "", "", 200),
     recipe("DELETE /v2/admin/blocklist", "", r#"{"cidr":"192.0.2.0/24"}"#, 204),
@@ -118,6 +128,8 @@ pub const RECIPES: &[Recipe] = &[
         409,
     ),
     recipe("WS command withdraw_proposal", "", r#"{"bid_id":"<fleet>","proposal_id":"P"}"#, 409),
+    recipe("WS command create_account", "", r#"{"name":"a","balance":1}"#, 201),
+    recipe("WS command update_account", "", r#"{"id":<account>,"name":"b"}"#, 200),
     recipe("WS ack", "", r#"{"ids":["<position>"]}"#, 200),
 ];
 

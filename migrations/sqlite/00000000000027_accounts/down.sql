@@ -1,0 +1,3 @@
+DROP TABLE snapshots;
+DROP TABLE accounts;
+DROP TABLE account_numbers;
