@@ -121,7 +121,7 @@ impl Bids {
         let work = move |db: Database| async move {
             let own_us = own.clock.steady().micros();
             let outcome = crate::command!(db, attempt, |conn, q| {
-                let now = Timestamp::from_micros(q::moments::now_us(conn, own_us).await?);
+                let now = Timestamp::from_micros(q::time::now_us(conn, own_us).await?);
                 let id = new.id.clone();
                 if q::bids::find(conn, tenant.as_str(), id.as_str()).await?.is_some() {
                     let detail = format!("there is a bid {id} already");
@@ -180,7 +180,7 @@ impl Bids {
                     return Ok(Err(no_such_bid()));
                 };
                 let mut bid = Bid::read(row)?;
-                let now = Timestamp::from_micros(q::moments::now_us(conn, own_us).await?);
+                let now = Timestamp::from_micros(q::time::now_us(conn, own_us).await?);
                 let proposal = match &step {
                     Step::Award(id) => q::bids::proposal(conn, name, &bid_id, id).await?,
                     _ => None,

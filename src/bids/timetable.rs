@@ -33,7 +33,7 @@ impl Bids {
     async fn open_and_close(&self) -> Result<Duration, StoreError> {
         let (db, own_us) = (self.database(), self.clock().steady().micros());
         let (now, due, next) = crate::read!(db, |conn, q| {
-            let now = q::moments::now_us(conn, own_us).await?;
+            let now = q::time::now_us(conn, own_us).await?;
             let due = q::bids::due(conn, now, ROUND).await?;
             Ok::<_, StoreError>((now, due, q::bids::next_due(conn).await?))
         })?;
@@ -52,7 +52,7 @@ impl Bids {
         crate::write_tx!(db, |conn, q| {
             let Some(row) = q::bids::find_locked(conn, tenant, bid_id).await? else { return Ok(()) };
             let mut bid = Bid::read(row)?;
-            let now = Timestamp::from_micros(q::moments::now_us(conn, own_us).await?);
+            let now = Timestamp::from_micros(q::time::now_us(conn, own_us).await?);
             if bid.due_at().is_none_or(|due| due > now) {
                 // another node was first
                 return Ok(());

@@ -52,12 +52,6 @@ pub mod log_writes {
     include!("queries/log_writes.rs");
 }
 
-/// The clock that all nodes share.
-pub mod time {
-    use super::Conn;
-    include!("queries/time.rs");
-}
-
 /// Locks on the keys of commands.
 pub mod names {
     use super::Conn;
@@ -65,7 +59,7 @@ pub mod names {
 }
 
 /// The clock that all nodes share.
-pub mod moments {
+pub mod time {
     use super::Conn;
-    include!("queries/moments.rs");
+    include!("queries/time.rs");
 }

@@ -58,15 +58,3 @@ pub mod names {
         Ok(true)
     }
 }
-
-/// The clock of the one process there is.
-pub mod moments {
-    use diesel::QueryResult;
-
-    use super::Conn;
-
-    /// What the process's own clock shows, µs.
-    pub async fn now_us(_: &mut Conn, own: i64) -> QueryResult<i64> {
-        Ok(own)
-    }
-}

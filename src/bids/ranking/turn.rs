@@ -132,7 +132,7 @@ impl Means {
             };
             let mut bid = Bid::read(row)?;
             // after the lock: whoever waited for it is judged by when it got it
-            let now = Timestamp::from_micros(q::moments::now_us(conn, own_us).await?);
+            let now = Timestamp::from_micros(q::time::now_us(conn, own_us).await?);
             let keys: Vec<_> = changes.iter().filter_map(|own| own.attempt.key()).collect();
             let answers_us = changes[0].attempt.now_us();
             let stored = q::idempotency::find_all(conn, &keys, answers_us).await?;
