@@ -10,7 +10,7 @@ use crate::domain::{Decimal, EntityId, Refusal, RefusalKind, TenantId, Timestamp
 use crate::identity::rights::FORBIDDEN;
 use crate::log::EventLog;
 use crate::orders::{NewOrder, insertion};
-use crate::storage::{Attempt, CommandKey, Commands, Database, StoreError};
+use crate::storage::{Attempt, BidRow, CommandKey, Commands, Database, StoreError};
 use crate::telemetry::{crash_point, current_origin};
 use crate::topics::{Facts, created_rows};
 
@@ -216,7 +216,7 @@ impl Bids {
         (ask, speaks): (Ask, Speaks),
         key: Option<CommandKey>,
     ) -> Result<Accepted, Refusal> {
-        let bid = BidKey { tenant: tenant.clone(), bid_id: bid_id.as_str().into() };
+        let bid = self.key(tenant, bid_id).await?;
         let origin = current_origin().map(|origin| origin.to_string());
         let change =
             |attempt| Change { ask: ask.clone(), speaks: speaks.clone(), attempt, origin: origin.clone() };
@@ -231,9 +231,26 @@ impl Bids {
         bid_id: &EntityId,
         window: Window,
     ) -> Result<RankingView, Refusal> {
-        let bid = BidKey { tenant: tenant.clone(), bid_id: bid_id.as_str().into() };
+        let bid = self.key(tenant, bid_id).await?;
         let look = move |bid: &Bid, ranking: &_| RankingView::new(bid, ranking, &viewer, &window);
         self.rankings.look(&bid, look).await?.ok_or_else(no_such_bid)?
+    }
+
+    /// What a bid's actor is found by: none is made for one that does not exist.
+    async fn key(&self, tenant: &TenantId, bid_id: &EntityId) -> Result<BidKey, Refusal> {
+        let key = BidKey { tenant: tenant.clone(), bid_id: bid_id.as_str().into() };
+        if !self.rankings.knows(&key) {
+            self.stored(tenant, bid_id).await?;
+        }
+        Ok(key)
+    }
+
+    async fn stored(&self, tenant: &TenantId, bid_id: &EntityId) -> Result<BidRow, Refusal> {
+        let (tenant, bid_id) = (tenant.as_str().to_owned(), bid_id.as_str().to_owned());
+        let find = move |db: Database| async move {
+            crate::read!(db, |conn, q| Ok(q::bids::find(conn, &tenant, &bid_id).await?))
+        };
+        self.database.run(find).await?.ok_or_else(no_such_bid)
     }
 
     /// A bid.
@@ -243,11 +260,7 @@ impl Bids {
         viewer: &Viewer,
         bid_id: &EntityId,
     ) -> Result<BidView, Refusal> {
-        let (tenant, bid_id) = (tenant.as_str().to_owned(), bid_id.as_str().to_owned());
-        let find = move |db: Database| async move {
-            crate::read!(db, |conn, q| Ok(q::bids::find(conn, &tenant, &bid_id).await?))
-        };
-        let row = self.database.run(find).await?.ok_or_else(no_such_bid)?;
+        let row = self.stored(tenant, bid_id).await?;
         Ok(BidView::new(&Bid::read(row)?, viewer))
     }
 

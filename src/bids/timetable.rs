@@ -37,11 +37,20 @@ impl Bids {
             let due = q::bids::due(conn, now, ROUND).await?;
             Ok::<_, StoreError>((now, due, q::bids::next_due(conn).await?))
         })?;
+        let mut is_stuck = false;
         for (tenant, bid_id) in &due {
-            self.advance(tenant, bid_id).await?;
+            match self.advance(tenant, bid_id).await {
+                Ok(()) => {}
+                // the others go on; it is met again
+                Err(error @ StoreError::Unexpected(_)) => {
+                    tracing::error!(%error, tenant, bid_id, "a bid can neither be opened nor closed");
+                    is_stuck = true;
+                }
+                Err(error) => return Err(error),
+            }
         }
         if !due.is_empty() {
-            return Ok(Duration::ZERO);
+            return Ok(if is_stuck { LOOK } else { Duration::ZERO });
         }
         Ok(next.map_or(LOOK, |next| Timestamp::from_micros(next).since(Timestamp::from_micros(now))))
     }

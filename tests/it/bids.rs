@@ -1,6 +1,7 @@
 //! Bids: their life, their proposals, who sees what of them, and that ranks are exact whoever is asked.
 
 mod changes;
+mod damage;
 mod lifecycle;
 mod model;
 mod visibility;
@@ -86,4 +87,10 @@ async fn ranking(api: &Api, bid: &str, query: &str) -> Value {
 fn ids(ranking: &Value) -> Vec<String> {
     let rows = ranking["ranked_proposals"].as_array().expect("rows");
     rows.iter().map(|row| row["proposal_id"].as_str().expect("an id").to_owned()).collect()
+}
+
+/// So many milliseconds from now, RFC 3339.
+fn soon(ms: i64) -> String {
+    let at = chrono::Utc::now() + chrono::Duration::milliseconds(ms);
+    at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true)
 }

@@ -74,6 +74,11 @@ impl Rankings {
         &self.0.means.options
     }
 
+    /// Whether a bid has an actor at this moment.
+    pub fn knows(&self, key: &BidKey) -> bool {
+        self.0.actors.lock().expect("no panic while held").contains_key(key)
+    }
+
     /// Has a change carried out in its turn.
     pub async fn change(&self, key: &BidKey, change: Change) -> Outcome {
         let (reply, outcome) = oneshot::channel();

@@ -60,7 +60,7 @@ impl Means {
             // the bid first: what is committed in between is seen with the proposals, and again the next time
             let Some(row) = q::bids::find(conn, tenant, bid_id).await? else { return Ok(None) };
             let bid = Bid::read(row)?;
-            let known = known(&held);
+            let known = known(&held, bid.ranking_version);
             if known != Some(bid.ranking_version) {
                 let rows = q::bids::proposals_since(conn, tenant, bid_id, known.unwrap_or(0)).await?;
                 let mut own = held.lock().expect("no panic while held");
@@ -74,7 +74,7 @@ impl Means {
     /// with it.
     pub async fn carry_out(&self, key: &BidKey, held: &Held, changes: Vec<Change>) -> Vec<Outcome> {
         // not under the lock of the bid's row: a large bid takes a while
-        if known(held).is_none()
+        if held.lock().expect("no panic while held").is_none()
             && let Err(error) = self.refresh(key, held).await
         {
             return changes.iter().map(|_| Err(again(&error))).collect();
@@ -136,7 +136,7 @@ impl Means {
             let keys: Vec<_> = changes.iter().filter_map(|own| own.attempt.key()).collect();
             let answers_us = changes[0].attempt.now_us();
             let stored = q::idempotency::find_all(conn, &keys, answers_us).await?;
-            let known = known(&held);
+            let known = known(&held, bid.ranking_version);
             let missed = match known == Some(bid.ranking_version) {
                 true => Vec::new(),
                 false => q::bids::proposals_since(conn, tenant, bid_id, known.unwrap_or(0)).await?,
@@ -174,8 +174,11 @@ impl Means {
     }
 }
 
-fn known(held: &Held) -> Option<i64> {
-    held.lock().expect("no panic while held").as_ref().map(BidRanking::version)
+/// The version that is known here; nothing is, when less than that is stored: the database was restored.
+fn known(held: &Held, stored: i64) -> Option<i64> {
+    let mut own = held.lock().expect("no panic while held");
+    own.take_if(|ranking| ranking.version() > stored);
+    own.as_ref().map(BidRanking::version)
 }
 
 /// An error for one more of those whom it meets.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{draft, offer, open_bid, proposal, proposals, server, step, submit, user, with};
+use super::{draft, offer, open_bid, proposal, proposals, server, soon, step, submit, user, with};
 use crate::support::{Client, Transport, eventually, on_both_backends, on_every_transport_of_both_backends};
 
 on_every_transport_of_both_backends! { everybody_hears_how_a_bid_goes_on }
@@ -83,12 +83,6 @@ async fn illegal_steps_name_the_status_and_change_nothing() {
         refused(path, none.clone(), "illegal_transition", "awarded").await;
     }
     assert_eq!(api.post("/v2/bids/none/open", &none).await.problem(404), "no_such_bid");
-}
-
-/// So many milliseconds from now, RFC 3339.
-fn soon(ms: i64) -> String {
-    let at = chrono::Utc::now() + chrono::Duration::milliseconds(ms);
-    at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true)
 }
 
 async fn a_bid_opens_and_closes_by_itself() {

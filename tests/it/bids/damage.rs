@@ -1,0 +1,59 @@
+//! A database that has changed behind the server's back: restored, or damaged.
+
+use diesel::connection::SimpleConnection;
+use diesel::{Connection, SqliteConnection};
+use serde_json::json;
+
+use super::{draft, ids, open_bid, proposal, proposals, ranking, server, soon, submit, with};
+use crate::support::{Client, Server};
+
+fn alter(server: &Server, statements: &str) {
+    let path = server.data_dir().join("bongsu.db");
+    let mut database = SqliteConnection::establish(&path.to_string_lossy()).expect("the database opens");
+    database.batch_execute("PRAGMA busy_timeout = 10000").expect("patient");
+    database.batch_execute(statements).expect("altered");
+}
+
+#[tokio::test]
+async fn what_a_restored_database_no_longer_has_is_ranked_no_more() {
+    let server = server();
+    let api = server.api();
+    let bid = open_bid(&api, &draft("B")).await;
+    for (id, price) in [("P-1", 10), ("P-2", 5), ("P-3", 7)] {
+        submit(&api, &bid, &proposal(id, price)).await;
+    }
+    alter(&server, "DELETE FROM proposals WHERE proposal_id <> 'P-1'; UPDATE bids SET ranking_version = 1");
+    let shown = ranking(&api, &bid, "").await;
+    assert_eq!((ids(&shown), &shown["version"]), (vec!["P-1".to_owned()], &json!(1)));
+    let answer = submit(&api, &bid, &proposal("P-4", 20)).await;
+    assert_eq!((&answer["rank"], &answer["version"]), (&json!(2), &json!(2)));
+    alter(&server, "DELETE FROM proposals WHERE proposal_id = 'P-4'; UPDATE bids SET ranking_version = 1");
+    let answer = submit(&api, &bid, &proposal("P-5", 1)).await;
+    assert_eq!((&answer["rank"], &answer["total"], &answer["version"]), (&json!(1), &json!(2), &json!(2)));
+}
+
+#[tokio::test]
+async fn a_damaged_bid_holds_up_no_other() {
+    let server = server();
+    let api = server.api();
+    let (mut client, _) = Client::connect(&api, "bid:B", None).await;
+    for (bid, opens_ms) in [("A", 600), ("B", 900)] {
+        api.post("/v2/bids", &with(draft(bid), json!({"opens_at": soon(opens_ms)}))).await.expect(201);
+    }
+    alter(&server, "UPDATE bids SET criteria = '[]' WHERE bid_id = 'A'");
+    assert_eq!(client.event().await.data["new_status"], "open");
+    assert_eq!(api.get("/v2/bids/A").await.problem(500), "internal");
+    assert!(server.stderr().contains("neither be opened nor closed"));
+}
+
+#[tokio::test]
+async fn a_bid_that_is_not_there_takes_no_memory() {
+    let server = server();
+    let api = server.api();
+    for number in 0..10 {
+        let bid = format!("B-{number}");
+        assert_eq!(api.get(&format!("/v2/bids/{bid}/ranking")).await.problem(404), "no_such_bid");
+        assert_eq!(api.post(&proposals(&bid), &proposal("P", 1)).await.problem(404), "no_such_bid");
+    }
+    assert_eq!(server.operator().metric("bongsu_ranking_actors").await, 0.0);
+}
