@@ -166,7 +166,14 @@ section!(Limits {
 });
 section!(Cors { allowed_origins: Vec<String> });
 section!(Idempotency { publish_s: u64, command_s: u64, dedup_window_ms: u64 });
-section!(Ranking { window: usize, max_proposals: usize, queue: usize, idle_ms: u64, threads: usize });
+section!(Ranking {
+    window: usize,
+    max_proposals: usize,
+    queue: usize,
+    batch: usize,
+    idle_ms: u64,
+    threads: usize,
+});
 section!(Fleets { grade_bounds: Vec<String>, history: usize });
 section!(Drain { announce_ms: u64, window_s: u64, retry_spread_ms: u64 });
 section!(Logging { level: String, format: String, dir: String, max_files: usize });
