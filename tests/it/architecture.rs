@@ -11,7 +11,7 @@ const LAYERS: &[&[&str]] = &[
     &["domain"],
     &["clock", "settings", "telemetry"],
     &["storage", "log", "actor_kit", "wire", "bridge"],
-    &["sessions", "rooms", "fleets", "identity", "topics", "publishing", "limits", "bids", "bench"],
+    &["sessions", "rooms", "fleets", "identity", "topics", "publishing", "limits", "bench"],
     &["http"],
     &["engine"],
     &["cli"],
