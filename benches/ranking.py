@@ -16,7 +16,8 @@ PostgreSQL (initdb must be there) and Redis are started for the run alone, in a 
 server is ended by its process id, each run by its time limit. Everything shares all cores. Settings by environment, with
 their defaults:
 
-    ROUNDS=5  SIZES=100,1000,10000,100000  CHANGES=1000  CLIENTS=1,8,64,512  SECONDS_PER_RUN=3
+    SIZES=100,1000,10000,100000  SHORT_ROUNDS=41  CHANGES=200 (in process: a round takes a few ms, so that most are not
+    interrupted by what else runs)  ROUNDS=5  CLIENTS=1,8,64,512  SECONDS_PER_RUN=3 (as commands)
     RESULTS="" (directory that keeps every report)
 """
 
@@ -51,8 +52,8 @@ def run(name, command, limit_s):
     return report
 
 
-def in_process(redis, rounds):
-    sizes, changes = numbers("SIZES", "100,1000,10000,100000"), setting("CHANGES", 1000)
+def in_process(redis):
+    sizes, changes, rounds = numbers("SIZES", "100,1000,10000,100000"), setting("CHANGES", 200), setting("SHORT_ROUNDS", 41)
     say(f"in process: {sizes} proposals")
     command = ["--sizes", ",".join(map(str, sizes)), "--changes", changes, "--rounds", rounds, "--redis", redis.address]
     report = run("in-process", command, 120 + rounds * changes * sum(sizes) / 1e6)
@@ -82,8 +83,8 @@ class Servers:
             server.end()
 
 
-def as_commands(servers, rounds):
-    clients, seconds = numbers("CLIENTS", "1,8,64,512"), setting("SECONDS_PER_RUN", 3.0)
+def as_commands(servers):
+    clients, seconds, rounds = numbers("CLIENTS", "1,8,64,512"), setting("SECONDS_PER_RUN", 3.0), setting("ROUNDS", 5)
     say(f"as commands: {clients} clients")
     command = ["--address", servers.started[0].address, "--beside", servers.started[1].address, "--clients", ",".join(map(str, clients)),
                "--seconds", seconds, "--rounds", rounds, "--api-key", servers.keys[0], "--beside-api-key", servers.keys[1]]
@@ -102,7 +103,7 @@ def main():
         signal.signal(end, lambda number, _: sys.exit(128 + number))
     for name in ("DATABASE_URL", "REDIS_URL", "SERVER_ID", "BONGSU_ENV"):
         os.environ.pop(name, None)
-    rounds, began = setting("ROUNDS", 5), time.monotonic()
+    began = time.monotonic()
     with tempfile.TemporaryDirectory(dir="/tmp") as work:
         # PostgreSQL is not root
         Path(work).chmod(0o755)
@@ -110,16 +111,16 @@ def main():
         try:
             redis = Redis(Path(work))
             started.append(redis.served)
-            in_process(redis, rounds)
+            in_process(redis)
             postgres = Postgres(Path(work))
             started.append(postgres.served)
             servers = Servers(Path(work), postgres, redis)
             started.append(servers)
-            as_commands(servers, rounds)
+            as_commands(servers)
         finally:
             for server in reversed(started):
                 server.end()
-    print(f"\n{rounds} rounds; Linux {os.uname().release}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the end, "
+    print(f"\nLinux {os.uname().release}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the end, "
           f"{(time.monotonic() - began) / 60:.0f} minutes. Median (min–max).")
 
 

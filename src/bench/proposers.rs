@@ -67,6 +67,8 @@ pub(super) fn propose(target: &Target, clients: usize, time: Duration) -> anyhow
     let started = Instant::now();
     let (offers, times_us) = swarm(target, &bid, clients, time)?;
     let seconds = started.elapsed().as_secs_f64();
+    // a server may have closed what was idle meanwhile
+    let mut caller = Caller::open(target)?;
     let ranks_wrong = wrong_answers(&offers) + wrong_rows(&mut caller, &bid, &offers)?;
     caller.call::<serde_json::Value>("POST", &format!("/v2/bids/{bid}/cancel"), "{}")?;
     let accepted = offers.len() as u64;
