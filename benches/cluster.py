@@ -142,8 +142,8 @@ def serve(cores, data_dir, env):
     return Served(cores, [BONGSU, "serve", "--json", "--bind", "127.0.0.1:0", "--data-dir", data_dir], env)
 
 
-def make_key(data_dir, env, tenant):
-    command = [BONGSU, "key", "create", "--tenant", tenant, "--scopes", "publish,subscribe", "--json", "--data-dir", data_dir]
+def make_key(data_dir, env, tenant, scopes="publish,subscribe"):
+    command = [BONGSU, "key", "create", "--tenant", tenant, "--scopes", scopes, "--json", "--data-dir", data_dir]
     made = subprocess.run(list(map(str, command)), check=True, capture_output=True, timeout=START_S, env={**os.environ, **env})
     return json.loads(made.stdout)["key"]
 

@@ -169,7 +169,14 @@ section!(Limits {
 });
 section!(Cors { allowed_origins: Vec<String> });
 section!(Idempotency { publish_s: u64, command_s: u64, dedup_window_ms: u64 });
-section!(Ranking { window: usize, max_proposals: usize, queue: usize, idle_ms: u64, threads: usize });
+section!(Ranking {
+    window: usize,
+    max_proposals: usize,
+    queue: usize,
+    batch: usize,
+    idle_ms: u64,
+    threads: usize,
+});
 section!(Fleets { grade_bounds: Vec<String>, history: usize });
 section!(Jobs {
     poll_ms: u64,

@@ -52,14 +52,17 @@ impl RoundTrip {
     }
 }
 
-fn connect(address: SocketAddr) -> anyhow::Result<TcpStream> {
+pub(super) fn connect(address: SocketAddr) -> anyhow::Result<TcpStream> {
     let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     Ok(stream)
 }
 
-fn read_until(stream: &mut TcpStream, is_whole: impl Fn(&[u8]) -> bool) -> anyhow::Result<Vec<u8>> {
+pub(super) fn read_until(
+    stream: &mut TcpStream,
+    is_whole: impl Fn(&[u8]) -> bool,
+) -> anyhow::Result<Vec<u8>> {
     let (mut seen, mut piece) = (Vec::new(), [0; 4096]);
     loop {
         match stream.read(&mut piece)? {

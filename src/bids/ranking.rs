@@ -32,6 +32,8 @@ pub struct RankingOptions {
     pub window: usize,
     /// Changes that may wait for one bid.
     pub waiting: usize,
+    /// Changes that one transaction carries out.
+    pub batch: usize,
     /// How long an actor with nothing to do is kept.
     pub idle: Duration,
 }

@@ -3,7 +3,9 @@ use std::io::IsTerminal;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use crate::bench::{CommandsOptions, FanoutOptions, Progress, StormOptions, commands, fanout, storm};
+use crate::bench::{
+    CommandsOptions, FanoutOptions, Progress, RankingOptions, StormOptions, commands, fanout, ranking, storm,
+};
 
 /// Characters of the progress bar.
 const BAR: usize = 30;
@@ -41,6 +43,14 @@ enum BenchCommand {
         #[arg(long)]
         json: bool,
     },
+    /// One proposal among many ranked anew, beside sorting and Redis; or, with --address, proposals into one bid of a server
+    Ranking {
+        #[command(flatten)]
+        options: RankingOptions,
+        /// Print the report as JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// Runs one of the measurements.
@@ -56,6 +66,10 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
         }
         BenchCommand::Commands { options, json } => {
             let report = with_bar(|progress| commands(options, progress))?;
+            print(&report, *json, || report.table())
+        }
+        BenchCommand::Ranking { options, json } => {
+            let report = with_bar(|progress| ranking(options, progress))?;
             print(&report, *json, || report.table())
         }
     }

@@ -275,6 +275,7 @@ fn bids(
         most_proposals: own.max_proposals,
         window: own.window,
         waiting: own.queue,
+        batch: own.batch,
         idle: Duration::from_millis(own.idle_ms),
     };
     let rankings = Rankings::new(database.clone(), log.clone(), metrics, threads, options);

@@ -31,6 +31,19 @@ macro_rules! lock_free {
     };
 }
 
+/// Inserts rows, or replaces columns of those that are there, in one statement.
+macro_rules! put_all {
+    ($conn:expr, $table:expr, $rows:expr, $key:expr, $set:expr) => {
+        diesel::insert_into($table)
+            .values($rows)
+            .on_conflict($key)
+            .do_update()
+            .set($set)
+            .execute($conn)
+            .await?
+    };
+}
+
 include!("queries.rs");
 
 /// The lease of the node that publishes the outbox.

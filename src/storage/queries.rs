@@ -1,4 +1,4 @@
-// Included once per backend, which has defined `Conn`, `lock!`, `lock_free!`, `insert_all!` and `time`.
+// Included once per backend, which has defined `Conn`, `lock!`, `lock_free!`, `insert_all!`, `put_all!` and `time`.
 
 /// Numbers that tell of changes.
 pub mod generations {

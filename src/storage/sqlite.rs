@@ -26,6 +26,21 @@ macro_rules! insert_all {
     };
 }
 
+/// Inserts rows, or replaces columns of those that are there, one by one.
+macro_rules! put_all {
+    ($conn:expr, $table:expr, $rows:expr, $key:expr, $set:expr) => {
+        for row in $rows {
+            diesel::insert_into($table)
+                .values(row)
+                .on_conflict($key)
+                .do_update()
+                .set($set)
+                .execute($conn)
+                .await?;
+        }
+    };
+}
+
 include!("queries.rs");
 
 /// The event log, as its writer sees it: on a blocking thread.

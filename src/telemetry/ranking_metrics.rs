@@ -16,7 +16,7 @@ pub struct RankingMetrics {
 
 impl RankingMetrics {
     pub(super) fn new(registry: &mut Registry) -> Self {
-        let changes = Histogram::new(exponential_buckets(1.0, 2.0, 9));
+        let changes = Histogram::new(exponential_buckets(1.0, 2.0, 13));
         let own = RankingMetrics { actors: Gauge::default(), changes, seconds: latency() };
         registry.register("ranking_actors", "Bids whose ranking is in memory", own.actors.clone());
         registry.register("ranking_batch_changes", "Changes of one transaction", own.changes.clone());

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde_json::Value;
 
-use crate::support::{Fake, Server, ServerOptions, redis, run_cli};
+use crate::support::{Backend, Fake, Server, ServerOptions, redis, run_cli};
 
 /// A measurement to its end: its report.
 fn bench(mode: &str, address: &str, key: &str, options: &[&str]) -> Value {
@@ -171,10 +171,7 @@ fn events_that_a_server_loses_or_repeats_are_reported() {
 #[test]
 fn readings_reach_the_clients_of_another_node_and_are_timed_beside_a_server_and_a_floor() {
     let server = cluster();
-    let beside = Server::with(ServerOptions {
-        backend: Some(crate::support::Backend::Embedded),
-        ..Default::default()
-    });
+    let beside = Server::with(ServerOptions { backend: Some(Backend::Embedded), ..Default::default() });
     let [at, listen] = [0, 1].map(|node| server.addresses()[node].to_string());
     let (alone, floor) = (beside.address().to_string(), redis::shared_url().replace("redis://", ""));
     let options = [
@@ -197,5 +194,74 @@ fn readings_reach_the_clients_of_another_node_and_are_timed_beside_a_server_and_
         assert!(commands >= 10, "{way}");
         let samples: u64 = rounds.iter().map(|round| count(round, "samples")).sum();
         assert_eq!((rounds.len(), samples), (2, commands * listeners), "{way}");
+    }
+}
+
+#[test]
+fn ranking_in_process_agrees_with_sorting_and_with_redis() {
+    let redis = redis::shared_url().replace("redis://", "");
+    let options = ["--sizes", "10,600", "--changes", "50", "--rounds", "3", "--redis", &redis];
+    let (status, out, err) = run_cli(&[&["bench", "ranking", "--json"], &options[..]].concat());
+    assert_eq!((status.code(), err.as_str()), (Some(0), ""), "{out}");
+    let report: Value = serde_json::from_str(&out).expect("a report");
+    let sizes = report["in_process"].as_array().expect("sizes");
+    assert_eq!(sizes.iter().map(|own| count(own, "proposals")).collect::<Vec<_>>(), [10, 600]);
+    for own in sizes {
+        let median = |name: &str| own[name]["median"].as_f64().unwrap_or_else(|| panic!("{name} of {own}"));
+        for name in ["ranking_us", "sorting_us", "redis_us", "sorting_ratio", "redis_ratio"] {
+            assert!(median(name) > 0.0, "{name} of {own}");
+        }
+        assert_eq!(count(own, "changes"), 50, "{own}");
+    }
+    assert_eq!((count(&report, "ranks_wrong"), &report["served"]), (0, &serde_json::json!([])), "{report}");
+    let left = redis::cli(&redis::shared_url(), &["KEYS", "bongsu-bench-*"]);
+    assert_eq!(left, "", "nothing is left behind");
+    let (_, table, _) = run_cli(&["bench", "ranking", "--sizes", "10", "--changes", "5", "--rounds", "1"]);
+    assert!(table.contains("10 proposals") && table.contains("ranks wrong             0"), "{table}");
+}
+
+#[test]
+fn proposals_to_servers_are_counted_and_their_ranks_are_exact() {
+    let options = ServerOptions::default().cluster(1).unlimited().set("limits.key_commands_per_s", 0);
+    let server = Server::with(options.clone());
+    let beside = Server::with(options.set("ranking.batch", 1));
+    let alone = beside.address().to_string();
+    let options = [
+        ["--beside", &alone],
+        ["--beside-api-key", beside.key()],
+        ["--clients", "1,12"],
+        ["--seconds", "0.3"],
+        ["--rounds", "2"],
+    ];
+    let report = bench("ranking", &server.address().to_string(), server.key(), &options.concat());
+    assert_eq!(count(&report, "ranks_wrong"), 0, "{report}");
+    let served = report["served"].as_array().expect("numbers of clients");
+    assert_eq!(served.iter().map(|own| count(own, "clients")).collect::<Vec<_>>(), [1, 12]);
+    for own in served {
+        for name in ["server", "beside"] {
+            let rounds = own[name].as_array().expect("rounds");
+            assert_eq!(rounds.len(), 2, "{own}");
+            for round in rounds {
+                let accepted = count(round, "accepted");
+                assert!(accepted >= count(own, "clients"), "{own}");
+                assert_eq!(count(&round["latency"], "samples"), accepted, "{own}");
+            }
+        }
+        assert!(own["ratio"]["median"].as_f64().is_some_and(|ratio| ratio > 0.0), "{own}");
+    }
+}
+
+/// As many transactions as there were changes where each has its own, and fewer where they share.
+#[tokio::test]
+async fn what_one_transaction_carries_out_at_most_is_a_setting() {
+    for (batch, shares) in [(1, false), (256, true)] {
+        let options = ServerOptions::default().unlimited().set("limits.key_commands_per_s", 0);
+        let server = Server::with(options.set("ranking.batch", batch));
+        let small = ["--clients", "32", "--seconds", "0.3", "--rounds", "1"];
+        let report = bench("ranking", &server.address().to_string(), server.key(), &small);
+        let accepted = count(&report["served"][0]["server"][0], "accepted") as f64;
+        let turns = server.operator().metric("bongsu_ranking_batch_changes_count").await;
+        assert_eq!(turns < accepted, shares, "{turns} for {accepted}: {report}");
+        assert!(shares || turns == accepted, "{turns} for {accepted}");
     }
 }

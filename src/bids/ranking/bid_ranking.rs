@@ -73,13 +73,13 @@ impl BidRanking {
     }
 
     /// How many proposals there are, withdrawn ones included.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.proposals.len()
     }
 
     /// How many proposals are ranked.
     pub fn total(&self) -> usize {
-        self.order.len()
+        self.order.count()
     }
 
     /// A proposal, withdrawn ones included.

@@ -32,7 +32,7 @@ impl<K> Default for OrderStatistics<K> {
 
 impl<K: Ord> OrderStatistics<K> {
     /// How many keys there are.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         size(&self.root)
     }
 
@@ -67,7 +67,7 @@ impl<K: Ord> OrderStatistics<K> {
 
     /// Up to `limit` keys from a place on, in order.
     pub fn range(&self, from: usize, limit: usize) -> Vec<&K> {
-        let mut keys = Vec::with_capacity(limit.min(self.len()));
+        let mut keys = Vec::with_capacity(limit.min(self.count()));
         collect(&self.root, from, limit, &mut keys);
         keys
     }
@@ -246,7 +246,7 @@ mod tests {
                     }
                 }
                 prop_assert!(is_balanced(&own.root));
-                prop_assert_eq!(own.len(), list.len());
+                prop_assert_eq!(own.count(), list.len());
                 prop_assert_eq!(own.place(&key), list.binary_search(&key).ok());
             }
             let part: Vec<&u16> = list.iter().skip(from).take(limit).collect();

@@ -207,7 +207,7 @@ fn decide(
                 let detail = format!("{carrier_id} takes part with {}: revise or withdraw it", own.id);
                 return Err(conflict("one_per_carrier", detail));
             }
-            if ranking.len() >= most {
+            if ranking.count() >= most {
                 return Err(conflict("too_many_proposals", format!("a bid has at most {most} proposals")));
             }
             Ok(Proposal {

@@ -14,9 +14,6 @@ use crate::actor_kit::{Counted, Handles, Port};
 use crate::bids::Bid;
 use crate::storage::StoreError;
 
-/// Changes that one transaction carries out at most.
-const BATCH: usize = 256;
-
 /// Puts the changes of one bid in order: one turn at a time, each with everything that waits.
 pub struct RankingActor {
     key: BidKey,
@@ -48,7 +45,8 @@ impl RankingActor {
             return;
         }
         self.is_busy = true;
-        let changes: Vec<Propose> = self.changes.drain(..self.changes.len().min(BATCH)).collect();
+        let taken = self.changes.len().min(self.means.options.batch);
+        let changes: Vec<Propose> = self.changes.drain(..taken).collect();
         let looks = std::mem::take(&mut self.looks);
         let work = work(self.key.clone(), self.means.clone(), self.held.clone(), changes, looks);
         let done = self.runtime.spawn(work).into_actor(self).map(|done, actor, context| {

@@ -152,8 +152,8 @@ impl Means {
                 writes
             };
             if !writes.outbox.is_empty() {
-                for row in &writes.changed {
-                    q::bids::update_proposal(conn, row).await?;
+                if !writes.changed.is_empty() {
+                    q::bids::update_proposals(conn, writes.changed).await?;
                 }
                 if !writes.new.is_empty() {
                     q::bids::insert_proposals(conn, writes.new).await?;

@@ -1,4 +1,5 @@
 use diesel::prelude::{ExpressionMethods, OptionalExtension, QueryDsl, QueryResult, SelectableHelper};
+use diesel::upsert::excluded;
 use diesel_async::RunQueryDsl;
 
 use crate::storage::schema::{bids, proposals};
@@ -118,11 +119,22 @@ pub async fn insert_proposals(conn: &mut Conn, rows: Vec<ProposalRow>) -> QueryR
     Ok(())
 }
 
-/// Replaces the state of a proposal that exists.
-pub async fn update_proposal(conn: &mut Conn, row: &ProposalRow) -> QueryResult<()> {
-    diesel::update(proposals::table.find((&row.tenant, &row.bid_id, &row.proposal_id)))
-        .set(row.clone())
-        .execute(conn)
-        .await?;
+/// Replaces what can change of proposals that exist.
+pub async fn update_proposals(conn: &mut Conn, rows: Vec<ProposalRow>) -> QueryResult<()> {
+    put_all!(
+        conn,
+        proposals::table,
+        rows,
+        (proposals::tenant, proposals::bid_id, proposals::proposal_id),
+        (
+            proposals::price.eq(excluded(proposals::price)),
+            proposals::ei.eq(excluded(proposals::ei)),
+            proposals::lead_time_hours.eq(excluded(proposals::lead_time_hours)),
+            proposals::rating.eq(excluded(proposals::rating)),
+            proposals::withdrawn.eq(excluded(proposals::withdrawn)),
+            proposals::version.eq(excluded(proposals::version)),
+            proposals::updated_us.eq(excluded(proposals::updated_us)),
+        )
+    );
     Ok(())
 }
