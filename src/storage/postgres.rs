@@ -17,13 +17,6 @@ macro_rules! lock {
     };
 }
 
-/// Inserts rows in one statement.
-macro_rules! insert_all {
-    ($conn:expr, $table:expr, $rows:expr) => {
-        diesel::insert_into($table).values($rows).execute($conn).await?
-    };
-}
-
 /// Inserts rows, or replaces columns of those that are there, in one statement.
 macro_rules! put_all {
     ($conn:expr, $table:expr, $rows:expr, $key:expr, $set:expr) => {
@@ -34,6 +27,13 @@ macro_rules! put_all {
             .set($set)
             .execute($conn)
             .await?
+    };
+}
+
+/// Inserts rows in one statement.
+macro_rules! insert_all {
+    ($conn:expr, $table:expr, $rows:expr) => {
+        diesel::insert_into($table).values($rows).execute($conn).await?
     };
 }
 

@@ -1,4 +1,4 @@
-// Included once per backend, which has defined `Conn`, `lock!`, `insert_all!` and `put_all!`.
+// Included once per backend, which has defined `Conn`, `lock!` and `insert_all!`.
 
 /// Numbers that tell of changes.
 pub mod generations {
