@@ -17,6 +17,7 @@ macro_rules! lock {
     };
 }
 
+<<<<<<< HEAD
 /// Inserts rows in one statement.
 macro_rules! insert_all {
     ($conn:expr, $table:expr, $rows:expr) => {
@@ -31,6 +32,8 @@ macro_rules! lock_free {
     };
 }
 
+=======
+>>>>>>> rankbench
 /// Inserts rows, or replaces columns of those that are there, in one statement.
 macro_rules! put_all {
     ($conn:expr, $table:expr, $rows:expr, $key:expr, $set:expr) => {
@@ -41,6 +44,13 @@ macro_rules! put_all {
             .set($set)
             .execute($conn)
             .await?
+    };
+}
+
+/// Inserts rows in one statement.
+macro_rules! insert_all {
+    ($conn:expr, $table:expr, $rows:expr) => {
+        diesel::insert_into($table).values($rows).execute($conn).await?
     };
 }
 
