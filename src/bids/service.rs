@@ -10,7 +10,7 @@ use crate::domain::{Decimal, EntityId, Refusal, RefusalKind, TenantId, Timestamp
 use crate::identity::rights::FORBIDDEN;
 use crate::log::EventLog;
 use crate::orders::{NewOrder, insertion};
-use crate::storage::{Attempt, BidRow, CommandKey, Commands, Database, StoreError};
+use crate::storage::{Attempt, BidRow, CommandKey, Commands, Database, OutboxRow, StoreError};
 use crate::telemetry::{crash_point, current_origin};
 use crate::topics::{Facts, created_rows};
 
@@ -119,7 +119,7 @@ impl Bids {
     ) -> Result<Result<BidView, Refusal>, StoreError> {
         let (own, tenant, viewer, new) = (self.clone(), tenant.clone(), viewer.clone(), new.clone());
         let work = move |db: Database| async move {
-            let own_us = own.clock.steady().micros();
+            let (own_us, mut waiting) = (own.clock.steady().micros(), Vec::new());
             let outcome = crate::command!(db, attempt, |conn, q| {
                 let now = Timestamp::from_micros(q::time::now_us(conn, own_us).await?);
                 let id = new.id.clone();
@@ -134,13 +134,14 @@ impl Bids {
                 q::bids::insert(conn, &bid.row(tenant.as_str())).await?;
                 let facts = Facts::Bid { owner: bid.owner.clone(), visibility: bid.visibility };
                 for row in created_rows(&tenant, &id, &facts, now) {
-                    q::outbox::insert(conn, &row).await?;
+                    let id = q::outbox::insert(conn, &row).await?;
+                    waiting.push(OutboxRow { id, ..row });
                 }
                 Ok(Ok(BidView::new(&bid, &viewer)))
-            });
+            })?;
             crash_point("bids.after_commit");
-            own.log.wake_relay();
-            outcome
+            own.announce(waiting).await;
+            Ok(outcome)
         };
         self.database.run(work).await
     }
@@ -173,7 +174,7 @@ impl Bids {
         let (own, tenant, bid_id) = (self.clone(), tenant.clone(), bid_id.as_str().to_owned());
         let origin = current_origin().map(|origin| origin.to_string());
         let work = move |db: Database| async move {
-            let own_us = own.clock.steady().micros();
+            let (own_us, mut waiting) = (own.clock.steady().micros(), Vec::new());
             let outcome = crate::command!(db, attempt, |conn, q| {
                 let name = tenant.as_str();
                 let Some(row) = q::bids::find_locked(conn, name, &bid_id).await? else {
@@ -193,19 +194,28 @@ impl Bids {
                 if let Some(order) = order {
                     bid.order_id = Some(order.order.order_id.clone());
                     q::orders::insert(conn, &order.order).await?;
-                    for row in &order.created {
-                        q::outbox::insert(conn, row).await?;
+                    for row in order.created {
+                        let id = q::outbox::insert(conn, &row).await?;
+                        waiting.push(OutboxRow { id, ..row });
                     }
                 }
                 q::bids::update(conn, &bid.row(name)).await?;
                 q::outbox::insert(conn, &status_changed(name, &bid, old, None, now, origin)).await?;
                 Ok(Ok(BidView::new(&bid, &viewer)))
-            });
+            })?;
             crash_point("bids.after_commit");
-            own.log.wake_relay();
-            outcome
+            own.announce(waiting).await;
+            Ok(outcome)
         };
         self.database.run(work).await
+    }
+
+    /// Has the nodes told of what is new before anything that is published after the answer.
+    async fn announce(&self, created: Vec<OutboxRow>) {
+        for row in created {
+            self.log.hasten(row).await;
+        }
+        self.log.wake_relay();
     }
 
     /// Has a proposal submitted, revised or withdrawn, in its bid's turn.

@@ -5,6 +5,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::body::shallow;
+use super::events::is_key;
 use super::problem::status;
 use super::{Services, accounts, acks, bid_commands, fleets, orders};
 use crate::domain::{Refusal, RefusalKind, Selector};
@@ -73,8 +74,8 @@ impl Capabilities for SessionCapabilities {
                 let hash = hash_hex(body);
                 command.idempotency_key.clone().map(|key| (key, format!("{path}:{hash}")))
             };
-            if command.idempotency_key.as_ref().is_some_and(|key| !(1..=128).contains(&key.len())) {
-                return Err(Refusal::invalid("idempotency_key", "must be 1-128 characters"));
+            if command.idempotency_key.as_ref().is_some_and(|key| !is_key(key)) {
+                return Err(Refusal::invalid("idempotency_key", "must be 1-128 visible ASCII characters"));
             }
             match command.name.as_str() {
                 "update_ei" => {

@@ -96,10 +96,15 @@ fn idempotency_key(request: &HttpRequest) -> Result<Option<String>, Refusal> {
         return Ok(None);
     };
     let key = value.to_str().unwrap_or_default();
-    match (1..=128).contains(&key.len()) {
+    match is_key(key) {
         true => Ok(Some(key.to_owned())),
         false => Err(Refusal::malformed("Idempotency-Key", "must be 1-128 visible ASCII characters")),
     }
+}
+
+/// Whether a text can be an `Idempotency-Key`: 1–128 visible ASCII characters, spaces among them.
+pub fn is_key(text: &str) -> bool {
+    (1..=128).contains(&text.len()) && text.bytes().all(|byte| (b' '..=b'~').contains(&byte))
 }
 
 /// The key that a repeated request is recognised by, with the hash of what it asks.

@@ -16,9 +16,12 @@ impl Query {
 
     /// Reads them all.
     pub fn parse(text: &str) -> Result<Self, Refusal> {
-        web::Query::<Vec<(String, String)>>::from_query(text)
-            .map(|query| Query(query.into_inner()))
-            .map_err(|_| Refusal::malformed("query", "cannot be decoded"))
+        let query = web::Query::<Vec<(String, String)>>::from_query(text);
+        let query = query.map_err(|_| Refusal::malformed("query", "cannot be decoded"))?.into_inner();
+        match query.iter().find(|(_, value)| value.contains('\0')) {
+            Some((name, _)) => Err(Refusal::malformed(name, "must not hold the character NUL")),
+            None => Ok(Query(query)),
+        }
     }
 
     /// The first value of a parameter.

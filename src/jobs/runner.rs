@@ -8,7 +8,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, MissedTickBehavior, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, sleep, timeout_at};
 
 use super::job::{abandoned, failed};
 use super::{Backoff, Delivery, Failure, JobRow, Kind, State};
@@ -203,10 +203,11 @@ impl Runner {
         if !wait.is_zero() {
             return Ok(wait);
         }
+        let began = Instant::now();
         let taken = self.take().await?;
         let nothing = taken.is_empty();
         for (job, slot) in taken {
-            tokio::spawn(self.clone().work(job, slot));
+            tokio::spawn(self.clone().work(job, slot, began));
         }
         // what is due and could not be had is another node's at this moment
         Ok(if nothing { self.options.poll } else { Duration::ZERO })
@@ -260,12 +261,12 @@ impl Runner {
         Ok(rows.into_iter().map(|(row, channel)| (row, Slot::take(self, channel))).collect())
     }
 
-    /// One attempt, to its end.
-    async fn work(self: Arc<Self>, job: JobRow, _slot: Slot) {
+    /// One attempt, to its end; it `began` before it was taken, so that it ends before it is another node's.
+    async fn work(self: Arc<Self>, job: JobRow, _slot: Slot, began: Instant) {
         crash_point("jobs.taken");
-        let (began, kind) = (Instant::now(), self.known(&job.kind));
+        let kind = self.known(&job.kind);
         let attempt = AssertUnwindSafe(self.handlers[kind].run(job.clone())).catch_unwind();
-        let ended = match timeout(self.options.attempt, attempt).await {
+        let ended = match timeout_at(began + self.options.attempt, attempt).await {
             Ok(Ok(ended)) => ended,
             Ok(Err(_)) => Err(Failure::passing("its handler panicked")),
             Err(_) => Err(Failure::passing("it took too long")),

@@ -66,6 +66,13 @@ impl Commands {
         F: Future<Output = Result<Result<T, Refusal>, StoreError>>,
     {
         let _in_flight = match &key {
+            // PostgreSQL keeps no text with it, and says so by failing all that is asked with it
+            Some(key) if key.principal.contains('\0') || key.key.contains('\0') => {
+                return Err(Refusal::invalid(
+                    "Idempotency-Key",
+                    "and who sends it must not hold the character NUL",
+                ));
+            }
             Some(key) => {
                 let entered = self.in_flight.enter(format!("{tenant}\n{}\n{}", key.principal, key.key));
                 Some(entered.ok_or_else(in_progress)?)

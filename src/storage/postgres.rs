@@ -17,14 +17,6 @@ macro_rules! lock {
     };
 }
 
-<<<<<<< HEAD
-/// Inserts rows in one statement.
-macro_rules! insert_all {
-    ($conn:expr, $table:expr, $rows:expr) => {
-        diesel::insert_into($table).values($rows).execute($conn).await?
-    };
-}
-
 /// The same, without those that somebody else has locked.
 macro_rules! lock_free {
     ($query:expr) => {
@@ -32,8 +24,13 @@ macro_rules! lock_free {
     };
 }
 
-=======
->>>>>>> rankbench
+/// Inserts rows in one statement.
+macro_rules! insert_all {
+    ($conn:expr, $table:expr, $rows:expr) => {
+        diesel::insert_into($table).values($rows).execute($conn).await?
+    };
+}
+
 /// Inserts rows, or replaces columns of those that are there, in one statement.
 macro_rules! put_all {
     ($conn:expr, $table:expr, $rows:expr, $key:expr, $set:expr) => {
@@ -44,13 +41,6 @@ macro_rules! put_all {
             .set($set)
             .execute($conn)
             .await?
-    };
-}
-
-/// Inserts rows in one statement.
-macro_rules! insert_all {
-    ($conn:expr, $table:expr, $rows:expr) => {
-        diesel::insert_into($table).values($rows).execute($conn).await?
     };
 }
 

@@ -92,6 +92,6 @@ fn ids(ranking: &Value) -> Vec<String> {
 
 /// So many milliseconds from now, RFC 3339.
 fn soon(ms: i64) -> String {
-    let at = chrono::Utc::now() + chrono::Duration::milliseconds(ms);
-    at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true)
+    let now = bongsu::clock::Clock::system().now();
+    bongsu::domain::Timestamp::from_micros(now.micros() + ms * 1000).to_string()
 }

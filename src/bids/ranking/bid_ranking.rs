@@ -51,6 +51,8 @@ pub struct BidRanking {
     proposals: HashMap<Arc<str>, Proposal>,
     /// The one proposal of each carrier that is not withdrawn.
     active: HashMap<Arc<str>, Arc<str>>,
+    /// How many each carrier has withdrawn.
+    withdrawn: HashMap<Arc<str>, usize>,
     order: OrderStatistics<Key>,
 }
 
@@ -63,6 +65,7 @@ impl BidRanking {
             version: 0,
             proposals: HashMap::new(),
             active: HashMap::new(),
+            withdrawn: HashMap::new(),
             order: OrderStatistics::default(),
         }
     }
@@ -92,6 +95,11 @@ impl BidRanking {
         self.proposals.get(self.active.get(carrier)?)
     }
 
+    /// How many proposals a carrier has withdrawn.
+    pub fn withdrawn_of(&self, carrier: &str) -> usize {
+        self.withdrawn.get(carrier).copied().unwrap_or(0)
+    }
+
     /// Takes a proposal in as it is now; the ranking's version becomes that of the change.
     pub fn put(&mut self, proposal: Proposal) -> Splice {
         self.version = self.version.max(proposal.version);
@@ -108,12 +116,18 @@ impl BidRanking {
         let before = self.proposals.remove(id);
         let key = |proposal: &Proposal| self.key(proposal).ok();
         let (old, new) = (before.as_ref().and_then(key), now.as_ref().and_then(key));
+        if let Some(count) =
+            before.as_ref().filter(|own| own.withdrawn).and_then(|own| self.withdrawn.get_mut(&own.carrier))
+        {
+            *count -= 1;
+        }
         if let Some(before) = before.filter(|before| self.active.get(&before.carrier) == Some(id)) {
             self.active.remove(&before.carrier);
         }
         if let Some(now) = now {
-            if !now.withdrawn {
-                self.active.insert(now.carrier.clone(), id.clone());
+            match now.withdrawn {
+                true => *self.withdrawn.entry(now.carrier.clone()).or_default() += 1,
+                false => drop(self.active.insert(now.carrier.clone(), id.clone())),
             }
             self.proposals.insert(id.clone(), now);
         }

@@ -83,7 +83,8 @@ impl Rankings {
     pub async fn change(&self, key: &BidKey, change: Change) -> Outcome {
         let (reply, outcome) = oneshot::channel();
         self.tell(key, |port, pending| port.tell(Propose { change, reply, pending }))?;
-        outcome.await.unwrap_or_else(|_| Err(broken()))
+        // a turn that broke off may have been committed
+        outcome.await.unwrap_or_else(|_| Err(StoreError::InDoubt("the turn broke off".into())))
     }
 
     /// Looks at the ranking as it is stored at this moment; None: there is no such bid.
@@ -114,14 +115,14 @@ impl Rankings {
             own.start(key)
         });
         entry.used = Instant::now();
+        if entry.pending.load(Ordering::Acquire) >= own.means.options.waiting {
+            return Err(StoreError::Unavailable("too many changes of this bid wait already".into()));
+        }
         let told = send(&entry.port, Pending::new(&entry.pending));
         match told {
             Ok(()) => Ok(()),
-            Err(PortError::Full) => {
-                Err(StoreError::Unavailable("too many changes of this bid wait already".into()))
-            }
-            Err(PortError::Closed) => {
-                // its thread is gone: the process ends
+            Err(PortError::Full | PortError::Closed) => {
+                // less waits than its mailbox holds: its thread is gone, the process ends
                 actors.remove(key);
                 Err(broken())
             }

@@ -10,6 +10,9 @@ use crate::bids::{Bid, Disqualified, Proposal, Pseudonyms, Status, Terms};
 use crate::domain::{EntityId, Refusal, RefusalKind, Timestamp, Visibility};
 use crate::wire::number;
 
+/// Proposals of one carrier that a bid keeps beside its active one: nobody fills a bid by coming and going.
+const MOST_WITHDRAWN: usize = 100;
+
 /// What is asked of a bid.
 #[derive(Clone, Debug)]
 pub enum Ask {
@@ -206,6 +209,11 @@ fn decide(
             if let Some(own) = ranking.active_of(carrier_id.as_str()) {
                 let detail = format!("{carrier_id} takes part with {}: revise or withdraw it", own.id);
                 return Err(conflict("one_per_carrier", detail));
+            }
+            if ranking.withdrawn_of(carrier_id.as_str()) >= MOST_WITHDRAWN {
+                let detail =
+                    format!("{carrier_id} has withdrawn {MOST_WITHDRAWN} proposals to this bid already");
+                return Err(conflict("too_many_withdrawals", detail));
             }
             if ranking.count() >= most {
                 return Err(conflict("too_many_proposals", format!("a bid has at most {most} proposals")));

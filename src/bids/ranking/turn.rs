@@ -208,10 +208,12 @@ fn plan_writes(
     (tenant, options): (&str, &RankingOptions),
     now: Timestamp,
 ) -> (Writes, Plan) {
-    let (mut outcomes, mut answers, mut origin) = (Vec::with_capacity(changes.len()), Vec::new(), None);
+    let mut outcomes = Vec::with_capacity(changes.len());
+    let (mut answers, mut origin) = (Vec::<crate::storage::IdempotencyRow>::new(), None);
     for change in changes {
         let former = change.attempt.key().and_then(|(_, principal, key)| {
-            stored.iter().find(|row| row.principal == principal && row.key == key)
+            // whoever gave up waiting and has come again may be in the same turn
+            stored.iter().chain(&answers).find(|row| row.principal == principal && row.key == key)
         });
         if let Some(former) = former {
             outcomes.push(change.attempt.repeat(former));

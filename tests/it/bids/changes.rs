@@ -47,6 +47,8 @@ on_both_backends! {
     two_proposals_of_one_carrier_that_race_are_one,
     any_part_of_a_ranking_is_to_be_had,
     ids_of_one_tenant_are_free_in_another,
+    a_key_that_no_database_keeps_is_refused_by_itself,
+    nobody_fills_a_bid_by_coming_and_going,
 }
 
 async fn each_change_is_answered_with_its_rank() {
@@ -213,4 +215,35 @@ async fn ids_of_one_tenant_are_free_in_another() {
         let shown = ranking(api, "B", "").await;
         assert_eq!((&shown["total"], &shown["ranked_proposals"][0]["price"]), (&json!(1), &json!(price)));
     }
+}
+
+async fn a_key_that_no_database_keeps_is_refused_by_itself() {
+    let server = server();
+    let api = server.api();
+    let bid = open_bid(&api, &draft("B")).await;
+    let mut ws = Ws::open(api.address(), api.key(), "").await;
+    ws.ready().await;
+    for key in ["\0", "a\nb", "", "봉수"] {
+        let data = with(proposal("P-0", 1), json!({"bid_id": bid}));
+        let command = json!({"name": "submit_proposal", "data": data, "idempotency_key": key});
+        assert_eq!(ws.refused("command", command).await, "invalid_field", "{key:?}");
+    }
+    submit(&api, &bid, &proposal("P-1", 1)).await;
+    assert_eq!(ranking(&api, &bid, "").await["version"], 1);
+    assert_eq!(api.get("/v2/bids?after=%00").await.problem(400), "invalid_parameter");
+}
+
+async fn nobody_fills_a_bid_by_coming_and_going() {
+    let server = server();
+    let api = server.api();
+    let bid = open_bid(&api, &draft("B")).await;
+    let of_kim = |number: usize| with(proposal(&format!("P-{number}"), 1), json!({"carrier_id": "kim"}));
+    for number in 0..100 {
+        submit(&api, &bid, &of_kim(number)).await;
+        withdraw(&api, &bid, &format!("P-{number}")).await;
+    }
+    let answer = api.post(&proposals(&bid), &of_kim(100)).await;
+    assert_eq!(answer.problem(409), "too_many_withdrawals");
+    submit(&api, &bid, &proposal("P-1000", 1)).await;
+    assert_eq!(ranking(&api, &bid, "").await["version"], 201);
 }

@@ -2,10 +2,12 @@
 
 use diesel::connection::SimpleConnection;
 use diesel::{Connection, SqliteConnection};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use serde_json::json;
 
 use super::{draft, ids, open_bid, proposal, proposals, ranking, server, soon, submit, with};
-use crate::support::{Client, Server};
+use crate::support::{Client, Server, ServerOptions};
 
 fn alter(server: &Server, statements: &str) {
     let path = server.data_dir().join("bongsu.db");
@@ -44,6 +46,34 @@ async fn a_damaged_bid_holds_up_no_other() {
     assert_eq!(client.event().await.data["new_status"], "open");
     assert_eq!(api.get("/v2/bids/A").await.problem(500), "internal");
     assert!(server.stderr().contains("neither be opened nor closed"));
+}
+
+#[tokio::test]
+async fn more_than_may_wait_for_one_bid_are_turned_away_and_the_others_carried_out() {
+    let server =
+        Server::with(ServerOptions::default().set("ranking.queue", 3).set("storage.wait_ms", 20_000));
+    let api = server.api();
+    let bid = open_bid(&api, &draft("B")).await;
+    submit(&api, &bid, &proposal("P", 1)).await;
+    let path = server.data_dir().join("bongsu.db");
+    let mut other = SqliteConnection::establish(&path.to_string_lossy()).expect("the database opens");
+    other.batch_execute("PRAGMA busy_timeout = 10000; BEGIN IMMEDIATE").expect("locked");
+    let mut asked: FuturesUnordered<_> = (0..8)
+        .map(|number| {
+            let (api, path) = (server.api(), proposals(&bid));
+            async move { api.post(&path, &proposal(&format!("P-{number}"), 1)).await }
+        })
+        .collect();
+    for _ in 0..5 {
+        let turned_away = asked.next().await.expect("an answer");
+        assert!(turned_away.headers.contains_key("retry-after"));
+        assert_eq!(turned_away.problem(503), "store_unavailable");
+    }
+    other.batch_execute("COMMIT").expect("unlocked");
+    while let Some(answer) = asked.next().await {
+        assert_eq!(answer.status, 201, "{}", answer.text);
+    }
+    assert_eq!(ranking(&api, &bid, "").await["version"], 4);
 }
 
 #[tokio::test]
