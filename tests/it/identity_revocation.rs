@@ -129,7 +129,7 @@ async fn a_ticket_of_a_user_carries_its_rights_and_lasts_as_long_as_its_token() 
     let made = ticket(&bearer, json!({"topics": ["admin", "user:kim", "user:lee"]})).await;
     let expires =
         bongsu::domain::Timestamp::parse(made["expires_at"].as_str().expect("a time")).expect("RFC 3339");
-    assert_eq!(expires.millis(), end * 1000, "{made}");
+    assert!((expires.millis() - end * 1000).abs() < 1000, "{made}");
     let secret = made["ticket"].as_str().expect("a ticket");
     let anonymous = api.anonymous();
     let mut stream = anonymous.stream(&stream_path("admin,user:kim", secret), None).await;
