@@ -77,18 +77,20 @@ pub struct Accounts {
     server_id: Arc<str>,
     wake: JobWake,
     max_attempts: u32,
+    most: i64,
 }
 
 impl Accounts {
-    /// `server_id`: this node; `max_attempts`: how often what follows from a change is tried.
+    /// `server_id`: this node; `max_attempts`: how often what follows from a change is tried;
+    /// `most`: accounts of one user.
     pub fn new(
         (database, log): (Database, EventLog),
         commands: Commands,
         server_id: Arc<str>,
         wake: JobWake,
-        max_attempts: u32,
+        (max_attempts, most): (u32, i64),
     ) -> Self {
-        Accounts { database, log, commands, server_id, wake, max_attempts }
+        Accounts { database, log, commands, server_id, wake, max_attempts, most }
     }
 
     /// Makes an account; a snapshot of all of its owner's follows.
@@ -115,6 +117,13 @@ impl Accounts {
             .run(move |db| async move {
                 let own_us = own.log.clock().steady().micros();
                 let outcome = crate::command!(db, attempt, |conn, q| {
+                    // of those made at one moment some may be let in beyond it
+                    if q::accounts::count(conn, (about.tenant.as_str(), about.user.as_str())).await?
+                        >= own.most
+                    {
+                        let detail = format!("a user has at most {} accounts", own.most);
+                        return Ok(Err(Refusal::new(RefusalKind::Conflict, "too_many_accounts", detail)));
+                    }
                     let account_id = q::accounts::next_number(conn, about.tenant.as_str()).await?;
                     let row = AccountRow {
                         tenant: about.tenant.as_str().to_owned(),

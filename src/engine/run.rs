@@ -208,7 +208,8 @@ async fn assemble(
     let history = settings.fleets.history;
     let fleets = Fleets::new(database.clone(), log.clone(), bounds(&settings), history, commands.clone());
     let bids = bids(&settings, (&database, &log), metrics.clone(), commands.clone(), threads.rankings);
-    let (means, attempts) = ((database.clone(), log.clone()), settings.jobs.max_attempts);
+    let (means, attempts) =
+        ((database.clone(), log.clone()), (settings.jobs.max_attempts, settings.accounts.max_per_user));
     let accounts = Accounts::new(means, commands, server_id.clone(), wake.clone(), attempts);
     let topics = Topics::load(database.clone(), log.clone()).await?;
     let publish_limits = PublishLimits {

@@ -270,7 +270,7 @@ impl SessionActor {
         drop(done);
         // what has come into being between their judgement and here was not heard of by way of them
         let added = replay.session.selectors();
-        self.recheck_those(|selector| added.contains(selector));
+        self.recheck_those(|selector| added.contains(selector), false);
     }
 
     /// Takes newer credentials of the same principal.
@@ -283,7 +283,8 @@ impl SessionActor {
         }
         self.context.rooms.renew(self.about.id, who.credentials());
         self.who = who;
-        self.recheck();
+        // what it was granted as whoever it was before counts no more
+        self.recheck_those(|_| true, false);
         Ok(())
     }
 
@@ -317,16 +318,27 @@ impl SessionActor {
 
     /// Judges what the principal may hear anew: takes away what it may not any more, and says so.
     pub(super) fn recheck(&mut self) {
-        self.recheck_those(|_| true);
+        self.recheck_those(|_| true, true);
     }
 
-    fn recheck_those(&mut self, concerned: impl Fn(&Selector) -> bool) {
+    /// `keeps`: whether what it was granted stands where nobody can be asked about it.
+    fn recheck_those(&mut self, concerned: impl Fn(&Selector) -> bool, keeps: bool) {
         let (capabilities, who) = (self.context.capabilities.clone(), self.who.clone());
         let grants: Vec<Grant> =
             self.session.grants().iter().filter(|grant| !concerned(&grant.selector)).cloned().collect();
-        let judge = |selector: &Selector| match grants.iter().find(|grant| grant.selector == *selector) {
-            Some(grant) => Ok(grant.clone()),
-            None => capabilities.grant(&who, selector),
+        let late = self.late.as_ref().and_then(|late| late.replay.as_ref());
+        let late = late.into_iter().flat_map(|replay| replay.session.grants().iter());
+        let held: Vec<Grant> = self.session.grants().iter().chain(late).cloned().collect();
+        let of = |grants: &[Grant], selector: &Selector| {
+            grants.iter().find(|grant| grant.selector == *selector).cloned()
+        };
+        let judge = |selector: &Selector| match of(&grants, selector) {
+            Some(grant) => Ok(grant),
+            None => capabilities.grant(&who, selector).or_else(|code| match code {
+                // what an entity says never changes: whoever was let in before nobody could be asked stays
+                UNAVAILABLE if keeps => of(&held, selector).ok_or(code),
+                _ => Err(code),
+            }),
         };
         // a subscription that is under way says in its answer what it does not add
         if let Some(replay) = self.replay() {

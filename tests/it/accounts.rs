@@ -8,25 +8,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::{Api, Backend, Client, Server, ServerOptions, Transport, Ws, eventually};
-
-/// Makes each scenario a test on both backends: `name::embedded`, `name::in_a_cluster`.
-macro_rules! on_both_backends {
-    ($($scenario:ident),+ $(,)?) => {
-        $(mod $scenario {
-            #[tokio::test]
-            async fn embedded() {
-                $crate::support::Backend::Embedded.run(super::$scenario()).await;
-            }
-
-            #[tokio::test]
-            async fn in_a_cluster() {
-                $crate::support::Backend::Cluster.run(super::$scenario()).await;
-            }
-        })+
-    };
-}
-pub(crate) use on_both_backends;
+use crate::support::{
+    Api, Backend, Client, Server, ServerOptions, Transport, Ws, eventually, on_both_backends,
+};
 
 on_both_backends! {
     an_account_is_answered_at_once_and_a_snapshot_of_all_of_them_follows,
@@ -35,6 +19,7 @@ on_both_backends! {
     fields_that_nobody_knows_are_ignored_and_counted_over_http_and_refused_over_websocket,
     a_command_repeated_with_its_key_makes_one_account_and_one_snapshot,
     lists_come_page_by_page,
+    a_user_has_so_many_accounts_at_most,
 }
 
 /// Clients of system 2 show no credentials.
@@ -274,4 +259,20 @@ fn impatient(options: ServerOptions) -> ServerOptions {
 /// Whether this test has one node.
 fn is_embedded() -> bool {
     Backend::of_this_test() == Backend::Embedded
+}
+
+async fn a_user_has_so_many_accounts_at_most() {
+    let options =
+        ServerOptions::default().set("compat.anonymous_user", "123").set("accounts.max_per_user", 2);
+    let server = Server::with(options);
+    let nobody = server.api().anonymous();
+    for name in ["a", "b"] {
+        make(&nobody, name, 1.0).await;
+    }
+    let answer = nobody.post("/accounts", &json!({"name": "c", "balance": 1})).await;
+    assert_eq!(answer.problem(409), "too_many_accounts");
+    assert_eq!(state(&nobody).await.0.as_array().map(Vec::len), Some(2));
+    // somebody else's do not count
+    let other = server.api_of("default", "act_as_user").speaking_for("other");
+    other.post("/accounts", &json!({"name": "a", "balance": 1})).await.expect(201);
 }

@@ -20,6 +20,12 @@ pub async fn next_number(conn: &mut Conn, tenant: &str) -> QueryResult<i64> {
         .await
 }
 
+/// How many accounts a user has.
+pub async fn count(conn: &mut Conn, (tenant, owner): (&str, &str)) -> QueryResult<i64> {
+    let own = accounts::table.filter(accounts::tenant.eq(tenant)).filter(accounts::owner.eq(owner));
+    own.count().get_result(conn).await
+}
+
 /// Adds an account.
 pub async fn insert(conn: &mut Conn, row: &AccountRow) -> QueryResult<()> {
     diesel::insert_into(accounts::table).values(row.clone()).execute(conn).await?;

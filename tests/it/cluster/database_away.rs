@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{entries, leader, versions};
-use crate::support::{Api, Postgres, Server, ServerOptions, eventually};
+use crate::support::{Api, Issuer, Postgres, Redis, Server, ServerOptions, eventually, from_now};
 
 #[tokio::test]
 async fn a_database_that_dies_under_a_cluster_stops_commands_alone_and_nothing_is_lost() {
@@ -51,4 +51,29 @@ async fn a_database_that_dies_under_a_cluster_stops_commands_alone_and_nothing_i
     }
     let logged = entries(&server, "default");
     assert_eq!(logged.iter().filter(|entry| entry["event"] == "ei_updated").count() as i64, next);
+}
+
+#[tokio::test]
+async fn what_a_user_was_granted_stays_while_nobody_can_be_asked_about_it() {
+    const SECRET: &str = "a secret of at least thirty-two bytes";
+    let (mut postgres, mut redis) = (Postgres::start(), Redis::start().await);
+    let options = ServerOptions::default().cluster(1).env("DATABASE_URL", postgres.url());
+    let server = Server::with(options.env("REDIS_URL", redis.url()).env("JWT_SECRET", SECRET));
+    let api = server.api();
+    let claims = json!({"sub": "kim", "exp": from_now(600)});
+    let user = api.anonymous().bearing(&Issuer::shared(SECRET, None).sign(&claims));
+    // a bid that nobody has created: it may live elsewhere, and is looked for again and again
+    let mut stream = user.listen("ranking:elsewhere", None).await;
+    stream.ready().await;
+    postgres.kill();
+    redis.kill();
+    redis.restart().await;
+    let event = json!({"topic": "ranking:elsewhere", "type": "note", "data": {"n": 1}});
+    eventually("publishes to be taken again", async || {
+        (api.post("/v2/events", &event).await.status == 202).then_some(())
+    })
+    .await;
+    assert_eq!(stream.ready().await["reason"], "epoch_changed");
+    let heard = stream.next().await.expect("no end");
+    assert_eq!((heard.event.as_str(), &heard.data["data"]["n"]), ("note", &json!(1)), "{heard:?}");
 }

@@ -87,24 +87,20 @@ macro_rules! on_every_transport_of_both_backends {
 }
 pub(crate) use on_every_transport_of_both_backends;
 
-/// Makes each scenario a test embedded (`embedded::name`) and in a cluster (`as_a_cluster::name`).
+/// Makes each scenario a test on both backends: `name::embedded`, `name::in_a_cluster`.
 macro_rules! on_both_backends {
     ($($scenario:ident),+ $(,)?) => {
-        mod embedded {
-            $(#[tokio::test]
-            async fn $scenario() {
-                super::$scenario().await;
-            })+
-        }
+        $(mod $scenario {
+            #[tokio::test]
+            async fn embedded() {
+                $crate::support::Backend::Embedded.run(super::$scenario()).await;
+            }
 
-        mod as_a_cluster {
-            use $crate::support::Backend;
-
-            $(#[tokio::test]
-            async fn $scenario() {
-                Backend::Cluster.run(super::$scenario()).await;
-            })+
-        }
+            #[tokio::test]
+            async fn in_a_cluster() {
+                $crate::support::Backend::Cluster.run(super::$scenario()).await;
+            }
+        })+
     };
 }
 pub(crate) use on_both_backends;

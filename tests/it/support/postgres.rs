@@ -5,7 +5,6 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt, chown};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -14,9 +13,8 @@ use super::tls::Certificates;
 
 /// The URL of a new, empty database; None without `BONGSU_TEST_POSTGRES_URL`.
 pub fn database() -> Option<String> {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
     let server = std::env::var("BONGSU_TEST_POSTGRES_URL").ok()?;
-    let name = format!("test_{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    let name = format!("test_{:016x}", bongsu::clock::random_u64());
     sql(&server, &format!("CREATE DATABASE {name}"));
     let (base, _) = server.rsplit_once('/').expect("a URL with a database");
     Some(format!("{base}/{name}"))

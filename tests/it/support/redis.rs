@@ -3,7 +3,6 @@
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use tempfile::TempDir;
 
@@ -16,8 +15,8 @@ pub fn shared_url() -> String {
 
 /// A prefix that no other test uses.
 pub fn own_prefix() -> String {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    format!("t{}.{}:", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+    // not by the process's number, which comes again in a long run
+    format!("t{:016x}:", bongsu::clock::random_u64())
 }
 
 /// The commands that the documentation says a node's user of Redis needs.
