@@ -3,7 +3,7 @@
 //! ```text
 //! change ─► Rankings (finds or makes the actor) ─► RankingActor ─ everything that waits ─► one transaction ─► answers
 //! ```
-//! [`BidRanking`] is the order itself, [`Plan`] what changes do to it: both pure. A turn ([`turn`]) locks the
+//! [`BidRanking`] is the order itself, [`Plan`] what changes do to it: both pure. A turn (`turn.rs`) locks the
 //! bid's row, takes in what other nodes have stored meanwhile, carries out what waits, and stores proposals, answers
 //! and one outbox row together. Several nodes may keep the same bid: the row lock and its version decide.
 

@@ -20,7 +20,7 @@ const SWEEP: Duration = Duration::from_secs(1);
 
 /// The actors of bids: finds each, makes it when it is first needed, lets it go when it has been idle.
 ///
-/// A message is counted ([`Pending`]) from when it is sent, under the directory's lock, until it is answered; an
+/// A message is counted (as pending) from when it is sent, under the directory's lock, until it is answered; an
 /// actor is let go under the same lock, and only while nothing is pending: no message can be lost to one that goes.
 #[derive(Clone)]
 pub struct Rankings(Arc<Inner>);
