@@ -4,7 +4,7 @@ use serde_json::value::RawValue;
 
 use super::auth::authenticate;
 use super::body::JsonBody;
-use super::events::answer_key;
+use super::events::{answer_key, command_key};
 use super::lenient::lenient;
 use super::problem::ProblemBody;
 use super::query::Query;
@@ -14,7 +14,6 @@ use crate::accounts::{Account, AccountChanges, NewAccount, Snapshot};
 use crate::domain::{Position, Refusal, RefusalKind};
 use crate::identity::Principal;
 use crate::identity::rights::oneself;
-use crate::storage::CommandKey;
 
 /// Where accounts are made.
 pub const ACCOUNTS: &str = "/accounts";
@@ -195,10 +194,6 @@ pub async fn snapshots(request: HttpRequest) -> Result<HttpResponse, Problem> {
 
 fn no_account() -> Refusal {
     Refusal::new(RefusalKind::NotFound, "no_such_account", "the user has no such account")
-}
-
-fn command_key(principal: &Principal, key: Option<(String, String)>) -> Option<CommandKey> {
-    key.map(|(key, request_hash)| CommandKey { principal: principal.scope_of_keys(), key, request_hash })
 }
 
 /// The routes of this file.

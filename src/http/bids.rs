@@ -4,7 +4,7 @@ use serde_json::value::RawValue;
 
 use super::auth::authenticate;
 use super::body::{JsonBody, charged};
-use super::events::answer_key;
+use super::events::{answer_key, command_key};
 use super::problem::ProblemBody;
 use super::query::Query;
 use super::services::services;
@@ -19,7 +19,6 @@ use crate::domain::{
 };
 use crate::identity::rights::{self, Command};
 use crate::identity::{Principal, Scope};
-use crate::storage::CommandKey;
 use crate::wire::Audience;
 
 /// What origin, destination and cargo may take together, bytes.
@@ -371,10 +370,6 @@ pub(super) fn speaks(principal: &Principal) -> Speaks {
         }
         Some(_) => Speaks::For(Vec::new()),
     }
-}
-
-pub(super) fn command_key(principal: &Principal, key: Option<(String, String)>) -> Option<CommandKey> {
-    key.map(|(key, request_hash)| CommandKey { principal: principal.scope_of_keys(), key, request_hash })
 }
 
 /// The routes of this file.

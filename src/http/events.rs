@@ -7,8 +7,9 @@ use super::body::JsonBody;
 use super::problem::{ProblemBody, status};
 use super::services::services;
 use crate::domain::Refusal;
-use crate::identity::rights;
+use crate::identity::{Principal, rights};
 use crate::publishing::{MAX_BATCH, Publish, Published};
+use crate::storage::CommandKey;
 use crate::wire::parse;
 
 /// Several events at once.
@@ -110,6 +111,11 @@ pub fn is_key(text: &str) -> bool {
 /// The key that a repeated request is recognised by, with the hash of what it asks.
 pub fn answer_key(request: &HttpRequest, hash: String) -> Result<Option<(String, String)>, Refusal> {
     Ok(idempotency_key(request)?.map(|key| (key, format!("{}:{hash}", request.path()))))
+}
+
+/// What a command is recognised by when it is repeated: who asks, its key, and the hash of what it asks.
+pub fn command_key(principal: &Principal, key: Option<(String, String)>) -> Option<CommandKey> {
+    key.map(|(key, request_hash)| CommandKey { principal: principal.scope_of_keys(), key, request_hash })
 }
 
 /// The routes of this file.

@@ -4,7 +4,7 @@ use serde_json::value::RawValue;
 
 use super::auth::authenticate;
 use super::body::JsonBody;
-use super::events::answer_key;
+use super::events::{answer_key, command_key};
 use super::problem::{ProblemBody, status};
 use super::query::Query;
 use super::services::services;
@@ -13,7 +13,7 @@ use crate::domain::{Decimal, EntityId, Position, Refusal, RefusalKind, Timestamp
 use crate::fleets::{EiUpdate, Grade, MAX_BATCH, NewReading, Updated};
 use crate::identity::Principal;
 use crate::identity::rights::{self, Command};
-use crate::storage::{CommandKey, FleetRow, ReadingRow};
+use crate::storage::{FleetRow, ReadingRow};
 use crate::wire::{number, parse};
 
 /// Where one reading is reported.
@@ -334,10 +334,6 @@ fn reading(row: ReadingRow) -> Reading {
         ei_grade: row.grade,
         measured_at: Timestamp::from_micros(row.measured_us),
     }
-}
-
-fn command_key(principal: &Principal, key: Option<(String, String)>) -> Option<CommandKey> {
-    key.map(|(key, request_hash)| CommandKey { principal: principal.scope_of_keys(), key, request_hash })
 }
 
 /// The routes of this file.

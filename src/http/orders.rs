@@ -4,7 +4,7 @@ use serde_json::value::RawValue;
 
 use super::auth::authenticate;
 use super::body::JsonBody;
-use super::events::answer_key;
+use super::events::{answer_key, command_key};
 use super::problem::ProblemBody;
 use super::query::Query;
 use super::services::services;
@@ -15,7 +15,6 @@ use crate::domain::{
 use crate::identity::rights::{self, Command};
 use crate::identity::{Principal, User};
 use crate::orders::{Changed, NewOrder, NewReport, NewTracking, Order, OrderReport, Party, Reporter, Status};
-use crate::storage::CommandKey;
 use crate::topics::{Facts, Knowledge, audience};
 use crate::wire::compact;
 
@@ -388,10 +387,6 @@ fn may_read(principal: &Principal, id: &EntityId, order: Option<&Order>) -> Resu
 
 fn no_order() -> Refusal {
     Refusal::new(RefusalKind::NotFound, "no_such_order", "there is no order of this id")
-}
-
-fn command_key(principal: &Principal, key: Option<(String, String)>) -> Option<CommandKey> {
-    key.map(|(key, request_hash)| CommandKey { principal: principal.scope_of_keys(), key, request_hash })
 }
 
 /// The routes of this file.

@@ -2,9 +2,9 @@ use actix_web::{HttpRequest, HttpResponse, delete, post, put, web};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::bids::{amount, command_key, speaks};
+use super::bids::{amount, speaks};
 use super::body::{JsonBody, charged};
-use super::events::answer_key;
+use super::events::{answer_key, command_key};
 use super::problem::ProblemBody;
 use super::services::services;
 use super::{Problem, Services};
