@@ -17,7 +17,8 @@ mod views;
 
 pub use bid::{AntiSniping, Status};
 pub use criteria::{Criteria, Criterion, Direction, Field, Score, WrittenCriterion};
-pub use frame::{Frames, RankedProposal, Step};
+pub use events::{RANKING_UPDATED, is_ranking, joined};
+pub use frame::{Frame, Frames, Move, RankedProposal, Step};
 pub use proposal::{Disqualified, Proposal, Terms, appraise};
 pub use pseudonyms::Pseudonyms;
 pub use rows::{About, Bid};

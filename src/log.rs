@@ -17,6 +17,7 @@ mod event_log;
 mod floor;
 mod head_file;
 mod home;
+mod joining;
 mod load;
 #[cfg(test)]
 mod model_test;
@@ -34,6 +35,7 @@ mod window;
 pub use append::{AppendRequest, Appended, Dedup, Idempotency, LogError, NewEvent, Source};
 pub use event_log::EventLog;
 pub use home::{LogHome, NodeNotice, StoredPage};
+pub use joining::{Joined, Joining, Joins};
 pub use load::Load;
 pub use outbox_watch::watch_outbox;
 pub use outgoing::Outgoing;

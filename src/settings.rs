@@ -172,6 +172,8 @@ section!(Cors { allowed_origins: Vec<String> });
 section!(Idempotency { publish_s: u64, command_s: u64, dedup_window_ms: u64 });
 section!(Ranking {
     window: usize,
+    full_max: usize,
+    frame_ms: u64,
     max_proposals: usize,
     queue: usize,
     batch: usize,

@@ -2,11 +2,14 @@
 
 use serde_json::{Value, json};
 
-use super::frame::{Frames, Step};
+use super::frame::{Frame, Frames, Step};
 use super::ranking::BidRanking;
 use super::{Bid, Pseudonyms, Status};
 use crate::domain::{Class, Timestamp, TopicKind, Visibility};
 use crate::storage::OutboxRow;
+
+/// What tells that the proposals of a bid have another order.
+pub const RANKING_UPDATED: &str = "proposal_ranking_updated";
 
 /// A bid's status has changed.
 pub fn status_changed(
@@ -59,6 +62,31 @@ pub fn extended(tenant: &str, bid: &mut Bid, now: Timestamp) -> OutboxRow {
     row(tenant, bid, TopicKind::Bid, data.to_string(), now)
 }
 
+/// Whether a row tells of a ranking: it may wait for others of its bid.
+pub fn is_ranking(row: &OutboxRow) -> bool {
+    row.name == RANKING_UPDATED
+}
+
+/// Two changes of a ranking, told as one; None where one does not follow on the other.
+pub fn joined(earlier: &OutboxRow, later: &OutboxRow) -> Option<OutboxRow> {
+    let join = |earlier: &str, later: &str| {
+        Some(Frame::read(earlier)?.then(Frame::read(later)?)?.written())
+    };
+    let public = match (&earlier.public, &later.public) {
+        (Some(earlier), Some(later)) if earlier == later => Some(later.clone()),
+        (Some(earlier), Some(later)) => Some(join(earlier, later)?),
+        (None, None) => None,
+        _ => return None,
+    };
+    Some(OutboxRow {
+        data: join(&earlier.data, &later.data)?,
+        public,
+        created_us: earlier.created_us,
+        origin: later.origin.clone().or_else(|| earlier.origin.clone()),
+        ..later.clone()
+    })
+}
+
 /// The proposals of a bid have another order.
 pub fn ranking_updated(
     tenant: &str,
@@ -71,7 +99,7 @@ pub fn ranking_updated(
 ) -> OutboxRow {
     let frames = Frames::new(&bid.id, change, from_version, window, (bid.visibility, &bid.secret), now);
     OutboxRow {
-        name: "proposal_ranking_updated".to_owned(),
+        name: RANKING_UPDATED.to_owned(),
         class: Class::Latest.as_str().to_owned(),
         key: Some(bid.id.clone()),
         version: Some(bid.ranking_version),

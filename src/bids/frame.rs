@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::ranking::{BidRanking, Ranked, Splice};
+use super::ranking::{BidRanking, Ranked, Splice, rank_before};
 use super::{Pseudonyms, Score, Terms};
 use crate::domain::{Timestamp, Visibility};
 use crate::wire::number;
@@ -77,26 +77,41 @@ impl RankedProposal {
 
 /// What one change did to the list: take out at `from`, then put in at `to`, ranks of that moment.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct Move {
-    proposal_id: String,
-    from: Option<usize>,
-    to: Option<usize>,
+pub struct Move {
+    /// Which proposal.
+    pub proposal_id: String,
+    /// Where it was, if it was ranked.
+    pub from: Option<usize>,
+    /// Where it is, if it is ranked.
+    pub to: Option<usize>,
+    /// The proposal, where the window does not show it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    row: Option<RankedProposal>,
+    pub row: Option<RankedProposal>,
 }
 
 /// The data of `proposal_ranking_updated`.
-#[derive(Debug, Serialize)]
-struct Frame<'a> {
-    bid_id: &'a str,
-    version: i64,
-    from_version: i64,
-    total: usize,
-    ranked_proposals: Vec<RankedProposal>,
-    moves: Option<Vec<Move>>,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    reset: bool,
-    timestamp: String,
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Frame {
+    /// The bid.
+    pub bid_id: String,
+    /// The ranking's version that this tells.
+    pub version: i64,
+    /// The one that it tells the difference to.
+    pub from_version: i64,
+    /// How many proposals are ranked.
+    pub total: usize,
+    /// The best of them, or all.
+    pub ranked_proposals: Vec<RankedProposal>,
+    /// What has changed, in order; None: too much, or it is not known.
+    pub moves: Option<Vec<Move>>,
+    /// Whether there were too many moves to tell.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reset: bool,
+    /// Of a list that is to be whole: whether it is not, as the ranking is too long for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub truncated: Option<bool>,
+    /// When this was told, RFC 3339.
+    pub timestamp: String,
 }
 
 /// A change of a ranking, with the proposal as it was then.
@@ -128,7 +143,7 @@ impl Frames {
         (ranking, steps): (&BidRanking, &[Step]),
         from_version: i64,
         most: usize,
-        (visibility, secret): (Visibility, &str),
+        seen: (Visibility, &str),
         now: Timestamp,
     ) -> Self {
         let before = |id: &str, rank: usize| {
@@ -137,20 +152,29 @@ impl Frames {
         let window = ranking.window(0, most);
         let rows = window.iter().map(|own| RankedProposal::new(own, before(&own.proposal.id, own.rank)));
         let frame = Frame {
-            bid_id,
+            bid_id: bid_id.to_owned(),
             version: ranking.version(),
             from_version,
             total: ranking.total(),
             ranked_proposals: rows.collect(),
             moves: Some(steps.iter().filter_map(|step| shown(step, ranking, most)).collect()),
             reset: false,
+            truncated: None,
             timestamp: now.to_string(),
         };
+        Frames::of(frame, seen)
+    }
+
+    /// A frame for those who see everything, and what others see of it by the bid's visibility.
+    pub fn of(frame: Frame, (visibility, secret): (Visibility, &str)) -> Self {
+        let frame = frame.bounded();
         let public = match visibility {
             Visibility::Open => None,
-            Visibility::Anonymous => Some(frame.under(&Pseudonyms::new(secret)).written()),
+            Visibility::Anonymous => Some(frame.clone().under(&Pseudonyms::new(secret)).bounded().written()),
             // nobody who may not see it hears of it; whoever should all the same learns nothing
-            Visibility::Sealed => Some(serde_json::json!({"bid_id": bid_id, "sealed": true}).to_string()),
+            Visibility::Sealed => {
+                Some(serde_json::json!({"bid_id": frame.bid_id, "sealed": true}).to_string())
+            }
         };
         Frames { full: frame.written(), public }
     }
@@ -169,34 +193,88 @@ fn shown(step: &Step, ranking: &BidRanking, most: usize) -> Option<Move> {
     Some(Move { proposal_id: proposal.to_string(), from: *from, to: *to, row })
 }
 
-impl Frame<'_> {
-    fn under(&self, pseudonyms: &Pseudonyms) -> Self {
-        let hidden = |row: &RankedProposal| row.clone().under(pseudonyms);
-        let moves = self.moves.iter().flatten().map(|own| Move {
-            proposal_id: pseudonyms.proposal(&own.proposal_id),
-            row: own.row.as_ref().map(hidden),
-            ..own.clone()
+impl Frame {
+    /// Reads what an event tells.
+    pub fn read(data: &str) -> Option<Self> {
+        serde_json::from_str(data).ok()
+    }
+
+    /// This and what came next, told as one; None where that did not come next.
+    pub fn then(mut self, later: Frame) -> Option<Frame> {
+        if self.bid_id != later.bid_id || self.version != later.from_version {
+            return None;
+        }
+        let mut rows = later.ranked_proposals;
+        for row in &mut rows {
+            row.previous_rank = row.previous_rank.and_then(|rank| self.rank_before(&row.proposal_id, rank));
+        }
+        let moves = self.moves.take().zip(later.moves).map(|(mut moves, next)| {
+            self.spell_out(&mut moves, &rows);
+            moves.extend(next);
+            moves
         });
-        Frame {
-            ranked_proposals: self.ranked_proposals.iter().map(hidden).collect(),
-            moves: self.moves.as_ref().map(|_| moves.collect()),
-            timestamp: self.timestamp.clone(),
-            ..*self
+        let joined = Frame {
+            from_version: self.from_version,
+            ranked_proposals: rows,
+            reset: moves.is_none(),
+            moves,
+            bid_id: later.bid_id,
+            version: later.version,
+            total: later.total,
+            truncated: later.truncated,
+            timestamp: later.timestamp,
+        };
+        Some(joined.bounded())
+    }
+
+    /// The rank at `from_version` of what has `rank` at `version`; None: it was not ranked, or that is not known.
+    pub fn rank_before(&self, id: &str, rank: usize) -> Option<usize> {
+        match &self.moves {
+            Some(moves) => moves.iter().rev().try_fold(rank, |rank, own| {
+                rank_before(own.proposal_id == id, (own.from, own.to), rank)
+            }),
+            None => self.ranked_proposals.get(rank.checked_sub(1)?)?.previous_rank,
         }
     }
 
-    fn written(&self) -> String {
-        let moves = serde_json::to_string(&self.moves).expect("plain data");
-        let text = |frame: &Frame<'_>| serde_json::to_string(frame).expect("plain data");
-        match moves.len() > MOST_MOVES_BYTES {
-            true => text(&Frame {
-                moves: None,
-                reset: true,
-                ranked_proposals: self.ranked_proposals.clone(),
-                timestamp: self.timestamp.clone(),
-                ..*self
-            }),
-            false => text(self),
+    /// What moved into the window and is not in the later one comes with its row from now on.
+    fn spell_out(&self, moves: &mut [Move], later: &[RankedProposal]) {
+        let find = |rows: &[RankedProposal], id: &str| rows.iter().position(|row| row.proposal_id == id);
+        for own in moves.iter_mut().filter(|own| own.row.is_none()) {
+            let Some(to) = own.to.filter(|_| find(later, &own.proposal_id).is_none()) else { continue };
+            let row = find(&self.ranked_proposals, &own.proposal_id).map(|at| &self.ranked_proposals[at]);
+            own.row = row.map(|row| RankedProposal { rank: to, previous_rank: own.from, ..row.clone() });
         }
     }
+
+    /// The same as those see it who may not know whose proposals they are.
+    #[must_use]
+    pub fn under(mut self, pseudonyms: &Pseudonyms) -> Self {
+        let hide = |row: RankedProposal| row.under(pseudonyms);
+        for own in self.moves.iter_mut().flatten() {
+            own.proposal_id = pseudonyms.proposal(&own.proposal_id);
+            own.row = own.row.take().map(hide);
+        }
+        self.ranked_proposals = self.ranked_proposals.into_iter().map(hide).collect();
+        self
+    }
+
+    /// Without moves that take too much.
+    fn bounded(mut self) -> Self {
+        let bytes = |moves: &Vec<Move>| serde_json::to_vec(moves).expect("plain data").len();
+        if self.moves.as_ref().is_some_and(|moves| bytes(moves) > MOST_MOVES_BYTES) {
+            self.moves = None;
+            self.reset = true;
+        }
+        self
+    }
+
+    /// As JSON.
+    pub fn written(&self) -> String {
+        serde_json::to_string(self).expect("plain data")
+    }
 }
+
+#[cfg(test)]
+#[path = "frame_test.rs"]
+mod frame_test;

@@ -16,7 +16,7 @@ mod turn;
 
 use std::time::Duration;
 
-pub use bid_ranking::{BidRanking, Ranked, Splice};
+pub use bid_ranking::{BidRanking, Ranked, Splice, rank_before};
 pub use directory::Rankings;
 pub use order_statistics::OrderStatistics;
 pub use plan::{Accepted, Ask, Plan, Pseudonym, Speaks, no_such_proposal};

@@ -15,8 +15,8 @@ use super::store::{Request, Store};
 use super::trimmer::Grown;
 use crate::clock::jittered;
 use crate::domain::TenantId;
-use crate::log::{NodeNotice, Outgoing, TenantLogs, watch_outbox};
-use crate::storage::{Database, OutboxRow, StoreError};
+use crate::log::{Joined, Joining, NodeNotice, Outgoing, TenantLogs, watch_outbox};
+use crate::storage::{Database, StoreError};
 use crate::telemetry::{Metrics, crash_point};
 
 /// A node wakes the leader, and the leader itself, at most once in this time.
@@ -27,7 +27,15 @@ const RELISTEN: Duration = Duration::from_millis(250);
 /// How long a tenant whose log refuses is left alone.
 const HOLD: Duration = Duration::from_secs(1);
 
-type Lane = Vec<(i64, Outgoing)>;
+type Lane = Vec<Row>;
+
+/// What goes out for one or more rows.
+struct Row {
+    /// The row that it is numbered by, and those that are told with it.
+    id: i64,
+    earlier: Vec<i64>,
+    outgoing: Outgoing,
+}
 
 /// Ends this node's part in publishing the outbox.
 pub(super) struct Leadership(mpsc::Sender<oneshot::Sender<()>>);
@@ -58,6 +66,7 @@ pub(super) struct Leader {
     marked: HashMap<TenantId, Vec<i64>>,
     /// Whose log refuses what it is given, and until when it is left alone: the others go on.
     held: HashMap<TenantId, Instant>,
+    joining: Joining,
     /// Whose log has been asked what an earlier leader left it to remember.
     checked: HashSet<TenantId>,
 }
@@ -71,6 +80,7 @@ impl Leader {
     ) -> (Leadership, Arc<LeaseKeeper>, watch::Receiver<Option<Lease>>) {
         let (stop, stops) = mpsc::channel(1);
         let (keeper, lease) = LeaseKeeper::new(database.clone(), metrics.clone());
+        let joining = Joining::new(logs.options().joins());
         let own = Leader {
             database,
             store,
@@ -82,6 +92,7 @@ impl Leader {
             fence: 0,
             marked: HashMap::new(),
             held: HashMap::new(),
+            joining,
             checked: HashSet::new(),
         };
         tokio::spawn(own.run(stops));
@@ -96,12 +107,15 @@ impl Leader {
         beside.spawn(watch_outbox(self.logs.clone()));
         let keeping = beside.spawn(self.keeper.clone().run());
         let mut looked = Instant::now() - SPACING;
+        // when rows are due that have waited for others
+        let mut due = None;
         let done = loop {
             let mut is_own = false;
             tokio::select! {
                 done = stops.recv() => break done,
                 () = self.logs.outbox_filled() => is_own = true,
                 () = self.logs.leader_woken() => {}
+                () = sleep_until(due.unwrap_or(looked)), if due.is_some() => {}
                 Some(()) = wakes.recv() => {}
                 Ok(()) = self.lease.changed() => {
                     if self.good_lease().is_none_or(|own| own.fence == self.fence) {
@@ -112,13 +126,18 @@ impl Leader {
             sleep_until(looked + SPACING).await;
             looked = Instant::now();
             match self.good_lease() {
-                Some(_) => while self.relay().await {},
+                Some(_) => {
+                    due = self.relay(true).await;
+                    while due.is_some_and(|at| at <= Instant::now()) {
+                        due = self.relay(true).await;
+                    }
+                }
                 None if is_own => self.wake_leader().await,
                 None => {}
             }
         };
         keeping.abort();
-        while self.relay().await {}
+        while self.relay(false).await.is_some() {}
         if self.lease.borrow().is_some() {
             self.keeper.give_back().await;
         }
@@ -132,9 +151,10 @@ impl Leader {
         self.lease.borrow().filter(Lease::is_good)
     }
 
-    /// Publishes some of what waits, if this node leads; true when there may be more at once.
-    async fn relay(&mut self) -> bool {
-        let Some(lease) = self.good_lease() else { return false };
+    /// Publishes some of what waits, if this node leads; when there is more, if that is known. Rows that may wait for
+    /// others do so where `may_wait`.
+    async fn relay(&mut self, may_wait: bool) -> Option<Instant> {
+        let lease = self.good_lease()?;
         if lease.fence != self.fence {
             // what was before is another leader's, even where that was this node
             self.fence = lease.fence;
@@ -152,17 +172,20 @@ impl Leader {
             Ok(rows) => rows,
             Err(error) => {
                 tracing::debug!(%error, "the outbox could not be read");
-                return false;
+                return None;
             }
         };
         if rows.is_empty() {
-            return false;
+            return None;
         }
         crash_point("relay.before_append");
         let is_full = rows.len() as i64 == limit;
-        let (lanes, dead, is_cut) = self.sort(rows);
-        for (id, reason) in dead {
-            self.bury(id, reason).await;
+        let (joined, due) = self.joining.take(rows, now.into_std(), may_wait && !is_full);
+        let (lanes, dead, is_cut) = self.sort(joined);
+        for (ids, reason) in dead {
+            for id in ids {
+                self.bury(id, reason).await;
+            }
         }
         for tenant in lanes.keys() {
             self.take_over(tenant).await;
@@ -183,29 +206,34 @@ impl Leader {
                 }
             }
         }
-        (is_full || is_cut) && all_well
+        match (is_full || is_cut) && all_well {
+            true => Some(Instant::now()),
+            false => due.map(Instant::from_std),
+        }
     }
 
     /// Rows by tenant, in the order of their commits, as many of each as one call carries; those that can never
     /// be published; whether some were left for the next time.
-    fn sort(&self, rows: Vec<OutboxRow>) -> (HashMap<TenantId, Lane>, Vec<(i64, &'static str)>, bool) {
+    fn sort(&self, joined: Vec<Joined>) -> (HashMap<TenantId, Lane>, Vec<(Vec<i64>, &'static str)>, bool) {
         let (mut lanes, mut dead): (HashMap<_, Lane>, _) = (HashMap::new(), Vec::new());
         let (mut bytes, mut is_cut) = (HashMap::<TenantId, usize>::new(), false);
         // rows are stamped by the wall clock of the node that wrote them
         let (most, now) = (self.logs.options().most_message_bytes(), self.logs.clock().now());
-        for row in rows {
-            match Outgoing::read(&row, most, now) {
+        for own in joined {
+            match Outgoing::read(&own.row, most, now) {
                 Ok(outgoing) => {
                     let taken = bytes.entry(outgoing.tenant.clone()).or_default();
                     let is_first = *taken == 0;
                     *taken += outgoing.event.bytes().max(1);
                     if is_first || *taken <= BATCH_BYTES {
-                        lanes.entry(outgoing.tenant.clone()).or_default().push((row.id, outgoing));
+                        let Joined { row, earlier } = own;
+                        let row = Row { id: row.id, earlier, outgoing };
+                        lanes.entry(row.outgoing.tenant.clone()).or_default().push(row);
                     } else {
                         is_cut = true;
                     }
                 }
-                Err(reason) => dead.push((row.id, reason)),
+                Err(reason) => dead.push((own.ids().collect(), reason)),
             }
         }
         (lanes, dead, is_cut)
@@ -247,15 +275,18 @@ impl Leader {
         lease: Lease,
     ) -> (TenantId, Result<Vec<i64>, BridgeError>) {
         let (mut ids, mut dead, mut requests) = (Vec::new(), Vec::new(), Vec::new());
-        for (id, Outgoing { event, source, dead: reason, .. }) in rows {
+        for Row { id, earlier, outgoing: Outgoing { event, source, dead: reason, .. } } in rows {
             dead.extend(reason.map(|reason| (id, reason)));
-            ids.push(id);
-            requests.push(Request {
-                groups: vec![vec![event]],
-                source,
+            let request = |groups, id| Request {
+                groups,
+                source: source.clone(),
                 idempotency: None,
                 outbox_id: Some(id),
-            });
+            };
+            // those that are told with it leave their ids, and nothing else
+            requests.extend(earlier.iter().map(|id| request(Vec::new(), *id)));
+            requests.push(request(vec![vec![event]], id));
+            ids.extend(earlier.into_iter().chain([id]));
         }
         let marked = self.marked.get(&tenant).map_or(&[][..], Vec::as_slice);
         let appended =

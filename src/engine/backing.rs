@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{StartError, StartOptions};
+use crate::bids;
 use crate::bridge::{BridgeOptions, BridgeThread, Clustered, IngestOptions};
 use crate::clock::Clock;
 use crate::domain::{TenantId, Topic};
-use crate::log::{EventLog, LogObserver, LogOptions, TenantLogs};
+use crate::log::{EventLog, Joins, LogObserver, LogOptions, TenantLogs};
 use crate::settings::Settings;
 use crate::storage::{Database, ServeLock, StoreError, check_writable};
 use crate::telemetry::{Figures, Metrics, Samples};
@@ -38,7 +39,9 @@ pub(super) async fn open_log(
     server_id: Arc<str>,
     thread: Option<BridgeThread>,
 ) -> Result<EventLog, StartError> {
-    let limits = LogOptions::from(settings);
+    let within = Duration::from_millis(settings.ranking.frame_ms);
+    let joins = Joins { may_wait: bids::is_ranking, join: bids::joined, within };
+    let limits = LogOptions::from(settings).joining((!within.is_zero()).then_some(joins));
     let Some(thread) = thread else {
         let data_dir = PathBuf::from(&settings.storage.data_dir);
         let place = (&*data_dir, options.new_epoch);

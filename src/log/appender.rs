@@ -7,7 +7,7 @@
 //! ```
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
@@ -15,8 +15,9 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 use super::append::Source;
-use super::batch::{Batch, Committed, new_tenant};
+use super::batch::{Batch, Committed, Relay, new_tenant};
 use super::head_file::{Head, HeadFile};
+use super::joining::Joining;
 use super::load::Load;
 use super::outbox_watch::watch_outbox;
 use super::recovery::Floors;
@@ -76,6 +77,7 @@ pub(super) struct Appender {
     /// Whose logs have something to trim; a batch of one at a time, between commits.
     pub(super) trimming: VecDeque<TenantId>,
     pub(super) retention: Retention,
+    joining: Arc<Mutex<Joining>>,
     /// Set when a commit's outcome is unknown: what is stored decides.
     pub(super) in_doubt: bool,
 }
@@ -91,6 +93,7 @@ impl Appender {
         let tenants =
             tenants.into_iter().filter_map(|row| Some((TenantId::parse(&row.tenant).ok()?, row))).collect();
         let tenants = Arc::new(tenants);
+        let joining = Arc::new(Mutex::new(Joining::new(logs.options.joins)));
         Appender {
             logs,
             jobs,
@@ -102,6 +105,7 @@ impl Appender {
             oldest_at: HashMap::new(),
             trimming: VecDeque::new(),
             retention,
+            joining,
             in_doubt: false,
         }
     }
@@ -130,7 +134,8 @@ impl Appender {
                     None => return,
                 },
                 () = self.logs.relay_wake.notified() => {
-                    relay_at.get_or_insert(last_relay + RELAY_SPACING);
+                    let soon = last_relay + RELAY_SPACING;
+                    relay_at = Some(relay_at.map_or(soon, |at| at.min(soon)));
                     continue;
                 }
                 () = sleep_until(relay_at) => relay = true,
@@ -155,14 +160,14 @@ impl Appender {
                 jobs.push(job);
             }
             let started = Instant::now();
-            let stops = self.serve(jobs, &mut relay).await;
+            let (stops, again) = self.serve(jobs, relay).await;
             self.mailbox.handled(started);
             if relay {
                 last_relay = tokio::time::Instant::now();
-                relay_at = None;
+                relay_at = again.map(|at| last_relay.max(at.into()));
             }
             if !stops.is_empty() {
-                while matches!(self.commit(Vec::new(), true).await, Ok((_, true))) {}
+                while matches!(self.commit(Vec::new(), Relay::All(self.relay_batch())).await, Ok((_, Some(_)))) {}
                 for stop in stops {
                     // whoever asked has given up waiting
                     let _ = stop.send(());
@@ -180,7 +185,11 @@ impl Appender {
     }
 
     /// Carries out a batch, with outbox rows where `relay` says so; who asked to stop is for the caller.
-    async fn serve(&mut self, jobs: Vec<Job>, relay: &mut bool) -> Vec<oneshot::Sender<()>> {
+    async fn serve(
+        &mut self,
+        jobs: Vec<Job>,
+        relay: bool,
+    ) -> (Vec<oneshot::Sender<()>>, Option<Instant>) {
         let (mut requests, mut replies, mut stops) = (Vec::new(), Vec::new(), Vec::new());
         for job in jobs {
             match job {
@@ -196,26 +205,29 @@ impl Appender {
                 Job::Stop { reply } => stops.push(reply),
             }
         }
-        if requests.is_empty() && !*relay {
-            return stops;
+        if requests.is_empty() && !relay {
+            return (stops, None);
         }
-        match self.commit(requests, *relay).await {
+        let relay = if relay { Relay::Due(self.relay_batch()) } else { Relay::None };
+        match self.commit(requests, relay).await {
             Ok((answers, relay_again)) => {
                 for ((reply, load), answer) in replies.into_iter().zip(answers) {
                     // whoever publishes again when answered finds the room
                     drop(load);
                     drop(reply.send(answer));
                 }
-                if relay_again {
-                    self.logs.relay_wake.notify_one();
-                }
+                (stops, relay_again)
             }
             Err(error) => {
                 let error = LogError::Unavailable(error.to_string());
                 replies.into_iter().for_each(|(reply, _)| drop(reply.send(Err(error.clone()))));
+                (stops, None)
             }
         }
-        stops
+    }
+
+    fn relay_batch(&self) -> i64 {
+        self.logs.options.relay_batch as i64
     }
 
     /// A tenant's log, made on first use.
@@ -246,18 +258,17 @@ impl Appender {
     pub(super) async fn commit(
         &mut self,
         requests: Vec<(AppendRequest, Source)>,
-        relay: bool,
-    ) -> Result<(Vec<Result<Vec<Appended>, LogError>>, bool), StoreError> {
+        relay: Relay,
+    ) -> Result<(Vec<Result<Vec<Appended>, LogError>>, Option<Instant>), StoreError> {
         if self.in_doubt {
             self.settle().await?;
         }
-        if relay {
+        if relay != Relay::None {
             crash_point("relay.before_append");
         }
         let started = Instant::now();
         let mut batch = self.batch();
-        let relay_limit = if relay { self.logs.options.relay_batch as i64 } else { 0 };
-        let outcome = self.writer.transaction(move |tx| batch.carry_out(tx, &requests, relay_limit)).await;
+        let outcome = self.writer.transaction(move |tx| batch.carry_out(tx, &requests, relay)).await;
         let committed = match outcome {
             Ok(committed) => committed,
             Err(error) => {
@@ -284,6 +295,7 @@ impl Appender {
             source: None,
             now: self.logs.clock.steady(),
             max_message_bytes: self.logs.options.max_message_bytes,
+            joining: self.joining.clone(),
         }
     }
 
@@ -355,7 +367,7 @@ impl Appender {
             tenants.into_iter().filter_map(|row| Some((TenantId::parse(&row.tenant).ok()?, row))).collect();
         let head = Head { instance: self.instance.clone(), number };
         // what was volatile is not known any more, and was not answered
-        let (answers, sources, volatile, relay_again) = (Vec::new(), Vec::new(), Vec::new(), false);
+        let (answers, sources, volatile, relay_again) = (Vec::new(), Vec::new(), Vec::new(), None);
         let (relayed, dead) = (0, 0);
         self.show(Committed { answers, rows, sources, volatile, tenants, head, relayed, relay_again, dead });
         for (row, floors) in floors {

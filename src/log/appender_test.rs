@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use super::append::Source;
 use super::appender::Appender;
-use super::batch::new_tenant;
+use super::batch::{Relay, new_tenant};
 use super::floor::Floor;
 use super::head_file::HeadFile;
 use super::retention::Retention;
@@ -113,14 +113,14 @@ impl Scene {
         requests: Vec<AppendRequest>,
     ) -> Result<Vec<Result<Vec<Appended>, LogError>>, StoreError> {
         let requests = requests.into_iter().map(|request| (request, Source::current())).collect();
-        self.appender.commit(requests, false).await.map(|(answers, _)| answers)
+        self.appender.commit(requests, Relay::None).await.map(|(answers, _)| answers)
     }
 
     /// Commits what the appender does not hear the end of.
     async fn append_unheard(&mut self, data: &str) {
         let mut batch = self.appender.batch();
         let requests = vec![(request(event(data)), Source::current())];
-        let committed = self.logs.database.log_transaction(move |tx| batch.carry_out(tx, &requests, 0)).await;
+        let committed = self.logs.database.log_transaction(move |tx| batch.carry_out(tx, &requests, Relay::None)).await;
         assert_eq!(committed.unwrap().rows.len(), 1);
         self.appender.in_doubt = true;
     }

@@ -1,15 +1,17 @@
 //! What one transaction of the appender does, on a blocking thread: decide, number, insert, mark.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use super::append::{Source, to_row};
 use super::head_file::Head;
+use super::joining::{Joined, Joining};
 use super::outgoing::Outgoing;
 use super::{AppendRequest, Appended, LogError, NewEvent};
 use crate::clock::random_u64;
 use crate::domain::{Epoch, TenantId, Timestamp};
-use crate::storage::{LogRow, LogTx, OutboxRow, StoreError, TenantRow};
+use crate::storage::{LogRow, LogTx, StoreError, TenantRow};
 
 /// What one transaction did.
 pub(super) struct Committed {
@@ -22,7 +24,8 @@ pub(super) struct Committed {
     pub tenants: HashMap<TenantId, TenantRow>,
     pub head: Head,
     pub relayed: u64,
-    pub relay_again: bool,
+    /// When there are more rows to relay, if that is known.
+    pub relay_again: Option<Instant>,
     pub dead: u64,
 }
 
@@ -51,6 +54,18 @@ pub(super) struct Batch {
     pub source: Option<Source>,
     pub now: Timestamp,
     pub max_message_bytes: usize,
+    pub joining: Arc<Mutex<Joining>>,
+}
+
+/// Which rows of the outbox a transaction takes with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Relay {
+    /// None.
+    None,
+    /// Up to so many, but those that may wait for others.
+    Due(i64),
+    /// Up to so many.
+    All(i64),
 }
 
 impl Batch {
@@ -58,7 +73,7 @@ impl Batch {
         &mut self,
         tx: &mut LogTx<'_>,
         requests: &[(AppendRequest, Source)],
-        relay: i64,
+        relay: Relay,
     ) -> Result<Committed, StoreError> {
         let (relayed, dead, relay_again) = self.relay(tx, relay)?;
         let mut answers = Vec::with_capacity(requests.len());
@@ -78,34 +93,45 @@ impl Batch {
     }
 
     /// Appends waiting outbox rows and marks them, in the order of their commits.
-    fn relay(&mut self, tx: &mut LogTx<'_>, limit: i64) -> Result<(u64, u64, bool), StoreError> {
-        if limit == 0 {
-            return Ok((0, 0, false));
-        }
-        let waiting = tx.outbox(limit)?;
-        let mut published = Vec::with_capacity(waiting.len());
+    fn relay(
+        &mut self,
+        tx: &mut LogTx<'_>,
+        relay: Relay,
+    ) -> Result<(u64, u64, Option<Instant>), StoreError> {
+        let (limit, may_wait) = match relay {
+            Relay::None => return Ok((0, 0, None)),
+            Relay::Due(limit) => (limit, true),
+            Relay::All(limit) => (limit, false),
+        };
+        let (waiting, now) = (tx.outbox(limit)?, Instant::now());
+        let is_full = waiting.len() as i64 == limit;
+        let joined = self.joining.lock().expect("no panic while held").take(waiting, now, may_wait && !is_full);
+        let (joined, due) = joined;
+        let mut published = Vec::with_capacity(joined.len());
         let mut dead = 0;
-        for row in &waiting {
-            match self.relayed(tx, row)? {
-                Ok(()) => published.push(row.id),
+        for own in &joined {
+            match self.relayed(tx, own)? {
+                Ok(()) => published.extend(own.ids()),
                 Err(reason) => {
-                    tracing::error!(outbox_id = row.id, reason, "an outbox row can never be published");
-                    tx.mark_dead(row.id, reason)?;
+                    let id = own.row.id;
+                    tracing::error!(outbox_id = id, reason, "an outbox row can never be published");
+                    tx.mark_dead(id, reason)?;
+                    published.extend(&own.earlier);
                     dead += 1;
                 }
             }
         }
         tx.mark_published(&published)?;
-        Ok((published.len() as u64, dead, waiting.len() as i64 == limit))
+        Ok((published.len() as u64, dead, if is_full { Some(now) } else { due }))
     }
 
     /// A row is published, or counts as published because a newer version is in the log; or why it never can be.
     fn relayed(
         &mut self,
         tx: &mut LogTx<'_>,
-        row: &OutboxRow,
+        own: &Joined,
     ) -> Result<Result<(), &'static str>, StoreError> {
-        let outgoing = match Outgoing::read(row, self.max_message_bytes, self.now) {
+        let outgoing = match Outgoing::read(&own.row, self.max_message_bytes, self.now) {
             Ok(outgoing) => outgoing,
             Err(reason) => return Ok(Err(reason)),
         };

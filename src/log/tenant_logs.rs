@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 use super::append::{Source, to_event, to_volatile};
 use super::recovery::Floors;
 use super::retention::Retention;
-use super::{LogError, NewEvent, NodeNotice, TenantLog, WindowBudget};
+use super::{Joins, LogError, NewEvent, NodeNotice, TenantLog, WindowBudget};
 use crate::clock::Clock;
 use crate::domain::{Class, Epoch, TenantId, Timestamp};
 use crate::settings::Settings;
@@ -43,6 +43,7 @@ pub struct LogOptions {
     pub(super) append_queue: usize,
     pub(super) append_queue_bytes: usize,
     pub(super) relay_batch: usize,
+    pub(super) joins: Option<Joins>,
     /// How long to wait for another node to leave the database.
     pub(super) lock_wait: Duration,
 }
@@ -61,6 +62,17 @@ impl LogOptions {
     /// Outbox rows that are published at once, at most.
     pub fn relay_batch(&self) -> usize {
         self.relay_batch
+    }
+
+    /// The same with outbox rows that go out as one.
+    #[must_use]
+    pub fn joining(self, joins: Option<Joins>) -> Self {
+        LogOptions { joins, ..self }
+    }
+
+    /// Which outbox rows go out as one.
+    pub fn joins(&self) -> Option<Joins> {
+        self.joins
     }
 
     /// Most bytes of one event's data that the log takes from the outbox.
@@ -85,6 +97,7 @@ impl From<&Settings> for LogOptions {
             append_queue: log.append_queue,
             append_queue_bytes: log.append_queue_bytes,
             relay_batch: log.relay_batch,
+            joins: None,
             lock_wait: Duration::from_millis(settings.storage.wait_ms),
         }
     }

@@ -23,12 +23,22 @@ pub struct Splice {
 impl Splice {
     /// The rank before this splice of what has `rank` after it; None: it was not ranked.
     pub fn undone(&self, proposal: &str, rank: usize) -> Option<usize> {
-        if *self.proposal == *proposal {
-            return self.from;
-        }
-        let taken = rank - usize::from(self.to.is_some_and(|to| to < rank));
-        Some(taken + usize::from(self.from.is_some_and(|from| from <= taken)))
+        rank_before(*self.proposal == *proposal, (self.from, self.to), rank)
     }
+}
+
+/// The rank before something was taken out at `from` and put in at `to`, of what has `rank` after it; None: it was
+/// not ranked.
+pub fn rank_before(
+    is_own: bool,
+    (from, to): (Option<usize>, Option<usize>),
+    rank: usize,
+) -> Option<usize> {
+    if is_own {
+        return from;
+    }
+    let taken = rank - usize::from(to.is_some_and(|to| to < rank));
+    Some(taken + usize::from(from.is_some_and(|from| from <= taken)))
 }
 
 /// A ranked proposal.
