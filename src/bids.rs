@@ -4,6 +4,7 @@
 //! a bid. What a viewer may not see is left out before anything is published or answered ([`Viewer`], [`Frames`]).
 
 mod bid;
+pub mod copies;
 mod criteria;
 mod events;
 mod frame;
@@ -17,7 +18,7 @@ mod views;
 
 pub use bid::{AntiSniping, Status};
 pub use criteria::{Criteria, Criterion, Direction, Field, Score, WrittenCriterion};
-pub use events::{RANKING_UPDATED, is_ranking, joined};
+pub use events::{is_ranking, joined};
 pub use frame::{Frame, Frames, Move, RankedProposal, Step};
 pub use proposal::{Disqualified, Proposal, Terms, appraise};
 pub use pseudonyms::Pseudonyms;

@@ -35,7 +35,7 @@ mod store;
 mod subscriber;
 mod trimmer;
 
-pub use clustered::{BridgeOptions, Clustered, IngestOptions};
+pub use clustered::{BridgeOptions, Clustered, IngestOptions, MirrorOptions};
 pub use error::BridgeError;
 pub use interop::{Interop, Unfit};
 pub use redis_bridge_actor::{BridgeThread, RedisBridgeActor};

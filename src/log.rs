@@ -43,5 +43,5 @@ pub use page::{Page, PageLimit};
 pub use recovery::Recovery;
 
 pub use tenant_log::TenantLog;
-pub use tenant_logs::{LogObserver, LogOptions, TellCreated, TenantLogs};
+pub use tenant_logs::{LogObserver, LogOptions, TellCreated, TellWhole, TenantLogs};
 pub use window::WindowBudget;

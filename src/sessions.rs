@@ -33,7 +33,7 @@ mod ws;
 pub use about::About;
 pub use assembly::Message;
 pub use batch::{Batcher, Batching};
-pub use capabilities::{Answer, Capabilities};
+pub use capabilities::{Answer, Capabilities, Hearing};
 pub use frames::Frames;
 pub use listening::Listening;
 pub use poll::LongPoll;

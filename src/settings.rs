@@ -89,6 +89,7 @@ section!(Redis {
     ingest: bool,
     mirror: bool,
     mirror_user_events: Vec<String>,
+    mirror_all_rankings: bool,
     interop: RedisInterop,
 });
 section!(RedisInterop { tenant: String, channels: BTreeMap<String, String> });

@@ -11,6 +11,6 @@ pub mod websocket;
 
 pub use close::CloseCode;
 pub use control::{Dialect, Framing, Ready, RecoveryFailure};
-pub use event::{Audience, Content, Event, EventParts, Format};
+pub use event::{Audience, Content, Event, EventParts, Format, RANKING_UPDATED};
 pub use json::{compact, is_deeper_than, number, parse};
 pub use sse::{SseDecoder, SseMessage, retry_frame};

@@ -50,6 +50,11 @@ impl Status {
         )
     }
 
+    /// Whether nothing becomes of it any more.
+    pub const fn is_over(self) -> bool {
+        matches!(self, Status::Awarded | Status::Cancelled)
+    }
+
     /// Refuses a move that the life of a bid does not know.
     pub fn require(self, next: Status) -> Result<(), Refusal> {
         match self.may_become(next) {

@@ -7,9 +7,7 @@ use super::ranking::BidRanking;
 use super::{Bid, Pseudonyms, Status};
 use crate::domain::{Class, Timestamp, TopicKind, Visibility};
 use crate::storage::OutboxRow;
-
-/// What tells that the proposals of a bid have another order.
-pub const RANKING_UPDATED: &str = "proposal_ranking_updated";
+use crate::wire::RANKING_UPDATED;
 
 /// A bid's status has changed.
 pub fn status_changed(
@@ -69,9 +67,7 @@ pub fn is_ranking(row: &OutboxRow) -> bool {
 
 /// Two changes of a ranking, told as one; None where one does not follow on the other.
 pub fn joined(earlier: &OutboxRow, later: &OutboxRow) -> Option<OutboxRow> {
-    let join = |earlier: &str, later: &str| {
-        Some(Frame::read(earlier)?.then(Frame::read(later)?)?.written())
-    };
+    let join = |earlier: &str, later: &str| Some(Frame::read(earlier)?.then(Frame::read(later)?)?.written());
     let public = match (&earlier.public, &later.public) {
         (Some(earlier), Some(later)) if earlier == later => Some(later.clone()),
         (Some(earlier), Some(later)) => Some(join(earlier, later)?),

@@ -147,7 +147,7 @@ impl Frames {
         now: Timestamp,
     ) -> Self {
         let before = |id: &str, rank: usize| {
-            steps.iter().rev().try_fold(rank, |rank, step| step.splice.undone(id, rank))
+            steps.iter().rev().fold(Some(rank), |rank, step| step.splice.undone(id, rank))
         };
         let window = ranking.window(0, most);
         let rows = window.iter().map(|own| RankedProposal::new(own, before(&own.proposal.id, own.rank)));
@@ -206,7 +206,7 @@ impl Frame {
         }
         let mut rows = later.ranked_proposals;
         for row in &mut rows {
-            row.previous_rank = row.previous_rank.and_then(|rank| self.rank_before(&row.proposal_id, rank));
+            row.previous_rank = self.rank_before(&row.proposal_id, row.previous_rank);
         }
         let moves = self.moves.take().zip(later.moves).map(|(mut moves, next)| {
             self.spell_out(&mut moves, &rows);
@@ -228,12 +228,13 @@ impl Frame {
     }
 
     /// The rank at `from_version` of what has `rank` at `version`; None: it was not ranked, or that is not known.
-    pub fn rank_before(&self, id: &str, rank: usize) -> Option<usize> {
+    pub fn rank_before(&self, id: &str, rank: Option<usize>) -> Option<usize> {
         match &self.moves {
-            Some(moves) => moves.iter().rev().try_fold(rank, |rank, own| {
-                rank_before(own.proposal_id == id, (own.from, own.to), rank)
-            }),
-            None => self.ranked_proposals.get(rank.checked_sub(1)?)?.previous_rank,
+            Some(moves) => moves
+                .iter()
+                .rev()
+                .fold(rank, |rank, own| rank_before(own.proposal_id == id, (own.from, own.to), rank)),
+            None => self.ranked_proposals.get(rank?.checked_sub(1)?)?.previous_rank,
         }
     }
 

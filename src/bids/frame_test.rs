@@ -38,7 +38,10 @@ fn step(ranking: &mut BidRanking, (number, price, is_withdrawn): (usize, i64, bo
 }
 
 /// A frame for each of these batches of changes, and all that is ranked after each.
-fn frames(batches: &[Vec<(usize, i64, bool)>], visibility: Visibility) -> Vec<(Frames, Vec<(String, String)>)> {
+fn frames(
+    batches: &[Vec<(usize, i64, bool)>],
+    visibility: Visibility,
+) -> Vec<(Frames, Vec<(String, String)>)> {
     let mut ranking = ranking();
     let frames = batches.iter().map(|batch| {
         let from = ranking.version();

@@ -17,7 +17,7 @@ mod turn;
 use std::time::Duration;
 
 pub use bid_ranking::{BidRanking, Ranked, Splice, rank_before};
-pub use directory::Rankings;
+pub use directory::{Rankings, WeakRankings};
 pub use order_statistics::OrderStatistics;
 pub use plan::{Accepted, Ask, Plan, Pseudonym, Speaks, no_such_proposal};
 pub use ranking_actor::RankingThreads;

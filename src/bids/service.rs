@@ -77,6 +77,11 @@ impl Bids {
         Bids { database, log, clock, commands, rankings, timetable }
     }
 
+    /// The actors of bids.
+    pub fn rankings(&self) -> &Rankings {
+        &self.rankings
+    }
+
     pub(super) fn database(&self) -> &Database {
         &self.database
     }

@@ -67,9 +67,17 @@ pub struct BridgeOptions {
     pub new_epoch: bool,
     /// What other services publish, if it is taken in.
     pub ingest: Option<IngestOptions>,
-    /// Which of this cluster's own events of users are published for other services beside those of entities; None:
-    /// nothing is.
-    pub mirror: Option<Vec<String>>,
+    /// How this cluster's own events are published for other services; None: they are not.
+    pub mirror: Option<MirrorOptions>,
+}
+
+/// What other services hear of this cluster's own events.
+#[derive(Clone, Debug)]
+pub struct MirrorOptions {
+    /// Which events of users, beside those of entities; a star at the end stands for any ending.
+    pub user_events: Vec<String>,
+    /// Whether rankings of all bids are published on one more channel.
+    pub all_rankings: bool,
 }
 
 /// What is taken in of other services.
@@ -110,8 +118,11 @@ impl Clustered {
         let keys = Keys::new(&options.prefix);
         super::check::check(&commands, &keys).await?;
         let mirrors = options.mirror.is_some();
-        let mirror =
-            options.mirror.map(|user_events| Mirror { source: keys.source().to_owned(), user_events });
+        let mirror = options.mirror.map(|own| Mirror {
+            source: keys.source().to_owned(),
+            user_events: own.user_events,
+            all_rankings: own.all_rankings,
+        });
         let store = Store::new(commands.clone(), keys.clone(), logs.clock(), mirror);
         store.steer().await?;
         if options.new_epoch {
@@ -212,7 +223,7 @@ impl Clustered {
             return Err(LogError::TooLarge { bytes, most: MOST_BYTES });
         }
         let AppendRequest { tenant, groups, idempotency } = request;
-        let request = Request { groups, source, idempotency, outbox_id: None };
+        let request = Request { groups, source, idempotency, outbox_id: None, mirrored: None };
         self.lanes.append(tenant, request, bytes, load).await
     }
 }
@@ -314,7 +325,8 @@ impl LogHome for Clustered {
             };
             let bytes = event.bytes();
             let outbox_id = Some(row.id);
-            let request = Request { groups: vec![vec![event]], source, idempotency: None, outbox_id };
+            let request =
+                Request { groups: vec![vec![event]], source, idempotency: None, outbox_id, mirrored: None };
             if let Err(error) = self.lanes.append(tenant, request, bytes, load).await {
                 tracing::debug!(%error, "an outbox row waits for its turn");
             }

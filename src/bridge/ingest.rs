@@ -218,7 +218,8 @@ impl Ingest {
                 keep: KEEP,
             };
             let source = Source { origin: None, accepted };
-            let request = [Request { groups, source, idempotency: Some(idempotency), outbox_id: None }];
+            let request =
+                [Request { groups, source, idempotency: Some(idempotency), outbox_id: None, mirrored: None }];
             if !self.append_once(&request, fence).await {
                 return;
             }

@@ -277,15 +277,20 @@ impl Leader {
         let (mut ids, mut dead, mut requests) = (Vec::new(), Vec::new(), Vec::new());
         for Row { id, earlier, outgoing: Outgoing { event, source, dead: reason, .. } } in rows {
             dead.extend(reason.map(|reason| (id, reason)));
-            let request = |groups, id| Request {
+            let mirrored = match self.store.mirrors() {
+                true => self.logs.whole(&tenant, &event).await,
+                false => None,
+            };
+            let request = |groups, id, mirrored| Request {
                 groups,
                 source: source.clone(),
                 idempotency: None,
                 outbox_id: Some(id),
+                mirrored,
             };
             // those that are told with it leave their ids, and nothing else
-            requests.extend(earlier.iter().map(|id| request(Vec::new(), *id)));
-            requests.push(request(vec![vec![event]], id));
+            requests.extend(earlier.iter().map(|id| request(Vec::new(), *id, None)));
+            requests.push(request(vec![vec![event]], id, mirrored));
             ids.extend(earlier.into_iter().chain([id]));
         }
         let marked = self.marked.get(&tenant).map_or(&[][..], Vec::as_slice);

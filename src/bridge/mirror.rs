@@ -57,9 +57,10 @@ const SHAPES: &[Shape] = &[
             ("bid_id", "bid_id"),
             ("ranked_proposals", "ranked_proposals"),
             ("total", "total"),
+            ("truncated", "truncated"),
             ("timestamp", "timestamp"),
         ],
-        optional: &[],
+        optional: &["truncated"],
     },
     Shape {
         event: "order_status_changed",
@@ -76,6 +77,9 @@ const SHAPES: &[Shape] = &[
     },
 ];
 
+/// Where rankings of all bids are published, if they are.
+const ALL_RANKINGS: &str = "channel:proposal:ranking";
+
 /// Where events of users are published.
 const USER_EVENTS: &str = "user-events";
 
@@ -86,12 +90,19 @@ pub(super) struct Mirror {
     pub source: String,
     /// Which events of users are published, by name; a star at the end stands for any ending.
     pub user_events: Vec<String>,
+    /// Whether rankings of all bids are published on one more channel.
+    pub all_rankings: bool,
 }
 
 impl Mirror {
-    /// The channel and the message by which others hear of an event, if they do.
-    pub fn message(&self, event: &NewEvent) -> Option<(String, String)> {
-        mirror(event, &self.source).or_else(|| self.of_user(event))
+    /// The channels, a line each, and the message by which others hear of an event, if they do; `whole` is told in the
+    /// place of the event's data, if that is only the beginning.
+    pub fn message(&self, event: &NewEvent, whole: Option<&str>) -> Option<(String, String)> {
+        let (mut channels, message) = mirror(event, whole, &self.source).or_else(|| self.of_user(event))?;
+        if self.all_rankings && event.topic.kind() == TopicKind::Ranking {
+            channels = format!("{channels}\n{ALL_RANKINGS}");
+        }
+        Some((channels, message))
     }
 
     fn of_user(&self, event: &NewEvent) -> Option<(String, String)> {
@@ -113,11 +124,11 @@ impl Mirror {
     }
 }
 
-fn mirror(event: &NewEvent, source: &str) -> Option<(String, String)> {
+fn mirror(event: &NewEvent, whole: Option<&str>, source: &str) -> Option<(String, String)> {
     let is_shape = |shape: &&Shape| shape.event == event.name.as_str() && shape.topics == event.topic.kind();
     let shape = SHAPES.iter().find(is_shape)?;
     // channels of Redis are open to whoever may listen there
-    let data = event.public.as_ref().unwrap_or(&event.data);
+    let data = whole.unwrap_or_else(|| event.public.as_ref().unwrap_or(&event.data));
     let fields: BTreeMap<&str, &RawValue> = serde_json::from_str(data).ok()?;
     let mut message = String::from("{");
     for (own, theirs) in shape.fields {
@@ -157,7 +168,8 @@ mod tests {
 
     #[test]
     fn an_update_is_published_with_the_fields_of_the_replaced_system_and_its_source() {
-        let (channel, message) = mirror(&event("ei_updated", "fleet:F", DATA, None), "bongsu:").unwrap();
+        let (channel, message) =
+            mirror(&event("ei_updated", "fleet:F", DATA, None), None, "bongsu:").unwrap();
         let expected =
             r#"{"fleet_id":"F","old_ei":null,"new_ei":72.5,"ei_grade":"B","timestamp":"t","_src":"bongsu:"}"#;
         assert_eq!((channel.as_str(), message.as_str()), ("channel:ei:updates", expected));
@@ -167,19 +179,20 @@ mod tests {
     fn a_change_of_an_order_says_when_in_the_words_of_the_replaced_system() {
         let data =
             r#"{"order_id":"7","old_status":"created","new_status":"assigned","updated_at":"t","version":2}"#;
-        let (channel, message) = mirror(&event("order_status_changed", "order:7", data, None), "b").unwrap();
+        let (channel, message) =
+            mirror(&event("order_status_changed", "order:7", data, None), None, "b").unwrap();
         let expected =
             r#"{"order_id":"7","old_status":"created","new_status":"assigned","timestamp":"t","_src":"b"}"#;
         assert_eq!((channel.as_str(), message.as_str()), ("channel:order:status", expected));
         let seen = data.replace("\"version\"", "\"tracking_event\":{\"lat\":33.50},\"version\"");
-        let (_, message) = mirror(&event("order_status_changed", "order:7", &seen, None), "b").unwrap();
+        let (_, message) = mirror(&event("order_status_changed", "order:7", &seen, None), None, "b").unwrap();
         assert!(message.contains(r#""timestamp":"t","tracking_event":{"lat":33.50},"_src""#), "{message}");
     }
 
     #[test]
     fn only_what_everybody_may_see_is_published() {
         let public = DATA.replace("72.5", "70");
-        let (_, message) = mirror(&event("ei_updated", "fleet:F", DATA, Some(&public)), "b").unwrap();
+        let (_, message) = mirror(&event("ei_updated", "fleet:F", DATA, Some(&public)), None, "b").unwrap();
         assert!(message.contains("\"new_ei\":70,"), "{message}");
     }
 
@@ -187,19 +200,36 @@ mod tests {
     fn of_a_sealed_bid_nothing_is_published() {
         let full = r#"{"bid_id":"B","version":1,"total":1,"ranked_proposals":[{"rank":1}],"timestamp":"t"}"#;
         let (channel, message) =
-            mirror(&event("proposal_ranking_updated", "ranking:B", full, None), "b").unwrap();
+            mirror(&event("proposal_ranking_updated", "ranking:B", full, None), None, "b").unwrap();
         let expected =
             r#"{"bid_id":"B","ranked_proposals":[{"rank":1}],"total":1,"timestamp":"t","_src":"b"}"#;
         assert_eq!((channel.as_str(), message.as_str()), ("channel:bid:B:proposal_ranking", expected));
         let sealed = r#"{"bid_id":"B","sealed":true}"#;
-        assert_eq!(mirror(&event("proposal_ranking_updated", "ranking:B", full, Some(sealed)), "b"), None);
+        assert_eq!(
+            mirror(&event("proposal_ranking_updated", "ranking:B", full, Some(sealed)), None, "b"),
+            None
+        );
+    }
+
+    #[test]
+    fn a_ranking_is_published_whole_and_on_one_more_channel_where_that_is_wanted() {
+        let window = r#"{"bid_id":"B","total":3,"ranked_proposals":[{"rank":1}],"timestamp":"t"}"#;
+        let whole = r#"{"bid_id":"B","total":3,"ranked_proposals":[1,2],"truncated":true,"timestamp":"u"}"#;
+        let mirror = Mirror { source: "b".into(), user_events: Vec::new(), all_rankings: true };
+        let event = event("proposal_ranking_updated", "ranking:B", window, None);
+        let (channels, message) = mirror.message(&event, Some(whole)).unwrap();
+        assert_eq!(channels, "channel:bid:B:proposal_ranking\nchannel:proposal:ranking");
+        let expected = r#"{"bid_id":"B","ranked_proposals":[1,2],"total":3,"truncated":true,"timestamp":"u","_src":"b"}"#;
+        assert_eq!(message, expected);
+        let sealed = r#"{"bid_id":"B","sealed":true}"#;
+        assert_eq!(mirror.message(&event, Some(sealed)), None);
     }
 
     #[test]
     fn events_of_users_are_published_by_the_names_that_are_configured() {
         let names = ["snapshots.*", "account.updated"].map(str::to_owned).to_vec();
-        let mirror = Mirror { source: "b:".into(), user_events: names };
-        let told = |name: &str, topic: &str| mirror.message(&event(name, topic, r#"{"n":1}"#, None));
+        let mirror = Mirror { source: "b:".into(), user_events: names, all_rankings: false };
+        let told = |name: &str, topic: &str| mirror.message(&event(name, topic, r#"{"n":1}"#, None), None);
         let message = r#"{"userId":"kim 1","eventType":"snapshots.generated","data":{"n":1},"_src":"b:"}"#;
         let expected = ("user-events".to_owned(), message.to_owned());
         assert_eq!(told("snapshots.generated", "user:kim%201"), Some(expected));
@@ -211,7 +241,7 @@ mod tests {
 
     #[test]
     fn what_has_no_row_is_not_published() {
-        assert_eq!(mirror(&event("reset", "fleet:F", DATA, None), "b"), None);
-        assert_eq!(mirror(&event("ei_updated", "topic:F", DATA, None), "b"), None);
+        assert_eq!(mirror(&event("reset", "fleet:F", DATA, None), None, "b"), None);
+        assert_eq!(mirror(&event("ei_updated", "topic:F", DATA, None), None, "b"), None);
     }
 }

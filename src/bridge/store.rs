@@ -56,6 +56,8 @@ pub(super) struct Request {
     pub source: Source,
     pub idempotency: Option<Idempotency>,
     pub outbox_id: Option<i64>,
+    /// What other services are told in the place of its event's data.
+    pub mirrored: Option<String>,
 }
 
 /// What became of a request.
@@ -98,6 +100,11 @@ impl Store {
             trim: function!("trim"),
         });
         Store { commands, keys, clock, functions, mirror: mirror.map(Arc::new) }
+    }
+
+    /// Whether other services hear of this cluster's events.
+    pub fn mirrors(&self) -> bool {
+        self.mirror.is_some()
     }
 
     /// Where a tenant's log stands; it begins with this where there is none.
@@ -332,7 +339,8 @@ fn put(call: &mut ScriptInvocation<'_>, request: &Request, mirror: Option<&Mirro
             call.arg(dedup.map_or(0, |dedup| dedup.window.as_millis().max(1) as u64));
             call.arg(head).arg(&*event.data).arg(tail);
             call.arg(event.public.as_deref().unwrap_or_default()).arg(&origin).arg(waited);
-            let (channel, message) = mirror.and_then(|own| own.message(event)).unwrap_or_default();
+            let (channel, message) =
+                mirror.and_then(|own| own.message(event, request.mirrored.as_deref())).unwrap_or_default();
             call.arg(channel).arg(message);
         }
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::{StartError, StartOptions};
 use crate::bids;
-use crate::bridge::{BridgeOptions, BridgeThread, Clustered, IngestOptions};
+use crate::bridge::{BridgeOptions, BridgeThread, Clustered, IngestOptions, MirrorOptions};
 use crate::clock::Clock;
 use crate::domain::{TenantId, Topic};
 use crate::log::{EventLog, Joins, LogObserver, LogOptions, TenantLogs};
@@ -57,7 +57,10 @@ pub(super) async fn open_log(
         server_id,
         new_epoch: options.new_epoch,
         ingest: settings.redis.ingest.then(|| ingest(settings)),
-        mirror: settings.redis.mirror.then(|| settings.redis.mirror_user_events.clone()),
+        mirror: settings.redis.mirror.then(|| MirrorOptions {
+            user_events: settings.redis.mirror_user_events.clone(),
+            all_rankings: settings.redis.mirror_all_rankings,
+        }),
     };
     database.leave_log().await?;
     let logs = TenantLogs::new(database.clone(), (clock, metrics.clone()), limits, observer);

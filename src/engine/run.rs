@@ -10,6 +10,7 @@ use super::tls::Certificate;
 use super::{FirstKey, StartError, Started, backing, blocks, first_key, jobs, reload, server, shutdown};
 use crate::accounts::Accounts;
 use crate::bids::Bids;
+use crate::bids::copies::{Copies, CopyOptions, Keeper};
 use crate::bids::ranking::{RankingOptions, RankingThreads, Rankings};
 use crate::bridge::BridgeThread;
 use crate::clock::{Clock, random_u64};
@@ -102,6 +103,7 @@ pub(super) fn run(
     let revocations = handle.spawn(watch_revocations(foundation.services.clone()));
     let block_list = handle.spawn(blocks::watch(foundation.services.clone()));
     let timetable = handle.spawn(foundation.services.bids.clone().keep_time());
+    let copies = handle.spawn(copies(&foundation.services).run());
     system.block_on(async {
         match server::start(&foundation.services, foundation.certificate.as_ref()) {
             Ok(serving) => {
@@ -125,6 +127,7 @@ pub(super) fn run(
     revocations.abort();
     block_list.abort();
     timetable.abort();
+    copies.abort();
     for thread in bridge.into_iter().chain(rankings) {
         if thread.stop() && thread.join().is_err() {
             tracing::error!("a thread of actors panicked");
@@ -186,8 +189,10 @@ async fn assemble(
         "" => format!("node-{:08x}", random_u64() as u32).into(),
         own => own.into(),
     };
-    let observer: Arc<dyn LogObserver> = workers.clone();
-    let means = (database.clone(), clock, metrics.clone(), observer);
+    // first those that sessions may ask about what they are given
+    let copies = Copies::default();
+    let observers: Vec<Arc<dyn LogObserver>> = vec![Arc::new(copies.clone()), workers.clone()];
+    let means: backing::Means = (database.clone(), clock, metrics.clone(), Arc::new(observers));
     let log = backing::open_log(&settings, options, means, server_id.clone(), threads.bridge).await?;
     let tickets = Tickets::new(
         database.clone(),
@@ -232,6 +237,7 @@ async fn assemble(
         topics,
         fleets,
         bids,
+        copies,
         orders,
         accounts,
         jobs,
@@ -281,6 +287,16 @@ fn bids(
     };
     let rankings = Rankings::new(database.clone(), log.clone(), metrics, threads, options);
     Bids::new(database.clone(), log.clone(), commands, rankings)
+}
+
+/// Who keeps what sessions are told of rankings.
+fn copies(services: &Services) -> Keeper {
+    let own = &services.settings.ranking;
+    let options = CopyOptions { most: own.full_max, window: own.window };
+    let means = (services.log.clone(), services.database.clone(), services.bids.rankings().clone());
+    let keeper = Keeper::new(services.copies.clone(), means, services.workers.clone(), options);
+    keeper.tell_others();
+    keeper
 }
 
 fn bounds(settings: &Settings) -> GradeBounds {

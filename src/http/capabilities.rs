@@ -1,4 +1,5 @@
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use futures_util::future::LocalBoxFuture;
 use serde::Serialize;
@@ -8,9 +9,11 @@ use super::body::shallow;
 use super::events::is_key;
 use super::problem::status;
 use super::{Services, accounts, acks, bid_commands, fleets, orders};
-use crate::domain::{Refusal, RefusalKind, Selector};
+use crate::bids::copies::Listener;
+use crate::domain::{Refusal, RefusalKind, Selector, TenantId, Topic, TopicKind};
 use crate::identity::{Principal, hash_hex, rights};
-use crate::sessions::{Ack, Answer, Capabilities, Command, Grant};
+use crate::rooms::ConnectionId;
+use crate::sessions::{Ack, Answer, Capabilities, Command, Grant, Hearing};
 use crate::wire::parse;
 
 /// What HTTP can do, for sessions to do it too: with the same checks, errors and effects.
@@ -112,6 +115,29 @@ impl Capabilities for SessionCapabilities {
         })
     }
 
+    fn hears(&self, principal: &Principal, hearing: Hearing<'_>) -> bool {
+        let Some(tenant) = &principal.tenant else { return false };
+        let topics = hearing.grants.iter().filter_map(|grant| match &grant.selector {
+            Selector::Topic(topic) => Some(topic),
+            Selector::Prefix { .. } => None,
+        });
+        let rankings = topics.filter(|topic| hearing.whole_rankings && topic.kind() == TopicKind::Ranking);
+        let listener = Listener {
+            user: own_topic(principal, hearing.grants),
+            whole: rankings.map(|topic| topic.id().into()).collect(),
+            is_poll: hearing.is_poll,
+        };
+        let is_attended = !listener.is_empty();
+        if is_attended {
+            self.0.copies.listens(tenant, hearing.id, listener, hearing.is_fresh);
+        }
+        is_attended
+    }
+
+    fn left(&self, tenant: &TenantId, id: ConnectionId) {
+        self.0.copies.left(tenant, id);
+    }
+
     fn settle(&self, peer: IpAddr, refusal: Refusal) -> LocalBoxFuture<'static, Refusal> {
         let services = self.0.clone();
         Box::pin(async move {
@@ -130,6 +156,20 @@ impl Capabilities for SessionCapabilities {
             answer(&acks::take(&services, &principal, ack).await?)
         })
     }
+}
+
+/// Where a user is told what concerns it, if it listens there, and the carriers that it may be or speak for.
+pub(super) fn own_topic(principal: &Principal, grants: &[Grant]) -> Option<(Topic, Vec<Arc<str>>)> {
+    let user = principal.user.as_ref()?;
+    let topic = Topic::user(&user.sub);
+    if !grants.iter().any(|grant| grant.selector.matches(&topic)) {
+        return None;
+    }
+    let mut carriers: Vec<Arc<str>> = user.carriers.iter().map(|own| own.as_str().into()).collect();
+    carriers.push(user.sub.as_str().into());
+    carriers.sort_unstable();
+    carriers.dedup();
+    Some((topic, carriers))
 }
 
 pub(super) fn answer(value: &impl Serialize) -> Answer {

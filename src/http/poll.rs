@@ -3,7 +3,10 @@ use std::time::Duration;
 use actix_web::http::header::CACHE_CONTROL;
 use actix_web::{HttpRequest, HttpResponse, get};
 
+use tokio::time::timeout;
+
 use super::Problem;
+use super::capabilities::own_topic;
 use super::problem::ProblemBody;
 use super::query::Query;
 use super::services::services;
@@ -11,6 +14,9 @@ use super::streams::{Wanted, admit, listen, resumed, worker};
 use crate::domain::{Cursor, EntityId, Refusal};
 use crate::sessions::{LongPoll, PollAnswer, SessionRequest};
 use crate::wire::Framing;
+
+/// What a client is owed beside the log is waited for so long; it is owed it again the next time.
+const OWED_WITHIN: Duration = Duration::from_secs(1);
 
 /// Listen to topics without a stream: one answer with what has come since the cursor.
 ///
@@ -36,19 +42,28 @@ pub async fn poll(request: HttpRequest) -> Result<HttpResponse, Problem> {
     let (session, wait) = admit(&request, &query, asked(&query), "poll").await?;
     let cursor = resumed(&request, &query);
     let session = SessionRequest { cursor, ..session };
-    let id = session.id;
+    let (id, tenant) = (session.id, session.tenant.clone());
+    let has_own = own_topic(&session.who, &session.grants).is_some();
+    let since = match cursor {
+        Some(Cursor::At(position)) => Some(position),
+        _ => None,
+    };
+    let copies = services(&request).copies.clone();
+    let owed = async move {
+        match has_own {
+            true => timeout(OWED_WITHIN, copies.owed(&tenant, id, since)).await.unwrap_or_default(),
+            false => Vec::new(),
+        }
+    };
     let poll = LongPoll {
         session: listen(&request, session, (Framing::POLL, worker(&request).limits)),
         id,
         rooms: worker(&request).sessions.rooms.clone(),
-        cursor: match cursor {
-            Some(Cursor::At(position)) => Some(position),
-            _ => None,
-        },
+        cursor: since,
         wait,
         patience: Duration::from_millis(services(&request).settings.sessions.ready_timeout_ms),
     };
-    Ok(HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(poll.answer().await))
+    Ok(HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(poll.answer(owed).await))
 }
 
 /// The topics and the wait.

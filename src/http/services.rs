@@ -6,6 +6,7 @@ use actix_web::{HttpRequest, web};
 use super::gate::Gate;
 use crate::accounts::Accounts;
 use crate::bids::Bids;
+use crate::bids::copies::Copies;
 use crate::fleets::Fleets;
 use crate::identity::{Authenticator, Revocations, Tickets};
 use crate::jobs::JobDesk;
@@ -42,6 +43,8 @@ pub struct Services {
     pub fleets: Fleets,
     /// Bids.
     pub bids: Bids,
+    /// What sessions are told of rankings beside the log.
+    pub copies: Copies,
     /// Orders.
     pub orders: Orders,
     /// Accounts of users.

@@ -103,7 +103,7 @@ pub async fn stream(request: HttpRequest) -> HttpResponse {
 }
 
 macro_rules! entity_stream {
-    ($(#[$doc:meta])* $name:ident, $path:literal, $parameter:literal, $kind:expr) => {
+    ($(#[$doc:meta])* $name:ident, $path:literal, $parameter:literal, $kind:expr, $framing:expr) => {
         $(#[$doc])*
         #[utoipa::path(
             tag = "realtime",
@@ -124,26 +124,27 @@ macro_rules! entity_stream {
             let ids = Query::of(&request).and_then(|query| query.ids($parameter));
             let topic = |id| Selector::Topic(Topic::of($kind, &id));
             let selectors = ids.map(|ids| ids.into_iter().map(topic).collect());
-            respond(&request, selectors, Framing::SSE_DATA).await
+            respond(&request, selectors, $framing).await
         }
     };
 }
 
 entity_stream!(
     /// Listen to the carbon intensity of fleets: `ei_updated`.
-    ei_updates, "/v2/realtime/ei-updates", "fleet_ids", TopicKind::Fleet
+    ei_updates, "/v2/realtime/ei-updates", "fleet_ids", TopicKind::Fleet, Framing::SSE_DATA
 );
 entity_stream!(
     /// Listen to the status of bids: `bid_status_changed`.
-    bid_updates, "/v2/realtime/bid-updates", "bid_ids", TopicKind::Bid
+    bid_updates, "/v2/realtime/bid-updates", "bid_ids", TopicKind::Bid, Framing::SSE_DATA
 );
 entity_stream!(
-    /// Listen to the ranking of a bid's proposals: `proposal_ranking_updated`.
-    ranking_updates, "/v2/realtime/proposal-ranking-updates", "bid_id", TopicKind::Ranking
+    /// Listen to the ranking of a bid's proposals: `proposal_ranking_updated` with the whole ranking, at once and at
+    /// every change.
+    ranking_updates, "/v2/realtime/proposal-ranking-updates", "bid_id", TopicKind::Ranking, Framing::SSE_DATA.with_whole_rankings()
 );
 entity_stream!(
     /// Listen to the status of orders: `order_status_changed`.
-    order_updates, "/v2/realtime/order-updates", "order_ids", TopicKind::Order
+    order_updates, "/v2/realtime/order-updates", "order_ids", TopicKind::Order, Framing::SSE_DATA
 );
 
 async fn respond(

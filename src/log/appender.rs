@@ -167,7 +167,10 @@ impl Appender {
                 relay_at = again.map(|at| last_relay.max(at.into()));
             }
             if !stops.is_empty() {
-                while matches!(self.commit(Vec::new(), Relay::All(self.relay_batch())).await, Ok((_, Some(_)))) {}
+                while matches!(
+                    self.commit(Vec::new(), Relay::All(self.relay_batch())).await,
+                    Ok((_, Some(_)))
+                ) {}
                 for stop in stops {
                     // whoever asked has given up waiting
                     let _ = stop.send(());
@@ -185,11 +188,7 @@ impl Appender {
     }
 
     /// Carries out a batch, with outbox rows where `relay` says so; who asked to stop is for the caller.
-    async fn serve(
-        &mut self,
-        jobs: Vec<Job>,
-        relay: bool,
-    ) -> (Vec<oneshot::Sender<()>>, Option<Instant>) {
+    async fn serve(&mut self, jobs: Vec<Job>, relay: bool) -> (Vec<oneshot::Sender<()>>, Option<Instant>) {
         let (mut requests, mut replies, mut stops) = (Vec::new(), Vec::new(), Vec::new());
         for job in jobs {
             match job {

@@ -120,7 +120,8 @@ impl Scene {
     async fn append_unheard(&mut self, data: &str) {
         let mut batch = self.appender.batch();
         let requests = vec![(request(event(data)), Source::current())];
-        let committed = self.logs.database.log_transaction(move |tx| batch.carry_out(tx, &requests, Relay::None)).await;
+        let committed =
+            self.logs.database.log_transaction(move |tx| batch.carry_out(tx, &requests, Relay::None)).await;
         assert_eq!(committed.unwrap().rows.len(), 1);
         self.appender.in_doubt = true;
     }

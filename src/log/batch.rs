@@ -93,11 +93,7 @@ impl Batch {
     }
 
     /// Appends waiting outbox rows and marks them, in the order of their commits.
-    fn relay(
-        &mut self,
-        tx: &mut LogTx<'_>,
-        relay: Relay,
-    ) -> Result<(u64, u64, Option<Instant>), StoreError> {
+    fn relay(&mut self, tx: &mut LogTx<'_>, relay: Relay) -> Result<(u64, u64, Option<Instant>), StoreError> {
         let (limit, may_wait) = match relay {
             Relay::None => return Ok((0, 0, None)),
             Relay::Due(limit) => (limit, true),
@@ -105,7 +101,8 @@ impl Batch {
         };
         let (waiting, now) = (tx.outbox(limit)?, Instant::now());
         let is_full = waiting.len() as i64 == limit;
-        let joined = self.joining.lock().expect("no panic while held").take(waiting, now, may_wait && !is_full);
+        let joined =
+            self.joining.lock().expect("no panic while held").take(waiting, now, may_wait && !is_full);
         let (joined, due) = joined;
         let mut published = Vec::with_capacity(joined.len());
         let mut dead = 0;
@@ -126,11 +123,7 @@ impl Batch {
     }
 
     /// A row is published, or counts as published because a newer version is in the log; or why it never can be.
-    fn relayed(
-        &mut self,
-        tx: &mut LogTx<'_>,
-        own: &Joined,
-    ) -> Result<Result<(), &'static str>, StoreError> {
+    fn relayed(&mut self, tx: &mut LogTx<'_>, own: &Joined) -> Result<Result<(), &'static str>, StoreError> {
         let outgoing = match Outgoing::read(&own.row, self.max_message_bytes, self.now) {
             Ok(outgoing) => outgoing,
             Err(reason) => return Ok(Err(reason)),

@@ -6,7 +6,7 @@ use super::embedded::Embedded;
 use super::home::{LogHome, NodeNotice};
 use super::load::Loads;
 use super::tenant_log::WindowRead;
-use super::tenant_logs::{LogObserver, LogOptions, TellCreated, TenantLogs};
+use super::tenant_logs::{LogObserver, LogOptions, TellCreated, TellWhole, TenantLogs};
 use super::{AppendRequest, Appended, LogError, NewEvent, Page, PageLimit, TenantLog};
 use crate::actor_kit::InFlightKeys;
 use crate::clock::Clock;
@@ -147,6 +147,12 @@ impl EventLog {
     /// From now on, whoever is told of new entities here is told before anybody can read the entry that says so.
     pub fn on_created(&self, tell: TellCreated) {
         self.logs.on_created(tell);
+    }
+
+    /// From now on, whoever is told of events that tell only the beginning of something outside this system is told
+    /// all of it.
+    pub fn on_whole(&self, tell: TellWhole) {
+        self.logs.on_whole(tell);
     }
 
     /// A domain transaction has committed outbox rows.

@@ -2,6 +2,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock, RwLock};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 
 use super::append::{Source, to_event, to_volatile};
@@ -15,8 +16,16 @@ use crate::storage::{Database, LogRow};
 use crate::telemetry::Metrics;
 use crate::wire::Event;
 
+/// What an event tells only the beginning of is waited for so long: others wait for it to be published.
+const WHOLE_WITHIN: Duration = Duration::from_millis(500);
+
 /// Told of an entity that has come into being; called from the appender, so it must not block.
 pub type TellCreated = Box<dyn Fn(&TenantId, &Event) + Send + Sync>;
+
+/// What others are told in the place of an event that tells only the beginning of it, if that is to be had: the data,
+/// as everybody may see it.
+pub type TellWhole =
+    Box<dyn Fn(&TenantId, &NewEvent) -> Option<BoxFuture<'static, Option<String>>> + Send + Sync>;
 
 /// Told of what the log has taken; called from the appender, so it must not block.
 pub trait LogObserver: Send + Sync {
@@ -30,6 +39,29 @@ pub trait LogObserver: Send + Sync {
     fn announced(&self, notice: &NodeNotice);
     /// An event to deliver now or never.
     fn volatile(&self, log: &Arc<TenantLog>, event: Arc<Event>);
+}
+
+/// All of them, in order.
+impl LogObserver for Vec<Arc<dyn LogObserver>> {
+    fn advanced(&self, log: &Arc<TenantLog>) {
+        self.iter().for_each(|own| own.advanced(log));
+    }
+
+    fn renewed(&self, log: &Arc<TenantLog>) {
+        self.iter().for_each(|own| own.renewed(log));
+    }
+
+    fn lost(&self, tenant: &TenantId) {
+        self.iter().for_each(|own| own.lost(tenant));
+    }
+
+    fn announced(&self, notice: &NodeNotice) {
+        self.iter().for_each(|own| own.announced(notice));
+    }
+
+    fn volatile(&self, log: &Arc<TenantLog>, event: Arc<Event>) {
+        self.iter().for_each(|own| own.volatile(log, event.clone()));
+    }
 }
 
 /// Limits of the log.
@@ -118,6 +150,7 @@ pub struct TenantLogs {
     tenants: RwLock<HashMap<TenantId, Arc<TenantLog>>>,
     observer: Arc<dyn LogObserver>,
     created: OnceLock<TellCreated>,
+    whole: OnceLock<TellWhole>,
 }
 
 impl TenantLogs {
@@ -129,7 +162,7 @@ impl TenantLogs {
         observer: Arc<dyn LogObserver>,
     ) -> Arc<Self> {
         let (relay_wake, leader_wake, tenants) = (Notify::new(), Notify::new(), RwLock::default());
-        let created = OnceLock::new();
+        let (created, whole) = (OnceLock::new(), OnceLock::new());
         Arc::new(TenantLogs {
             database,
             clock,
@@ -140,12 +173,25 @@ impl TenantLogs {
             tenants,
             observer,
             created,
+            whole,
         })
     }
 
     /// Whoever is told of new entities; the first counts.
     pub(super) fn on_created(&self, tell: TellCreated) {
         let _ = self.created.set(tell);
+    }
+
+    /// Whoever knows what events tell only the beginning of; the first counts.
+    pub(super) fn on_whole(&self, tell: TellWhole) {
+        let _ = self.whole.set(tell);
+    }
+
+    /// What others are told in the place of an event that tells only the beginning of it; None where it tells all, or
+    /// where the rest is not to be had in time.
+    pub async fn whole(&self, tenant: &TenantId, event: &NewEvent) -> Option<String> {
+        let told = self.whole.get()?(tenant, event)?;
+        tokio::time::timeout(WHOLE_WITHIN, told).await.ok()?
     }
 
     /// A domain transaction of this process has committed outbox rows since this was last awaited.

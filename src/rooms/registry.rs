@@ -306,6 +306,28 @@ impl Registry {
         self.cut_slow(overflowed);
     }
 
+    /// Hands an event that was computed here to sessions: to these, or to all that hear its topic.
+    pub fn tell(&mut self, tenant: &TenantId, event: &Arc<Event>, to: Option<&[ConnectionId]>) {
+        let Some(own) = self.tenants.get(tenant) else {
+            return;
+        };
+        let mut overflowed = Vec::new();
+        match to {
+            None => own.fan_out(event, &mut overflowed),
+            Some(ids) => {
+                for id in ids {
+                    let Some(entry) = self.sessions.get(id) else { continue };
+                    if entry.tenant != *tenant || !is_shown(&entry.grants, event) {
+                        continue;
+                    }
+                    let pushed = entry.queue.push_event(event, audience_of(&entry.grants, event));
+                    overflowed.extend((pushed == Pushed::Overflow).then_some(*id));
+                }
+            }
+        }
+        self.cut_slow(overflowed);
+    }
+
     /// Looks after every session: heartbeats, stalls, maximum age, a drain under way.
     pub fn sweep(&mut self, now: Instant) {
         let mut ends = Vec::new();

@@ -98,6 +98,15 @@ pub enum Order {
     EndBlocked(Arc<Blocks>),
     /// End all sessions at an even pace within this time.
     Drain(Duration),
+    /// Give an event that was computed here to these sessions, or to all that hear its topic.
+    Tell {
+        /// Whose sessions.
+        tenant: TenantId,
+        /// What they are told.
+        event: Arc<Event>,
+        /// Which of them.
+        to: Option<Arc<[ConnectionId]>>,
+    },
     /// A tenant's log has started afresh: tell its sessions.
     Renew(Arc<TenantLog>),
     /// Something of a tenant's log cannot be delivered: end its sessions.
@@ -243,6 +252,7 @@ impl RoomRegistryActor {
                 Order::ReplaceTicket { ticket_id, newer } => registry.replace_ticket(ticket_id, *newer),
                 Order::Recheck(topics) => registry.recheck(topics),
                 Order::EndBlocked(blocks) => registry.end_blocked(|address| blocks.is_blocked(address)),
+                Order::Tell { tenant, event, to } => registry.tell(tenant, event, to.as_deref()),
                 Order::Drain(within) => registry.drain(Instant::now() + *within),
                 Order::Renew(log) => registry.renew_log(log, Instant::now()),
                 Order::Lose(tenant) => registry.lose(tenant),

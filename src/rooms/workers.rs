@@ -41,6 +41,11 @@ impl Workers {
         self.order(&Order::EndBlocked(blocks.clone()));
     }
 
+    /// Gives an event that was computed here to these sessions of a tenant, or to all that hear its topic.
+    pub fn tell(&self, tenant: &TenantId, event: Arc<Event>, to: Option<Arc<[ConnectionId]>>) {
+        self.order(&Order::Tell { tenant: tenant.clone(), event, to });
+    }
+
     /// Ends all sessions at an even pace within this time.
     pub fn drain(&self, within: Duration) {
         self.order(&Order::Drain(within));

@@ -5,11 +5,27 @@ use serde_json::value::RawValue;
 
 use super::Grant;
 use super::requests::{Ack, Command};
-use crate::domain::{Refusal, Selector};
+use crate::domain::{Refusal, Selector, TenantId};
 use crate::identity::Principal;
+use crate::rooms::ConnectionId;
 
 /// The JSON that a request is answered with.
 pub type Answer = Result<String, Refusal>;
+
+/// What a session hears, for those who compute what it is told beside the log.
+#[derive(Clone, Copy, Debug)]
+pub struct Hearing<'a> {
+    /// The session.
+    pub id: ConnectionId,
+    /// What it may see.
+    pub grants: &'a [Grant],
+    /// Whether it is told rankings whole.
+    pub whole_rankings: bool,
+    /// Whether it ends with its first events, and asks for what it is owed before.
+    pub is_poll: bool,
+    /// Whether it has just gone live.
+    pub is_fresh: bool,
+}
 
 /// What a session can have done for its client, by those who know how.
 ///
@@ -45,6 +61,13 @@ pub trait Capabilities {
 
     /// Carries a domain command out.
     fn command(&self, principal: Principal, command: Command) -> LocalBoxFuture<'static, Answer>;
+
+    /// A session hears this from now on, and is told what is computed for it until it has left; false where that is
+    /// nothing.
+    fn hears(&self, principal: &Principal, hearing: Hearing<'_>) -> bool;
+
+    /// A session that was told what is computed for it has ended.
+    fn left(&self, tenant: &TenantId, id: ConnectionId);
 
     /// Lets a refusal count for the limits of the client's address, and waits as long as that asks; what the
     /// client is told in the end.

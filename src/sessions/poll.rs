@@ -1,5 +1,6 @@
 use std::future::poll_fn;
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use tokio::time::{Instant, sleep_until};
 use super::{Listening, PollAnswer};
 use crate::domain::Position;
 use crate::rooms::{ConnectionId, Rooms, Standing};
+use crate::wire::{Audience, Event, Format};
 
 /// A long-poll: a session that lives until there is something to answer.
 ///
@@ -33,7 +35,9 @@ impl LongPoll {
     /// The cursor is where the registry says that the session stands at the moment when its queue is found
     /// empty. Nothing else runs on this thread in between, so what comes later lies behind the cursor,
     /// and everything before it is in the answer.
-    pub async fn answer(self) -> PollAnswer {
+    ///
+    /// `owed` is what is computed for the client, and told with the answer.
+    pub async fn answer(self, owed: impl Future<Output = Vec<Arc<Event>>>) -> PollAnswer {
         let mut answer = PollAnswer::new(self.cursor);
         let due = Instant::now() + self.wait;
         let late = due.max(Instant::now() + self.patience);
@@ -61,6 +65,11 @@ impl LongPoll {
             }
         })
         .await;
+        if self.rooms.standing(self.id).is_some_and(|own| own.is_live) {
+            for event in owed.await {
+                answer.tell_at_last(event.frame(Format::Json, Audience::Full));
+            }
+        }
         self.session.queue().hand_back();
         answer
     }

@@ -1,3 +1,4 @@
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -44,6 +45,19 @@ struct Control {
     data: Option<Box<RawValue>>,
     position: Option<String>,
     close: Option<Box<RawValue>>,
+}
+
+/// What a proposal's place is told of.
+#[derive(Deserialize, PartialEq, Eq)]
+struct About {
+    event: String,
+    data: Proposal,
+}
+
+#[derive(Deserialize, PartialEq, Eq)]
+struct Proposal {
+    bid_id: String,
+    proposal_id: String,
 }
 
 #[derive(Deserialize)]
@@ -103,6 +117,14 @@ impl PollAnswer {
     fn add(&mut self, frame: &[u8]) {
         self.bytes += frame.len() + 1;
         self.events.push(serde_json::from_slice(frame).expect("frames of this dialect are JSON"));
+    }
+
+    /// Adds an event that says how something stands, in place of what was said of that before.
+    pub fn tell_at_last(&mut self, frame: Bytes) {
+        let about = |frame: &[u8]| serde_json::from_slice::<About>(frame).ok();
+        let own = about(&frame);
+        self.events.retain(|event| own.is_none() || about(event.get().as_bytes()) != own);
+        self.add(&frame);
     }
 
     fn control(&mut self, frame: &[u8]) {

@@ -121,6 +121,7 @@ impl SessionActor {
         let kept = |grant: &Grant| (!selectors.contains(&grant.selector)).then(|| grant.clone());
         if let Some(grants) = self.context.rooms.regrant(self.about.id, kept) {
             self.session.set_grants(grants);
+            self.tell_hearing(false);
         }
         let left: Vec<String> =
             self.session.grants().iter().map(|grant| grant.selector.to_string()).collect();
@@ -259,6 +260,7 @@ impl SessionActor {
 
     fn subscribed(&mut self, position: Position, grants: Arc<[Grant]>) {
         self.session.set_grants(grants);
+        self.tell_hearing(false);
         let Some(late) = self.late.take() else { return };
         let Late { id, replay: Some(mut replay), done, .. } = *late else { return };
         self.context.metrics.replayed(replay.session.take_replayed());
@@ -285,6 +287,7 @@ impl SessionActor {
         self.who = who;
         // what it was granted as whoever it was before counts no more
         self.recheck_those(|_| true, false);
+        self.tell_hearing(false);
         Ok(())
     }
 
@@ -353,6 +356,7 @@ impl SessionActor {
         let of = |own: &Grant| kept.iter().find(|grant| grant.selector == own.selector).cloned();
         if let Some(grants) = self.context.rooms.regrant(self.about.id, of) {
             self.session.set_grants(grants);
+            self.tell_hearing(false);
         }
         for Refused { topic, code } in &refused {
             self.queue.push_control(self.queue.dialect().unsubscribed(topic, code));

@@ -157,6 +157,11 @@ impl SendQueue {
         self.framing.dialect
     }
 
+    /// Whether rankings go into it whole.
+    pub fn takes_whole_rankings(&self) -> bool {
+        self.framing.whole
+    }
+
     /// Offers an event; the policy for a full queue is: drop volatile, conflate latest, else overflow.
     pub fn push_event(&self, event: &Arc<Event>, audience: Audience) -> Pushed {
         self.push(event, audience, Way::Live)
@@ -177,7 +182,7 @@ impl SendQueue {
         let is_repeated = position
             .zip(self.last.get())
             .is_some_and(|(own, last)| own.epoch == last.epoch && own.seq <= last.seq);
-        if self.state.get() != State::Open || is_repeated {
+        if self.state.get() != State::Open || is_repeated || !self.framing.takes(event) {
             return Pushed::Ignored;
         }
         let frame = event.frame(self.framing.events, audience);
@@ -190,7 +195,7 @@ impl SendQueue {
     }
 
     fn push_asked(&self, event: &Arc<Event>, audience: Audience, request: u64) -> Pushed {
-        if self.state.get() != State::Open {
+        if self.state.get() != State::Open || !self.framing.takes(event) {
             return Pushed::Ignored;
         }
         let frame = event.replay_frame(self.framing.events, audience, request);

@@ -342,3 +342,4 @@ diesel::table! {
 }
 
 diesel::allow_tables_to_appear_in_same_query!(accounts, snapshots);
+diesel::allow_tables_to_appear_in_same_query!(bids, proposals);

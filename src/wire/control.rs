@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{CloseCode, Format, sse, websocket};
+use super::{CloseCode, Event, Format, RANKING_UPDATED, sse, websocket};
 use crate::domain::{Position, Timestamp};
 
 /// How a transport writes what is not an event: the beginning, the end, and where things stand.
@@ -28,19 +28,37 @@ pub struct Framing {
     pub events: Format,
     /// Everything else.
     pub dialect: Dialect,
+    /// Whether it is given rankings whole, as the replaced systems gave them, and not as they change.
+    pub whole: bool,
 }
 
 impl Framing {
     /// Whole event objects on an event stream.
-    pub const SSE_OBJECT: Framing = Framing { events: Format::SseObject, dialect: Dialect::Sse };
+    pub const SSE_OBJECT: Framing =
+        Framing { events: Format::SseObject, dialect: Dialect::Sse, whole: false };
     /// The events' data alone on an event stream.
-    pub const SSE_DATA: Framing = Framing { events: Format::SseData, dialect: Dialect::Sse };
+    pub const SSE_DATA: Framing = Framing { events: Format::SseData, dialect: Dialect::Sse, whole: false };
     /// What system 2 sent on a stream: unnamed events.
-    pub const USER_EVENTS: Framing = Framing { events: Format::SseUnnamed, dialect: Dialect::SseUnnamed };
+    pub const USER_EVENTS: Framing =
+        Framing { events: Format::SseUnnamed, dialect: Dialect::SseUnnamed, whole: false };
     /// The native WebSocket protocol.
-    pub const WEBSOCKET: Framing = Framing { events: Format::WebSocket, dialect: Dialect::WebSocket };
+    pub const WEBSOCKET: Framing =
+        Framing { events: Format::WebSocket, dialect: Dialect::WebSocket, whole: false };
     /// Long-poll answers.
-    pub const POLL: Framing = Framing { events: Format::Json, dialect: Dialect::Poll };
+    pub const POLL: Framing = Framing { events: Format::Json, dialect: Dialect::Poll, whole: false };
+
+    /// The same with rankings whole.
+    pub const fn with_whole_rankings(self) -> Framing {
+        Framing { whole: true, ..self }
+    }
+
+    /// Whether an event is for such a connection. What others have published of rankings is whole, and of no version.
+    pub fn takes(self, event: &Event) -> bool {
+        let parts = event.parts();
+        event.is_whole() == self.whole
+            || parts.name.as_str() != RANKING_UPDATED
+            || (self.whole && parts.version.is_none())
+    }
 
     /// The same with event objects that are still to be put into batches.
     pub const fn batched(self) -> Framing {

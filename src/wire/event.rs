@@ -1,7 +1,9 @@
+use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use serde_json::value::RawValue;
 
 use super::{sse, websocket};
 use crate::domain::{Class, EventName, Origin, Position, Timestamp, Topic};
@@ -22,6 +24,9 @@ pub enum Format {
 }
 
 const FORMATS: usize = 5;
+
+/// The name of what tells that the proposals of a bid have another order.
+pub const RANKING_UPDATED: &str = "proposal_ranking_updated";
 
 /// Which variant of an event a viewer may see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -85,17 +90,29 @@ pub struct Event {
     parts: EventParts,
     accepted: Instant,
     origin: Option<Arc<Origin>>,
+    is_whole: bool,
 }
 
 impl Event {
     /// An event accepted just now.
     pub fn new(parts: EventParts) -> Self {
-        Event { parts, accepted: Instant::now(), origin: None }
+        Event { parts, accepted: Instant::now(), origin: None, is_whole: false }
     }
 
     /// The same with the request that it comes from, and when that was accepted.
     pub fn of(self, origin: Option<Arc<Origin>>, accepted: Instant) -> Self {
         Event { origin, accepted, ..self }
+    }
+
+    /// The same, which tells all of what its kind usually tells the beginning of.
+    #[must_use]
+    pub fn whole(self) -> Self {
+        Event { is_whole: true, ..self }
+    }
+
+    /// Whether it tells all of what its kind usually tells the beginning of.
+    pub fn is_whole(&self) -> bool {
+        self.is_whole
     }
 
     /// The request that it comes from, where somebody follows it.
@@ -188,12 +205,16 @@ impl Event {
     fn encode(&self, format: Format, content: &Content, with_id: bool) -> Bytes {
         let id = self.parts.position.filter(|_| with_id);
         let name = self.parts.name.as_str();
+        let data: Cow<'_, str> = match with_id {
+            true => Cow::Borrowed(&content.data),
+            false => by_itself(name, &content.data),
+        };
         match format {
-            Format::SseObject => sse::event_frame(name, id, &self.object(&content.data, id, None)),
-            Format::SseData => sse::event_frame(name, id, &content.data),
-            Format::SseUnnamed => sse::unnamed_frame(id, &typed(name, &content.data)),
-            Format::WebSocket => websocket::text_frame(&self.object(&content.data, id, None)),
-            Format::Json => self.object(&content.data, id, None).into(),
+            Format::SseObject => sse::event_frame(name, id, &self.object(&data, id, None)),
+            Format::SseData => sse::event_frame(name, id, &data),
+            Format::SseUnnamed => sse::unnamed_frame(id, &typed(name, &data)),
+            Format::WebSocket => websocket::text_frame(&self.object(&data, id, None)),
+            Format::Json => self.object(&data, id, None).into(),
         }
     }
 
@@ -221,6 +242,25 @@ impl Event {
     }
 }
 
+/// Data without what it says of the value before, which its reader has not got: the `moves` of a ranking.
+fn by_itself<'a>(name: &str, data: &'a str) -> Cow<'a, str> {
+    #[derive(serde::Deserialize)]
+    struct Differences<'a> {
+        #[serde(borrow)]
+        moves: &'a RawValue,
+    }
+    // an array would be read as the fields in order
+    if name != RANKING_UPDATED || !data.starts_with('{') {
+        return Cow::Borrowed(data);
+    }
+    let Ok(Differences { moves }) = serde_json::from_str(data) else {
+        return Cow::Borrowed(data);
+    };
+    // a part of the very text
+    let start = moves.get().as_ptr() as usize - data.as_ptr() as usize;
+    Cow::Owned(format!("{}null{}", &data[..start], &data[start + moves.get().len()..]))
+}
+
 /// `{"eventType":…, …data}`; data that is no object is its own field.
 fn typed(name: &str, data: &str) -> String {
     // event names hold no character that JSON would have to escape
@@ -234,6 +274,17 @@ fn typed(name: &str, data: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_ranking_in_the_place_of_others_says_nothing_of_the_one_before() {
+        let data = r#"{"a":[],"moves":[{"row":{"moves":[]}}],"z":"moves"}"#;
+        assert_eq!(by_itself(RANKING_UPDATED, data), r#"{"a":[],"moves":null,"z":"moves"}"#);
+        for (name, data) in
+            [("other", data), (RANKING_UPDATED, r#"{"sealed":true}"#), (RANKING_UPDATED, "[1]")]
+        {
+            assert_eq!(by_itself(name, data), data);
+        }
+    }
 
     #[test]
     fn an_unnamed_event_says_its_type_beside_its_data() {

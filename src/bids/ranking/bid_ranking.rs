@@ -21,23 +21,23 @@ pub struct Splice {
 }
 
 impl Splice {
-    /// The rank before this splice of what has `rank` after it; None: it was not ranked.
-    pub fn undone(&self, proposal: &str, rank: usize) -> Option<usize> {
+    /// The rank before this splice of what has `rank` after it; None: it is not, or was not, ranked.
+    pub fn undone(&self, proposal: &str, rank: Option<usize>) -> Option<usize> {
         rank_before(*self.proposal == *proposal, (self.from, self.to), rank)
     }
 }
 
-/// The rank before something was taken out at `from` and put in at `to`, of what has `rank` after it; None: it was
-/// not ranked.
+/// The rank before something was taken out at `from` and put in at `to`, of what has `rank` after it; None: it is not,
+/// or was not, ranked.
 pub fn rank_before(
     is_own: bool,
     (from, to): (Option<usize>, Option<usize>),
-    rank: usize,
+    rank: Option<usize>,
 ) -> Option<usize> {
     if is_own {
         return from;
     }
-    let taken = rank - usize::from(to.is_some_and(|to| to < rank));
+    let taken = rank? - usize::from(to.is_some_and(|to| Some(to) < rank));
     Some(taken + usize::from(from.is_some_and(|from| from <= taken)))
 }
 
@@ -246,7 +246,7 @@ mod tests {
                 prop_assert_eq!((own.total(), own.version()), (list.len(), version));
                 for (place, id) in list.iter().enumerate() {
                     let former = listed.iter().position(|own| own == id).map(|place| place + 1);
-                    prop_assert_eq!(splice.undone(id, place + 1), former);
+                    prop_assert_eq!(splice.undone(id, Some(place + 1)), former);
                     prop_assert_eq!(own.ranked(id).map(|ranked| ranked.rank), Some(place + 1));
                 }
             }

@@ -25,6 +25,17 @@ const SWEEP: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct Rankings(Arc<Inner>);
 
+/// The same for what the log itself holds: it does not keep them.
+#[derive(Clone)]
+pub struct WeakRankings(Weak<Inner>);
+
+impl WeakRankings {
+    /// The actors, if they are still there.
+    pub fn upgrade(&self) -> Option<Rankings> {
+        self.0.upgrade().map(Rankings)
+    }
+}
+
 struct Inner {
     means: Means,
     runtime: Handle,
@@ -67,6 +78,11 @@ impl Rankings {
         let inner = Arc::new(Inner { means, runtime: Handle::current(), threads, actors: Mutex::default() });
         tokio::spawn(let_go(Arc::downgrade(&inner), options.idle));
         Rankings(inner)
+    }
+
+    /// For whoever must not keep them.
+    pub fn downgrade(&self) -> WeakRankings {
+        WeakRankings(Arc::downgrade(&self.0))
     }
 
     /// What actors are bounded by.

@@ -6,7 +6,7 @@
 --   number of groups, then groups, each: number of events, then events, each:
 --     topic · class · name and key · version, or empty · µs to live, or empty · name against repetition, or
 --     empty · ms it is remembered · the event object up to its id · its data · the object's end
---     what everybody may see, or empty · origin · µs since it was accepted · mirror channel, or empty
+--     what everybody may see, or empty · origin · µs since it was accepted · mirror channels, a line each, or empty
 --     mirror message
 -- Answers { epoch, seq, now, a word per request, how many old entries the ceiling removed, how many messages were
 -- mirrored, and how many could not be }; a word is `ok` with an outcome per group, `reused` or `relayed`.
@@ -214,12 +214,16 @@ redis.call('HSET', META, 'seq', digits(seq), 'bytes', digits(bytes))
 if #live > 0 then
   redis.call('PUBLISH', CHANNEL, '1:1,' .. #epoch .. ':' .. epoch .. ',' .. table.concat(live))
 end
-local unheard = 0
+local heard, unheard = 0, 0
 for _, event in ipairs(mirrored) do
-  -- where others may not be published to, the log goes on all the same
-  local sent = redis.pcall('PUBLISH', event.channel, event.mirror)
-  if type(sent) == 'table' then
-    unheard = unheard + 1
+  for channel in string.gmatch(event.channel, '[^\n]+') do
+    -- where others may not be published to, the log goes on all the same
+    local sent = redis.pcall('PUBLISH', channel, event.mirror)
+    if type(sent) == 'table' then
+      unheard = unheard + 1
+    else
+      heard = heard + 1
+    end
   end
 end
-return { epoch, digits(seq), now_text, answers, over, #mirrored - unheard, unheard }
+return { epoch, digits(seq), now_text, answers, over, heard, unheard }

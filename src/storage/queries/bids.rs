@@ -1,4 +1,4 @@
-use diesel::prelude::{ExpressionMethods, OptionalExtension, QueryDsl, QueryResult, SelectableHelper};
+use diesel::prelude::{BoolExpressionMethods, ExpressionMethods, JoinOnDsl, OptionalExtension, QueryDsl, QueryResult, SelectableHelper};
 use diesel::upsert::excluded;
 use diesel_async::RunQueryDsl;
 
@@ -138,3 +138,27 @@ pub async fn update_proposals(conn: &mut Conn, rows: Vec<ProposalRow>) -> QueryR
     );
     Ok(())
 }
+
+/// Carriers and the bids that they take part in and that may still change or be awarded, their newest proposals first.
+pub async fn of_carriers(
+    conn: &mut Conn,
+    tenant: &str,
+    carriers: &[String],
+) -> QueryResult<Vec<(String, String)>> {
+    proposals::table
+        .inner_join(
+            bids::table.on(bids::tenant.eq(proposals::tenant).and(bids::bid_id.eq(proposals::bid_id))),
+        )
+        .filter(proposals::tenant.eq(tenant))
+        .filter(proposals::carrier_id.eq_any(carriers))
+        .filter(proposals::withdrawn.eq(false))
+        .filter(bids::status.eq_any(["open", "closed"]))
+        .order(proposals::updated_us.desc())
+        .limit(MOST_PARTS)
+        .select((proposals::carrier_id, proposals::bid_id))
+        .load(conn)
+        .await
+}
+
+/// Proposals that are looked up for carriers at once, at most.
+const MOST_PARTS: i64 = 20_000;
