@@ -294,7 +294,12 @@ fn copies(services: &Services) -> Keeper {
     let own = &services.settings.ranking;
     let options = CopyOptions { most: own.full_max, window: own.window };
     let means = (services.log.clone(), services.database.clone(), services.bids.rankings().clone());
-    let keeper = Keeper::new(services.copies.clone(), means, services.workers.clone(), options);
+    let keeper = Keeper::new(
+        services.copies.clone(),
+        means,
+        (services.workers.clone(), services.metrics.clone()),
+        options,
+    );
     keeper.tell_others();
     keeper
 }

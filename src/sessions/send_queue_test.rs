@@ -63,6 +63,50 @@ fn a_full_queue_drops_volatile_before_it_conflates_and_conflates_before_it_overf
     assert!(frames[1..].iter().zip([2, 4, 5]).all(|(frame, seq)| frame.contains(&format!("-{seq}\n"))));
 }
 
+/// A ranking at this version, whole or as it changes.
+fn ranking(seq: u64, version: Option<i64>, is_whole: bool) -> Arc<Event> {
+    let parts = EventParts {
+        position: (seq > 0).then_some(Position { epoch: Epoch::new(1), seq }),
+        topic: Topic::parse("ranking:b").unwrap(),
+        name: EventName::trusted("proposal_ranking_updated"),
+        class: Class::Latest,
+        key: Some("b".into()),
+        version,
+        at: Timestamp::from_micros(0),
+        expires_at: None,
+        full: Content::new(format!("{{\"version\":{seq},\"moves\":[1]}}")),
+        public: None,
+    };
+    let event = Event::new(parts);
+    Arc::new(if is_whole { event.whole() } else { event })
+}
+
+#[test]
+fn a_ranking_in_the_place_of_others_says_nothing_of_the_one_before() {
+    let (queue, _) = queue(2);
+    for seq in 1..=3 {
+        assert_eq!(queue.push_event(&ranking(seq, Some(1), false), Audience::Full), Pushed::Taken);
+    }
+    let expected = "event: proposal_ranking_updated\ndata: {\"version\":3,\"moves\":null}\n\n";
+    assert_eq!(drain(&queue), [expected]);
+}
+
+#[test]
+fn rankings_are_given_whole_or_as_they_change_and_those_of_others_to_everybody() {
+    let metrics = Rc::new(QueueMetrics::new(&Metrics::default(), Clock::system()));
+    let limits = QueueLimits { bytes: 100_000, items: 9 };
+    let (changes, whole, others) =
+        (ranking(1, Some(1), false), ranking(0, Some(1), true), ranking(2, None, false));
+    for (framing, expected) in [
+        (Framing::SSE_DATA, [Pushed::Taken, Pushed::Ignored, Pushed::Taken]),
+        (Framing::SSE_DATA.with_whole_rankings(), [Pushed::Ignored, Pushed::Taken, Pushed::Taken]),
+    ] {
+        let queue = SendQueue::new(framing, limits, metrics.clone());
+        let pushed = [&changes, &whole, &others].map(|event| queue.push_event(event, Audience::Full));
+        assert_eq!(pushed, expected);
+    }
+}
+
 #[test]
 fn an_event_seen_before_is_ignored() {
     let (queue, _) = queue(4);

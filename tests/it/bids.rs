@@ -3,10 +3,13 @@
 mod changes;
 mod crash;
 mod damage;
+mod joined;
 mod lifecycle;
 mod model;
+mod places;
 mod visibility;
 mod watcher;
+mod whole;
 
 use serde_json::{Value, json};
 

@@ -16,6 +16,7 @@ use crate::domain::{Class, Epoch, EventName, TenantId, Topic, TopicKind};
 use crate::log::EventLog;
 use crate::rooms::{ConnectionId, Workers};
 use crate::storage::{Database, StoreError};
+use crate::telemetry::Metrics;
 use crate::wire::{Content, Event, EventParts, RANKING_UPDATED};
 
 /// Carriers that are looked up at once.
@@ -43,6 +44,7 @@ pub struct Keeper {
     database: Database,
     rankings: Rankings,
     workers: Arc<Workers>,
+    metrics: Arc<Metrics>,
     options: CopyOptions,
     tenants: HashMap<TenantId, Tenant>,
     /// When bids are to be looked at.
@@ -71,26 +73,24 @@ impl Keeper {
     pub fn new(
         copies: Copies,
         (log, database, rankings): (EventLog, Database, Rankings),
-        workers: Arc<Workers>,
+        (workers, metrics): (Arc<Workers>, Arc<Metrics>),
         options: CopyOptions,
     ) -> Self {
         let (tenants, agenda, work) = (HashMap::new(), BTreeSet::new(), JoinSet::new());
-        Keeper { copies, log, database, rankings, workers, options, tenants, agenda, work }
+        Keeper { copies, log, database, rankings, workers, metrics, options, tenants, agenda, work }
     }
 
     /// Has other services told rankings whole.
     pub fn tell_others(&self) {
-        let (rankings, clock) = (self.rankings.downgrade(), self.log.clock());
-        let rows = (self.options.most, self.options.window);
+        let (rankings, rows) = (self.rankings.downgrade(), (self.options.most, self.options.window));
         self.log.on_whole(Box::new(move |tenant, event| {
             if event.topic.kind() != TopicKind::Ranking || event.name.as_str() != RANKING_UPDATED {
                 return None;
             }
             let key = BidKey { tenant: tenant.clone(), bid_id: event.topic.id().into() };
-            let rankings = rankings.upgrade()?;
+            let (rankings, told_at) = (rankings.upgrade()?, Frame::read(&event.data)?.timestamp);
             let told = async move {
-                let look =
-                    move |bid: &Bid, ranking: &BidRanking| whole_for_all(bid, ranking, rows, clock.now());
+                let look = move |bid: &Bid, ranking: &BidRanking| whole_for_all(bid, ranking, rows, told_at);
                 rankings.look(&key, look).await.ok().flatten()
             };
             Some(told.boxed())
@@ -277,7 +277,9 @@ impl Keeper {
             let (asked, rows) = (question.clone(), (self.options.most, self.options.window));
             self.work.spawn(async move {
                 let seen = rankings
-                    .look(&key, move |bid, ranking| Seen::new(bid, ranking, asked, rows, clock.now()))
+                    .look(&key, move |bid, ranking| {
+                        Seen::new(bid, ranking, asked, rows, clock.now().to_string())
+                    })
                     .await;
                 Done::Seen(key, question, seen)
             });
@@ -437,6 +439,7 @@ impl Keeper {
     }
 
     fn whole(&self, bid: &str, version: i64, frames: Frames) -> Arc<Event> {
+        self.metrics.ranking().computed("whole");
         let topic = Topic::parse(&format!("{}:{bid}", TopicKind::Ranking.as_str())).expect("of a bid");
         let (full, public) = (Content::new(frames.full), frames.public.map(Content::new));
         let parts = EventParts {
@@ -448,6 +451,7 @@ impl Keeper {
     }
 
     fn place(&self, topic: &Topic, bid: &str, place: &Place) -> Arc<Event> {
+        self.metrics.ranking().computed("place");
         let standing = &place.standing;
         let data = serde_json::json!({
             "bid_id": bid,

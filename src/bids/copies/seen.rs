@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::bids::ranking::BidRanking;
 use crate::bids::{Bid, Frame, Frames, RankedProposal};
-use crate::domain::{Timestamp, Visibility};
+use crate::domain::Visibility;
 
 /// What is to be found out about a bid at once.
 #[derive(Clone, Debug, Default)]
@@ -50,7 +50,7 @@ impl Seen {
         ranking: &BidRanking,
         question: Question,
         (most, window): (usize, usize),
-        now: Timestamp,
+        now: String,
     ) -> Self {
         let seen = (bid.visibility, bid.secret.as_str());
         let whole = |since: Option<Frame>| whole((bid, ranking), since, (most, window), seen, now);
@@ -78,7 +78,7 @@ fn whole(
     since: Option<Frame>,
     (most, window): (usize, usize),
     seen: (Visibility, &str),
-    now: Timestamp,
+    timestamp: String,
 ) -> Frames {
     let since = since.filter(|since| since.version == ranking.version());
     let truncated = ranking.total() > most;
@@ -96,14 +96,14 @@ fn whole(
         ranked_proposals: rows.collect(),
         reset: since.as_ref().is_some_and(|since| since.reset),
         truncated: truncated.then_some(true),
-        timestamp: now.to_string(),
+        timestamp,
         moves: since.and_then(|since| since.moves),
     };
     Frames::of(frame, seen)
 }
 
 /// The whole ranking as everybody may see it.
-pub fn whole_for_all(bid: &Bid, ranking: &BidRanking, rows: (usize, usize), now: Timestamp) -> String {
-    let Frames { full, public } = whole((bid, ranking), None, rows, (bid.visibility, &bid.secret), now);
+pub fn whole_for_all(bid: &Bid, ranking: &BidRanking, rows: (usize, usize), timestamp: String) -> String {
+    let Frames { full, public } = whole((bid, ranking), None, rows, (bid.visibility, &bid.secret), timestamp);
     public.unwrap_or(full)
 }

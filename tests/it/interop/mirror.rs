@@ -106,6 +106,34 @@ async fn a_subscriber_of_the_replaced_system_reads_our_bids_as_far_as_everybody_
 }
 
 #[tokio::test]
+async fn a_subscriber_of_the_replaced_system_reads_whole_rankings() {
+    let redis = Redis::start().await;
+    let options = on(&redis, 2).set("redis.mirror", true).set("redis.prefix", "mine:");
+    let options =
+        options.set("redis.mirror_all_rankings", true).set("ranking.window", 2).set("ranking.full_max", 4);
+    let server = start(&redis, options.set("ranking.frame_ms", 0)).await;
+    let mut rankings = subscriber(&redis, "channel:bid:B:proposal_ranking").await;
+    let mut all = subscriber(&redis, "channel:proposal:ranking").await;
+    let api = server.api();
+    let draft = json!({"bid_id": "B", "title": "t", "origin": 1, "destination": 2, "cargo": 3, "visibility": "open",
+        "criteria": [{"field": "price", "weight": 1, "direction": "asc", "reference": 1}]});
+    api.post("/v2/bids", &draft).await.expect(201);
+    api.post("/v2/bids/B/open", &json!({})).await.expect(200);
+    for total in 1..=5 {
+        let proposal =
+            json!({"carrier_id": format!("c{total}"), "price": total, "ei": 1, "lead_time_hours": 1});
+        let accepted = api.post("/v2/bids/B/proposals", &proposal).await.expect(201);
+        let message = heard(&mut rankings).await["message"].clone();
+        assert_eq!(heard(&mut all).await["message"], message);
+        let rows = message["ranked_proposals"].as_array().expect("rows");
+        let expected = if total > 4 { (2, json!(true)) } else { (total, Value::Null) };
+        assert_eq!((rows.len(), message["truncated"].clone()), expected, "{message}");
+        assert_eq!((&message["total"], &message["timestamp"]), (&json!(total), &accepted["timestamp"]));
+        assert_eq!(message["_src"], "mine:");
+    }
+}
+
+#[tokio::test]
 async fn events_of_users_are_read_on_user_events_with_their_time_and_node() {
     let redis = Redis::start().await;
     let options = on(&redis, 2).set("redis.mirror", true).set("redis.prefix", "mine:");
