@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::desk::Owed;
-use super::seen::{Question, Seen, Standing};
+use super::seen::{Listed, Question, Seen, Standing};
 use crate::bids::{Frame, Frames};
 use crate::rooms::ConnectionId;
 
@@ -67,8 +67,8 @@ pub struct Followed {
     whole: HashSet<ConnectionId>,
     /// Those of them who have not been told any yet.
     new: Vec<ConnectionId>,
-    /// The version that all of them were told last, what has become of it, and the newest there is.
-    listed: Option<i64>,
+    /// What all of them were told last, what has become of it, and the newest version there is.
+    listed: Option<Listed>,
     since: Vec<Frame>,
     newest: i64,
     own: HashMap<Arc<str>, Own>,
@@ -138,6 +138,7 @@ impl Followed {
     pub fn missed(&mut self, after: u64, now: Instant) {
         (self.followed_from, self.changed_at, self.listed) = (after, None, None);
         self.since.clear();
+        self.new = self.whole.iter().copied().collect();
         self.own.values_mut().for_each(|own| own.due = Some(now));
     }
 
@@ -161,7 +162,7 @@ impl Followed {
         self.changed_at = Some(seq);
         self.newest = self.newest.max(frame.version);
         if !self.whole.is_empty() {
-            let stands_at = self.since.last().map(|last| last.version).or(self.listed);
+            let stands_at = self.since.last().map(|last| last.version).or(self.listed_version());
             if stands_at != Some(frame.from_version) || self.since.len() >= MOST_CHANGES {
                 self.since.clear();
             } else {
@@ -216,11 +217,16 @@ impl Followed {
             let first = changes.next()?;
             changes.try_fold(first, Frame::then)
         };
-        Question { whole: is_whole.then(since), carriers, is_all }
+        let listed = || self.listed.clone().map(|listed| Listed { since: since(), ..listed });
+        Question { whole: is_whole.then(listed), carriers, is_all }
+    }
+
+    fn listed_version(&self) -> Option<i64> {
+        self.listed.as_ref().map(|listed| listed.version)
     }
 
     fn is_changed(&self) -> bool {
-        !self.whole.is_empty() && self.listed.is_none_or(|listed| listed < self.newest)
+        !self.whole.is_empty() && self.listed_version().unwrap_or(0) < self.newest
     }
 
     /// It could not be looked at: it is tried again.
@@ -238,7 +244,7 @@ impl Followed {
     /// There is no such bid.
     pub fn absent(&mut self) {
         self.is_busy = false;
-        (self.listed, self.newest) = (Some(0), 0);
+        (self.listed, self.newest) = (None, 0);
         self.new.clear();
         self.own.clear();
     }
@@ -247,22 +253,22 @@ impl Followed {
     pub fn answer(&mut self, seen: Seen, now: Instant) -> Vec<Tell> {
         self.is_busy = false;
         let mut tell = Vec::new();
-        if let Some(whole) = seen.whole {
+        if let Some((whole, ranks)) = seen.whole {
             let (version, new) = (seen.version, std::mem::take(&mut self.new));
             // what came in meanwhile goes on from here, or leads nowhere
             self.since.retain(|own| own.version > version);
             if self.since.first().is_some_and(|own| own.from_version != version) {
                 self.since.clear();
             }
-            if self.listed != Some(version) {
-                self.listed = Some(version);
+            if self.listed_version() != Some(version) {
+                self.listed = Some(Listed { version, ranks, since: None });
                 tell.push(Tell::Whole(version, whole));
             } else if !new.is_empty() {
                 tell.push(Tell::WholeTo(new, version, whole));
             }
         }
         for (carrier, standing) in seen.standings {
-            self.place(&carrier, standing, seen.version, now, &mut tell);
+            self.place(&carrier, standing, (seen.version, seen.total), now, &mut tell);
         }
         tell
     }
@@ -271,7 +277,7 @@ impl Followed {
         &mut self,
         carrier: &Arc<str>,
         standing: Option<Standing>,
-        version: i64,
+        (version, total): (i64, usize),
         now: Instant,
         tell: &mut Vec<Tell>,
     ) {
@@ -285,7 +291,6 @@ impl Followed {
             .as_ref()
             .filter(|told| standing.as_ref().is_none_or(|own| own.proposal_id != told.proposal_id));
         if let Some(told) = gone {
-            let total = standing.as_ref().map_or(told.total, |own| own.total);
             let standing = Standing { rank: None, total, ..told.clone() };
             let place = Place { standing, previous_rank: told.rank, version };
             tell.push(Tell::Standing(carrier.clone(), place));

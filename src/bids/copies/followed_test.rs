@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::desk::Owed;
 use super::followed::{Followed, Fresh, Place, Tell};
-use super::seen::{Question, Seen, Standing};
+use super::seen::{Listed, Question, Seen, Standing};
 use crate::bids::{Frame, Frames, Move};
 use crate::domain::Topic;
 
@@ -24,16 +24,18 @@ impl Truth {
     }
 
     fn seen(&self, question: &Question) -> Seen {
-        let frame = Frame { version: self.version, ..frame(self.version, self.version, Some(&[])) };
-        let frame =
-            question.whole.clone().map(|since| match since.filter(|own| own.version == self.version) {
-                Some(since) => since,
-                None => Frame { moves: None, ..frame },
-            });
+        let whole = |listed: Option<Listed>| {
+            let listed = listed.filter(|listed| listed.version != self.version);
+            let from_version = listed.as_ref().map_or(self.version, |listed| listed.version);
+            let since = listed.and_then(|listed| listed.since).filter(|since| since.version == self.version);
+            let told = since.unwrap_or(Frame { moves: None, ..frame(from_version, self.version, None) });
+            (Frames { full: told.written(), public: None }, Arc::default())
+        };
         Seen {
             version: self.version,
             is_over: false,
-            whole: frame.map(|frame| Frames { full: frame.written(), public: None }),
+            total: 9,
+            whole: question.whole.clone().map(whole),
             standings: question.carriers.iter().map(|own| (own.clone(), self.standing())).collect(),
         }
     }
@@ -208,7 +210,7 @@ fn a_whole_ranking_says_what_has_moved_since_the_one_before_where_that_is_known(
     assert_eq!(wholes(&look(&mut own, &truth(6), now)), [(3, 6, true)]);
     // the copy is ahead of the log
     own.entry(&frame(6, 7, Some(&[0])), 22, &[], now);
-    assert_eq!(wholes(&look(&mut own, &truth(9), now)), [(9, 9, false)]);
+    assert_eq!(wholes(&look(&mut own, &truth(9), now)), [(6, 9, false)]);
     own.entry(&frame(7, 9, Some(&[0])), 23, &[], now);
     assert_eq!(own.due(now), None, "all of it has been told");
     own.entry(&frame(9, 10, Some(&[0])), 24, &[], now);

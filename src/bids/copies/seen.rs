@@ -1,20 +1,31 @@
 //! What is looked for in a ranking, and what is found there.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::bids::ranking::BidRanking;
 use crate::bids::{Bid, Frame, Frames, RankedProposal};
-use crate::domain::Visibility;
 
 /// What is to be found out about a bid at once.
 #[derive(Clone, Debug, Default)]
 pub struct Question {
-    /// Whether the whole ranking is wanted, and what has become of the one that was told last.
-    pub whole: Option<Option<Frame>>,
+    /// Whether the whole ranking is wanted, and the one that was told last.
+    pub whole: Option<Option<Listed>>,
     /// Whose places are wanted.
     pub carriers: Vec<Arc<str>>,
     /// Whether these are all that anybody listens for.
     pub is_all: bool,
+}
+
+/// A whole ranking that was told.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    /// Its version.
+    pub version: i64,
+    /// The rank of each proposal in it.
+    pub ranks: Arc<HashMap<String, usize>>,
+    /// What has become of it, as far as that is known.
+    pub since: Option<Frame>,
 }
 
 /// Where a carrier's proposal stands.
@@ -37,8 +48,10 @@ pub struct Seen {
     pub version: i64,
     /// Whether nothing will change any more.
     pub is_over: bool,
-    /// The whole ranking, for each kind of viewer, if it was wanted.
-    pub whole: Option<Frames>,
+    /// How many proposals are ranked.
+    pub total: usize,
+    /// The whole ranking, for each kind of viewer, and the ranks in it, if it was wanted.
+    pub whole: Option<(Frames, Arc<HashMap<String, usize>>)>,
     /// Where these carriers stand; None: one takes no part (any more).
     pub standings: Vec<(Arc<str>, Option<Standing>)>,
 }
@@ -53,7 +66,12 @@ impl Seen {
         now: String,
     ) -> Self {
         let seen = (bid.visibility, bid.secret.as_str());
-        let whole = |since: Option<Frame>| whole((bid, ranking), since, (most, window), seen, now);
+        let whole = |listed| {
+            let frame = whole((bid, ranking), listed, (most, window), now);
+            let ranks =
+                frame.ranked_proposals.iter().map(|row| (row.proposal_id.clone(), row.rank)).collect();
+            (Frames::of(frame, seen), Arc::new(ranks))
+        };
         let standing = |carrier: Arc<str>| {
             let own = ranking.active_of(&carrier).map(|own| Standing {
                 proposal_id: own.id.clone(),
@@ -66,44 +84,49 @@ impl Seen {
         Seen {
             version: ranking.version(),
             is_over: bid.status.is_over(),
+            total: ranking.total(),
             whole: question.whole.map(whole),
             standings: question.carriers.into_iter().map(standing).collect(),
         }
     }
 }
 
-/// The whole ranking, or its window where it is too long; with what has changed, where that leads to here.
+/// The whole ranking, or its window where it is too long; with what has changed since another one.
 fn whole(
     (bid, ranking): (&Bid, &BidRanking),
-    since: Option<Frame>,
+    listed: Option<Listed>,
     (most, window): (usize, usize),
-    seen: (Visibility, &str),
     timestamp: String,
-) -> Frames {
-    let since = since.filter(|since| since.version == ranking.version());
+) -> Frame {
+    let version = ranking.version();
+    // of the same version nothing has changed
+    let listed = listed.filter(|listed| listed.version != version);
+    let since =
+        listed.as_ref().and_then(|listed| listed.since.as_ref()).filter(|since| since.version == version);
     let truncated = ranking.total() > most;
-    let rows = ranking.window(0, if truncated { window } else { most });
-    let before = |id: &str, rank: usize| match &since {
-        Some(since) => since.rank_before(id, Some(rank)),
-        None => Some(rank),
+    let before = |id: &str, rank: usize| match (&listed, since) {
+        (_, Some(since)) => since.rank_before(id, Some(rank)),
+        (Some(listed), None) => listed.ranks.get(id).copied(),
+        (None, None) => Some(rank),
     };
+    let rows = ranking.window(0, if truncated { window } else { most });
     let rows = rows.iter().map(|own| RankedProposal::new(own, before(&own.proposal.id, own.rank)));
-    let frame = Frame {
+    Frame {
         bid_id: bid.id.clone(),
-        version: ranking.version(),
-        from_version: since.as_ref().map_or(ranking.version(), |since| since.from_version),
+        version,
+        from_version: listed.as_ref().map_or(version, |listed| listed.version),
         total: ranking.total(),
         ranked_proposals: rows.collect(),
-        reset: since.as_ref().is_some_and(|since| since.reset),
+        moves: since.and_then(|since| since.moves.clone()),
+        reset: since.is_some_and(|since| since.reset),
         truncated: truncated.then_some(true),
         timestamp,
-        moves: since.and_then(|since| since.moves),
-    };
-    Frames::of(frame, seen)
+    }
 }
 
 /// The whole ranking as everybody may see it.
 pub fn whole_for_all(bid: &Bid, ranking: &BidRanking, rows: (usize, usize), timestamp: String) -> String {
-    let Frames { full, public } = whole((bid, ranking), None, rows, (bid.visibility, &bid.secret), timestamp);
+    let frame = whole((bid, ranking), None, rows, timestamp);
+    let Frames { full, public } = Frames::of(frame, (bid.visibility, &bid.secret));
     public.unwrap_or(full)
 }

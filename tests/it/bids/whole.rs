@@ -11,7 +11,6 @@ on_both_backends! {
     a_ranking_that_is_too_long_is_given_by_its_window,
     an_old_client_sees_no_more_than_it_may,
     old_clients_of_every_node_hold_what_is_stored_in_the_end,
-    what_other_services_publish_of_rankings_passes_whole_or_not,
 }
 
 fn server(full_max: usize) -> Server {
@@ -145,16 +144,4 @@ async fn old_clients_of_every_node_hold_what_is_stored_in_the_end() {
         let rows: Vec<_> = watcher.rows().iter().map(|row| row["proposal_id"].clone()).collect();
         assert_eq!(rows, ids(&stored));
     }
-}
-
-async fn what_other_services_publish_of_rankings_passes_whole_or_not() {
-    let server = server(100);
-    let api = server.api();
-    let (mut old, mut new) = (listen(&api, "X", None).await, api.listen("ranking:X", None).await);
-    new.ready().await;
-    let data =
-        json!({"bid_id": "X", "ranked_proposals": [{"proposal_id": "a", "rank": 1}], "timestamp": "t"});
-    api.publish("ranking:X", "proposal_ranking_updated", data.clone()).await;
-    assert_eq!(frame(&mut old).await, data);
-    assert_eq!(new.take(1).await[0].data["data"], data);
 }

@@ -66,6 +66,32 @@ async fn every_shape_of_the_replaced_systems_reaches_the_clients_of_every_node_o
 }
 
 #[tokio::test]
+async fn rankings_of_others_reach_old_clients_as_they_are() {
+    let redis = Redis::start().await;
+    let server = start(&redis, on(&redis, 2)).await;
+    let path = "/v2/realtime/proposal-ranking-updates?bid_id=BID-1";
+    let mut streams = Vec::new();
+    for api in server.api().everywhere() {
+        let mut stream = api.stream(path, None).await;
+        stream.ready().await;
+        streams.push(stream);
+    }
+    let rows = json!([{"proposal_id": "p2", "rank": 1, "score": 0.875}]);
+    publish(
+        &redis,
+        "channel:bid:BID-1:proposal_ranking",
+        &json!({"ranked_proposals": rows, "timestamp": AT}),
+    );
+    for stream in &mut streams {
+        let event = stream.take(1).await.remove(0);
+        assert_eq!(
+            (event.event.as_str(), &event.data["ranked_proposals"]),
+            ("proposal_ranking_updated", &rows)
+        );
+    }
+}
+
+#[tokio::test]
 async fn what_is_published_in_a_hurry_arrives_in_its_order() {
     let redis = Redis::start().await;
     let server = start(&redis, on(&redis, 2)).await;
