@@ -9,7 +9,7 @@ use crate::bids::{Bid, no_such_bid};
 use crate::clock::Clock;
 use crate::domain::{Refusal, TenantId, Timestamp};
 use crate::log::EventLog;
-use crate::storage::{Attempt, Database, StoreError};
+use crate::storage::{Attempt, Database, ProposalRow, StoreError};
 use crate::telemetry::{Metrics, crash_point};
 
 /// A bid of a tenant.
@@ -62,9 +62,8 @@ impl Means {
             let bid = Bid::read(row)?;
             let known = known(&held, bid.ranking_version);
             if known != Some(bid.ranking_version) {
-                let rows = q::bids::proposals_since(conn, tenant, bid_id, known.unwrap_or(0)).await?;
-                let mut own = held.lock().expect("no panic while held");
-                own.get_or_insert_with(|| BidRanking::new(bid.criteria.clone(), bid.max_ei)).catch_up(rows);
+                let take = |rows| catch_up(&held, &bid, rows);
+                q::bids::proposals_since(conn, (tenant, bid_id), known.unwrap_or(0), take).await?;
             }
             Ok(Some(bid))
         })
@@ -137,14 +136,13 @@ impl Means {
             let answers_us = changes[0].attempt.now_us();
             let stored = q::idempotency::find_all(conn, &keys, answers_us).await?;
             let known = known(&held, bid.ranking_version);
-            let missed = match known == Some(bid.ranking_version) {
-                true => Vec::new(),
-                false => q::bids::proposals_since(conn, tenant, bid_id, known.unwrap_or(0)).await?,
-            };
+            if known != Some(bid.ranking_version) {
+                let take = |rows| catch_up(&held, &bid, rows);
+                q::bids::proposals_since(conn, (tenant, bid_id), known.unwrap_or(0), take).await?;
+            }
             let writes = {
                 let mut own = held.lock().expect("no panic while held");
                 let ranking = own.get_or_insert_with(|| BidRanking::new(bid.criteria.clone(), bid.max_ei));
-                ranking.catch_up(missed);
                 let plan = Plan::new(ranking);
                 let (writes, plan) =
                     plan_writes((&mut bid, ranking), plan, &changes, &stored, (tenant, &options), now);
@@ -181,6 +179,12 @@ fn known(held: &Held, stored: i64) -> Option<i64> {
     own.as_ref().map(BidRanking::version)
 }
 
+/// Takes in what was stored by others meanwhile.
+fn catch_up(held: &Held, bid: &Bid, rows: Vec<ProposalRow>) {
+    let mut own = held.lock().expect("no panic while held");
+    own.get_or_insert_with(|| BidRanking::new(bid.criteria.clone(), bid.max_ei)).catch_up(rows);
+}
+
 /// An error for one more of those whom it meets.
 fn again(error: &StoreError) -> StoreError {
     match error {
@@ -194,8 +198,8 @@ fn again(error: &StoreError) -> StoreError {
 /// What a turn writes, and what it answers.
 struct Writes {
     outcomes: Vec<Result<Accepted, Refusal>>,
-    new: Vec<crate::storage::ProposalRow>,
-    changed: Vec<crate::storage::ProposalRow>,
+    new: Vec<ProposalRow>,
+    changed: Vec<ProposalRow>,
     outbox: Vec<crate::storage::OutboxRow>,
     answers: Vec<crate::storage::IdempotencyRow>,
 }

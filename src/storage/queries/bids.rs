@@ -81,21 +81,36 @@ pub async fn due(conn: &mut Conn, now_us: i64, limit: i64) -> QueryResult<Vec<(S
         .await
 }
 
-/// The proposals of a bid that have changed after a version of its ranking, in the order of their changes.
+/// What is handed over at once: a turn of a few milliseconds.
+const PROPOSALS: usize = 500;
+
+/// Hands over the proposals of a bid that have changed after a version of its ranking, in the order of their changes:
+/// page by page, at least one, and others of the thread have their turns in between.
 pub async fn proposals_since(
     conn: &mut Conn,
-    tenant: &str,
-    bid_id: &str,
+    (tenant, bid_id): (&str, &str),
     version: i64,
-) -> QueryResult<Vec<ProposalRow>> {
-    proposals::table
-        .filter(proposals::tenant.eq(tenant))
-        .filter(proposals::bid_id.eq(bid_id))
-        .filter(proposals::version.gt(version))
-        .order(proposals::version)
-        .select(ProposalRow::as_select())
-        .load(conn)
-        .await
+    mut take: impl FnMut(Vec<ProposalRow>),
+) -> QueryResult<()> {
+    let mut after = version;
+    loop {
+        let page: Vec<ProposalRow> = proposals::table
+            .filter(proposals::tenant.eq(tenant))
+            .filter(proposals::bid_id.eq(bid_id))
+            .filter(proposals::version.gt(after))
+            .order(proposals::version)
+            .limit(PROPOSALS as i64)
+            .select(ProposalRow::as_select())
+            .load(conn)
+            .await?;
+        let is_last = page.len() < PROPOSALS;
+        after = page.last().map_or(after, |last| last.version);
+        take(page);
+        if is_last {
+            return Ok(());
+        }
+        tokio::task::yield_now().await;
+    }
 }
 
 /// A proposal.
