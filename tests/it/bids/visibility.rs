@@ -11,6 +11,7 @@ use crate::support::{Api, Server, Sse, Ws, from_now, on_both_backends};
 on_both_backends! {
     carriers_of_an_anonymous_bid_have_the_same_pseudonyms_everywhere,
     of_a_sealed_bid_others_learn_nothing,
+    nothing_is_loaded_for_whoever_may_not_see_it,
 }
 
 /// Everything that somebody was told, as text.
@@ -157,4 +158,24 @@ async fn of_a_sealed_bid_others_learn_nothing() {
     let mut heard = Told::default();
     eavesdrop(&owner, "bid:B,ranking:B", &since, &mut heard).await;
     assert!(heard.0.contains("carrier-P-1") && heard.0.contains("proposal_ranking_updated"), "{}", heard.0);
+}
+
+async fn nothing_is_loaded_for_whoever_may_not_see_it() {
+    let server = server();
+    let owner = user(&server, "owner-1", &["shipper"]);
+    open_bid(&owner, &with(draft("B"), json!({"visibility": "sealed"}))).await;
+    let held = async || {
+        let mut sum = 0.0;
+        for node in 0..server.count() {
+            sum += server.operator().at(node).metric("bongsu_ranking_actors").await;
+        }
+        sum
+    };
+    let stranger = for_the_first(&server);
+    for query in ["", "?around=P-1", "?offset=1"] {
+        assert_eq!(stranger.get(&format!("/v2/bids/B/ranking{query}")).await.problem(403), "sealed");
+    }
+    assert_eq!(held().await, 0.0);
+    ranking(&owner, "B", "").await;
+    assert_eq!(held().await, 1.0, "and it is for whoever may");
 }
