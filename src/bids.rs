@@ -19,7 +19,7 @@ pub use bid::{AntiSniping, Status};
 pub use criteria::{Criteria, Criterion, Direction, Field, Score, WrittenCriterion};
 pub use frame::{Frames, RankedProposal, Step};
 pub use proposal::{Disqualified, Proposal, Terms, appraise};
-pub use pseudonyms::Pseudonyms;
+pub use pseudonyms::{Pseudonyms, Unveiled};
 pub use rows::{About, Bid};
 pub use service::{Bids, NewBid, Step as BidStep, no_such_bid};
 pub use views::{BidView, RankingView, Viewer, Window, WrittenAntiSniping};

@@ -134,7 +134,7 @@ pub enum Window {
     },
     /// Up to `limit` with this proposal in the middle.
     Around {
-        /// The proposal.
+        /// The proposal, or its pseudonym where the viewer sees pseudonyms.
         proposal_id: String,
         /// Rows.
         limit: usize,
@@ -177,7 +177,8 @@ impl RankingView {
                     // of those of others one knows the pseudonym
                     !is_veiled || viewer.speaks.holds(&own.proposal.carrier)
                 });
-                let rank = own.ok_or_else(no_such_proposal)?.rank;
+                let other = || is_veiled.then(|| ranking.ranked_under(proposal_id)).flatten();
+                let rank = own.or_else(other).ok_or_else(no_such_proposal)?.rank;
                 ((rank - 1).saturating_sub(limit / 2), *limit)
             }
         };

@@ -142,7 +142,7 @@ impl Means {
             }
             let writes = {
                 let mut own = held.lock().expect("no panic while held");
-                let ranking = own.get_or_insert_with(|| BidRanking::new(bid.criteria.clone(), bid.max_ei));
+                let ranking = own.get_or_insert_with(|| BidRanking::of(&bid));
                 let plan = Plan::new(ranking);
                 let (writes, plan) =
                     plan_writes((&mut bid, ranking), plan, &changes, &stored, (tenant, &options), now);
@@ -182,7 +182,7 @@ fn known(held: &Held, stored: i64) -> Option<i64> {
 /// Takes in what was stored by others meanwhile.
 fn catch_up(held: &Held, bid: &Bid, rows: Vec<ProposalRow>) {
     let mut own = held.lock().expect("no panic while held");
-    own.get_or_insert_with(|| BidRanking::new(bid.criteria.clone(), bid.max_ei)).catch_up(rows);
+    own.get_or_insert_with(|| BidRanking::of(bid)).catch_up(rows);
 }
 
 /// An error for one more of those whom it meets.

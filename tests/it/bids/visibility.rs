@@ -101,6 +101,16 @@ async fn carriers_of_an_anonymous_bid_have_the_same_pseudonyms_everywhere() {
     let around = ranking(&watcher, "B", "?around=P-1&limit=1").await;
     assert_eq!(names(&around["ranked_proposals"][0]), pseudonym(own, 10), "its own place by its own name");
     told.hear(&around);
+    // and everybody's by its pseudonym
+    let pseudonym_of_two = two["pseudonym"]["proposal_id"].as_str().expect("an id");
+    let around = ranking(&watcher, "B", &format!("?around={pseudonym_of_two}&limit=1")).await;
+    assert_eq!(names(&around["ranked_proposals"][0]), pseudonym(&two["pseudonym"], 5));
+    told.hear(&around);
+    let carrier = two["pseudonym"]["carrier_id"].as_str().expect("an id");
+    for other in ["p-0123456789abcdef", carrier] {
+        let answer = watcher.get(&format!("/v2/bids/B/ranking?around={other}")).await;
+        assert_eq!(answer.problem(404), "no_such_proposal", "{other}");
+    }
     let others = watcher.get("/v2/bids/B/ranking?around=P-2").await;
     told.hear(&others.text);
     assert_eq!(others.problem(404), "no_such_proposal");
