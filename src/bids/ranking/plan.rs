@@ -107,19 +107,12 @@ pub struct Plan {
     steps: Vec<Step>,
     touched: HashMap<Arc<str>, bool>,
     undo: Vec<(Arc<str>, Option<Proposal>, i64)>,
-    best: Option<(Arc<str>, i64)>,
 }
 
 impl Plan {
     /// Before any change.
     pub fn new(ranking: &BidRanking) -> Self {
-        Plan {
-            from_version: ranking.version(),
-            steps: Vec::new(),
-            touched: HashMap::new(),
-            undo: Vec::new(),
-            best: best(ranking),
-        }
+        Plan { from_version: ranking.version(), steps: Vec::new(), touched: HashMap::new(), undo: Vec::new() }
     }
 
     /// Carries one change out on the ranking, if it is in order; `most`: proposals that a bid may have.
@@ -154,9 +147,10 @@ impl Plan {
         &self.steps
     }
 
-    /// Whether the best proposal is another one, or another offer.
-    pub fn changes_best(&self, ranking: &BidRanking) -> bool {
-        self.best != best(ranking)
+    /// How often the best proposal became another one, or another offer, even where that was undone.
+    pub fn changes_of_best(&self) -> usize {
+        let is_of_best = |step: &&Step| step.splice.from == Some(1) || step.splice.to == Some(1);
+        self.steps.iter().filter(is_of_best).count()
     }
 
     /// The proposals that are new, and those that have changed, as they are now.
@@ -173,10 +167,6 @@ impl Plan {
             ranking.undo(&id, before, version);
         }
     }
-}
-
-fn best(ranking: &BidRanking) -> Option<(Arc<str>, i64)> {
-    ranking.window(0, 1).first().map(|own| (own.proposal.id.clone(), own.proposal.version))
 }
 
 /// The proposal after a change, if the change is in order.

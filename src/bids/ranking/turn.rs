@@ -3,8 +3,8 @@
 use std::sync::{Arc, Mutex};
 
 use super::plan::{Accepted, Ask, Plan, Speaks};
+use super::writes::plan_writes;
 use super::{BidRanking, RankingOptions};
-use crate::bids::events::{extended, ranking_updated};
 use crate::bids::{Bid, no_such_bid};
 use crate::clock::Clock;
 use crate::domain::{Refusal, TenantId, Timestamp};
@@ -193,61 +193,4 @@ fn again(error: &StoreError) -> StoreError {
         StoreError::Exists => StoreError::Exists,
         other => StoreError::Unexpected(other.to_string()),
     }
-}
-
-/// What a turn writes, and what it answers.
-struct Writes {
-    outcomes: Vec<Result<Accepted, Refusal>>,
-    new: Vec<ProposalRow>,
-    changed: Vec<ProposalRow>,
-    outbox: Vec<crate::storage::OutboxRow>,
-    answers: Vec<crate::storage::IdempotencyRow>,
-}
-
-fn plan_writes(
-    (bid, ranking): (&mut Bid, &mut BidRanking),
-    mut plan: Plan,
-    changes: &[Change],
-    stored: &[crate::storage::IdempotencyRow],
-    (tenant, options): (&str, &RankingOptions),
-    now: Timestamp,
-) -> (Writes, Plan) {
-    let mut outcomes = Vec::with_capacity(changes.len());
-    let (mut answers, mut origin) = (Vec::<crate::storage::IdempotencyRow>::new(), None);
-    for change in changes {
-        let former = change.attempt.key().and_then(|(_, principal, key)| {
-            // whoever gave up waiting and has come again may be in the same turn
-            stored.iter().chain(&answers).find(|row| row.principal == principal && row.key == key)
-        });
-        if let Some(former) = former {
-            outcomes.push(change.attempt.repeat(former));
-            continue;
-        }
-        let asked = (&change.ask, &change.speaks);
-        let outcome = plan.carry_out((bid, ranking), asked, options.most_proposals, now);
-        if let Ok(accepted) = &outcome {
-            answers.extend(change.attempt.row(accepted));
-            origin = change.origin.clone().or(origin);
-        }
-        outcomes.push(outcome);
-    }
-    let mut outbox = Vec::new();
-    let (mut new, mut changed) = (Vec::new(), Vec::new());
-    if !plan.steps().is_empty() {
-        bid.ranking_version = ranking.version();
-        let rows =
-            |own: Vec<&crate::bids::Proposal>| own.iter().map(|one| one.row(tenant, &bid.id)).collect();
-        let touched = plan.touched(ranking);
-        (new, changed) = (rows(touched.0), rows(touched.1));
-        let steps = (&*ranking, plan.steps());
-        outbox.push(ranking_updated(tenant, bid, steps, plan.from_version(), options.window, now, origin));
-        if plan.changes_best(ranking)
-            && let Some(own) = bid.anti_sniping
-            && let Some(closes_at) = bid.closes_at.and_then(|end| own.extended(end, now))
-        {
-            bid.closes_at = Some(closes_at);
-            outbox.push(extended(tenant, bid, now));
-        }
-    }
-    (Writes { outcomes, new, changed, outbox, answers }, plan)
 }
