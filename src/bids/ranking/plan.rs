@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use uuid::Uuid;
 
 use super::BidRanking;
 use crate::bids::frame::Step;
@@ -125,7 +126,7 @@ impl Plan {
     ) -> Result<Accepted, Refusal> {
         bid.require_open(now)?;
         let version = ranking.version() + 1;
-        let changed = decide(ranking, (ask, speaks), most, version, now)?;
+        let changed = decide((bid, ranking), (ask, speaks), most, version, now)?;
         let (id, carrier, terms) = (changed.id.clone(), changed.carrier.clone(), changed.terms);
         let before = ranking.proposal(&id).cloned();
         self.touched.entry(id.clone()).or_insert(before.is_none());
@@ -171,7 +172,7 @@ impl Plan {
 
 /// The proposal after a change, if the change is in order.
 fn decide(
-    ranking: &BidRanking,
+    (bid, ranking): (&Bid, &BidRanking),
     (ask, speaks): (&Ask, &Speaks),
     most: usize,
     version: i64,
@@ -187,27 +188,7 @@ fn decide(
     };
     match ask {
         Ask::Submit { proposal_id, carrier_id, terms } => {
-            if !speaks.holds(carrier_id.as_str()) {
-                return Err(Refusal::forbidden(
-                    "not_the_carrier",
-                    format!("only {carrier_id} itself and scope manage may propose for it"),
-                ));
-            }
-            if ranking.proposal(proposal_id.as_str()).is_some() {
-                return Err(conflict("exists", format!("there is a proposal {proposal_id} already")));
-            }
-            if let Some(own) = ranking.active_of(carrier_id.as_str()) {
-                let detail = format!("{carrier_id} takes part with {}: revise or withdraw it", own.id);
-                return Err(conflict("one_per_carrier", detail));
-            }
-            if ranking.withdrawn_of(carrier_id.as_str()) >= MOST_WITHDRAWN {
-                let detail =
-                    format!("{carrier_id} has withdrawn {MOST_WITHDRAWN} proposals to this bid already");
-                return Err(conflict("too_many_withdrawals", detail));
-            }
-            if ranking.count() >= most {
-                return Err(conflict("too_many_proposals", format!("a bid has at most {most} proposals")));
-            }
+            may_submit((bid, ranking), (proposal_id, carrier_id), speaks, most)?;
             Ok(Proposal {
                 id: proposal_id.as_str().into(),
                 carrier: carrier_id.as_str().into(),
@@ -225,6 +206,40 @@ fn decide(
             Ok(Proposal { withdrawn: true, version, updated_at: now, ..own(proposal_id)? })
         }
     }
+}
+
+fn may_submit(
+    (bid, ranking): (&Bid, &BidRanking),
+    (proposal_id, carrier_id): (&EntityId, &EntityId),
+    speaks: &Speaks,
+    most: usize,
+) -> Result<(), Refusal> {
+    if !speaks.holds(carrier_id.as_str()) {
+        return Err(Refusal::forbidden(
+            "not_the_carrier",
+            format!("only {carrier_id} itself and scope manage may propose for it"),
+        ));
+    }
+    if bid.visibility != Visibility::Open && Uuid::try_parse(proposal_id.as_str()).is_err() {
+        // who guesses what others may have chosen would learn by `exists` that they take part
+        let detail = "must be a UUID, or be left out: others' proposals to this bid are not for all";
+        return Err(Refusal::invalid("proposal_id", detail));
+    }
+    if ranking.proposal(proposal_id.as_str()).is_some() {
+        return Err(conflict("exists", format!("there is a proposal {proposal_id} already")));
+    }
+    if let Some(own) = ranking.active_of(carrier_id.as_str()) {
+        let detail = format!("{carrier_id} takes part with {}: revise or withdraw it", own.id);
+        return Err(conflict("one_per_carrier", detail));
+    }
+    if ranking.withdrawn_of(carrier_id.as_str()) >= MOST_WITHDRAWN {
+        let detail = format!("{carrier_id} has withdrawn {MOST_WITHDRAWN} proposals to this bid already");
+        return Err(conflict("too_many_withdrawals", detail));
+    }
+    if ranking.count() >= most {
+        return Err(conflict("too_many_proposals", format!("a bid has at most {most} proposals")));
+    }
+    Ok(())
 }
 
 fn accepted(bid: &Bid, ranking: &BidRanking, id: &str, splice: &super::Splice, now: Timestamp) -> Accepted {
