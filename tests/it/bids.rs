@@ -5,6 +5,7 @@ mod crash;
 mod damage;
 mod lifecycle;
 mod model;
+mod veiled;
 mod visibility;
 mod watcher;
 
