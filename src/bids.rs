@@ -21,7 +21,7 @@ pub use criteria::{Criteria, Criterion, Direction, Field, Score, WrittenCriterio
 pub use events::{is_ranking, joined};
 pub use frame::{Frame, Frames, Move, RankedProposal, Step};
 pub use proposal::{Disqualified, Proposal, Terms, appraise};
-pub use pseudonyms::Pseudonyms;
+pub use pseudonyms::{Pseudonyms, Unveiled};
 pub use rows::{About, Bid};
 pub use service::{Bids, NewBid, Step as BidStep, no_such_bid};
 pub use views::{BidView, RankingView, Viewer, Window, WrittenAntiSniping};

@@ -190,7 +190,7 @@ section!(Jobs {
     keep_done_s: u64,
     snapshots_at_a_time: usize,
 });
-section!(Accounts { max_per_user: i64 });
+section!(Accounts { max_per_user: i64, snapshots_kept: i64 });
 section!(Drain { announce_ms: u64, window_s: u64, retry_spread_ms: u64 });
 section!(Logging { level: String, format: String, dir: String, max_files: usize });
 section!(Metrics { bind: String });

@@ -34,7 +34,7 @@ pub trait Happened: Serialize + DeserializeOwned + Send + Sync + 'static {
 
 /// What can be written on the way, in the transaction of the job.
 pub trait Ledger: Send {
-    /// Keeps what all accounts of the user are like; how many they are.
+    /// Keeps what all accounts of the user are like, beside the newest of what was kept before; how many they are.
     fn take_snapshot(&mut self, about: &About) -> impl Future<Output = Result<usize, StoreError>> + Send;
 }
 

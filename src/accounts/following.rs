@@ -12,7 +12,7 @@ use crate::storage::backends::{postgres, sqlite};
 use crate::storage::{Database, StoreError};
 use crate::telemetry::crash_point;
 
-type Make = fn(Database, EventLog) -> Arc<dyn Handler>;
+type Make = fn(Database, EventLog, i64) -> Arc<dyn Handler>;
 
 /// The kinds of events that are followed up.
 #[derive(Clone, Default)]
@@ -21,8 +21,9 @@ pub struct Followers(Vec<(&'static str, Make)>);
 impl Followers {
     /// And this one.
     pub fn with<E: Happened>(mut self) -> Self {
-        self.0
-            .push((E::NAME, |database, log| Arc::new(Following::<E> { database, log, event: PhantomData })));
+        self.0.push((E::NAME, |database, log, snapshots_kept| {
+            Arc::new(Following::<E> { database, log, snapshots_kept, event: PhantomData })
+        }));
         self
     }
 
@@ -31,9 +32,14 @@ impl Followers {
         self.0.iter().map(|(name, _)| *name)
     }
 
-    /// Who does their jobs.
-    pub fn handlers(&self, database: &Database, log: &EventLog) -> Vec<Arc<dyn Handler>> {
-        self.0.iter().map(|(_, make)| make(database.clone(), log.clone())).collect()
+    /// Who does their jobs; `snapshots_kept`: of one user.
+    pub fn handlers(
+        &self,
+        database: &Database,
+        log: &EventLog,
+        snapshots_kept: i64,
+    ) -> Vec<Arc<dyn Handler>> {
+        self.0.iter().map(|(_, make)| make(database.clone(), log.clone(), snapshots_kept)).collect()
     }
 }
 
@@ -41,6 +47,7 @@ impl Followers {
 struct Following<E> {
     database: Database,
     log: EventLog,
+    snapshots_kept: i64,
     event: PhantomData<fn() -> E>,
 }
 
@@ -50,7 +57,7 @@ impl<E: Happened> Handler for Following<E> {
     }
 
     fn run(&self, job: JobRow) -> BoxFuture<'static, Result<Completion, Failure>> {
-        let (database, log) = (self.database.clone(), self.log.clone());
+        let (database, log, snapshots_kept) = (self.database.clone(), self.log.clone(), self.snapshots_kept);
         async move {
             let recorded: Recorded<E> =
                 serde_json::from_str(&job.payload).map_err(|error| Failure::lasting(error.to_string()))?;
@@ -63,7 +70,8 @@ impl<E: Happened> Handler for Following<E> {
                         if !q::jobs::finish(conn, &job, clock.steady().micros()).await? {
                             return Ok(Completion::Late);
                         }
-                        for row in recorded.event.follow(&about, &mut *conn).await? {
+                        let mut books = Books { conn: &mut *conn, snapshots_kept };
+                        for row in recorded.event.follow(&about, &mut books).await? {
                             q::outbox::insert(conn, &row).await?;
                         }
                         crash_point("accounts.before_follow_commit");
@@ -91,13 +99,22 @@ fn about<E>(job: &JobRow, recorded: &Recorded<E>, log: &EventLog) -> Result<Abou
     })
 }
 
+/// A connection in the middle of a transaction.
+struct Books<'a, C> {
+    conn: &'a mut C,
+    snapshots_kept: i64,
+}
+
 macro_rules! ledger {
     ($backend:ident) => {
-        impl Ledger for $backend::Conn {
+        impl Ledger for Books<'_, $backend::Conn> {
             async fn take_snapshot(&mut self, about: &About) -> Result<usize, StoreError> {
                 let owner = (about.tenant.as_str(), about.user.as_str());
                 let now_us = about.now.micros();
-                Ok($backend::accounts::take_snapshot(self, owner, &about.job_id, now_us).await?)
+                let count =
+                    $backend::accounts::take_snapshot(self.conn, owner, &about.job_id, now_us).await?;
+                $backend::accounts::forget_snapshots(self.conn, owner, self.snapshots_kept).await?;
+                Ok(count)
             }
         }
     };

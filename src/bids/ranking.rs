@@ -3,7 +3,7 @@
 //! ```text
 //! change ─► Rankings (finds or makes the actor) ─► RankingActor ─ everything that waits ─► one transaction ─► answers
 //! ```
-//! [`BidRanking`] is the order itself, [`Plan`] what changes do to it: both pure. A turn (`turn.rs`) locks the
+//! [`BidRanking`] is the order itself, [`Plan`] what changes do to it: both pure. A turn (`turn.rs`, `writes.rs`) locks the
 //! bid's row, takes in what other nodes have stored meanwhile, carries out what waits, and stores proposals, answers
 //! and one outbox row together. Several nodes may keep the same bid: the row lock and its version decide.
 
@@ -13,6 +13,7 @@ mod order_statistics;
 mod plan;
 mod ranking_actor;
 mod turn;
+mod writes;
 
 use std::time::Duration;
 

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::ranking::BidRanking;
-use super::{AntiSniping, Criteria, Proposal, Status, Terms};
+use super::{AntiSniping, Criteria, Proposal, Pseudonyms, Status, Terms};
 use crate::domain::{Decimal, Timestamp, Visibility};
 use crate::storage::{BidRow, ProposalRow, StoreError};
 
@@ -164,6 +164,15 @@ impl Proposal {
 }
 
 impl BidRanking {
+    /// That of a bid, without proposals yet.
+    pub fn of(bid: &Bid) -> Self {
+        let own = BidRanking::new(bid.criteria.clone(), bid.max_ei);
+        match bid.visibility {
+            Visibility::Anonymous => own.under(Pseudonyms::new(&bid.secret)),
+            Visibility::Open | Visibility::Sealed => own,
+        }
+    }
+
     /// Takes in what was stored by others meanwhile, in the order of their changes.
     pub fn catch_up(&mut self, rows: Vec<ProposalRow>) {
         for row in rows {

@@ -246,7 +246,9 @@ impl Bids {
         bid_id: &EntityId,
         window: Window,
     ) -> Result<RankingView, Refusal> {
-        let bid = self.key(tenant, bid_id).await?;
+        // by its row alone: whoever may not see it has nothing loaded
+        RankingView::require_seen(&Bid::read(self.stored(tenant, bid_id).await?)?, &viewer)?;
+        let bid = BidKey { tenant: tenant.clone(), bid_id: bid_id.as_str().into() };
         let look = move |bid: &Bid, ranking: &_| RankingView::new(bid, ranking, &viewer, &window);
         self.rankings.look(&bid, look).await?.ok_or_else(no_such_bid)?
     }

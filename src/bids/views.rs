@@ -134,7 +134,7 @@ pub enum Window {
     },
     /// Up to `limit` with this proposal in the middle.
     Around {
-        /// The proposal.
+        /// The proposal, or its pseudonym where the viewer sees pseudonyms.
         proposal_id: String,
         /// Rows.
         limit: usize,
@@ -157,22 +157,28 @@ pub struct RankingView {
 }
 
 impl RankingView {
+    /// Refuses whoever may see nothing of the ranking.
+    pub fn require_seen(bid: &Bid, viewer: &Viewer) -> Result<(), Refusal> {
+        match bid.visibility == Visibility::Sealed && !viewer.owns(bid) {
+            true => Err(Refusal::forbidden("sealed", "only the owner sees the proposals of a sealed bid")),
+            false => Ok(()),
+        }
+    }
+
     /// The part of the ranking that is asked for, as this viewer may see it.
     pub fn new(bid: &Bid, ranking: &BidRanking, viewer: &Viewer, window: &Window) -> Result<Self, Refusal> {
-        let owns = viewer.owns(bid);
-        if bid.visibility == Visibility::Sealed && !owns {
-            return Err(Refusal::forbidden("sealed", "only the owner sees the proposals of a sealed bid"));
-        }
-        let pseudonyms =
-            (bid.visibility == Visibility::Anonymous && !owns).then(|| Pseudonyms::new(&bid.secret));
+        Self::require_seen(bid, viewer)?;
+        let is_veiled = bid.visibility == Visibility::Anonymous && !viewer.owns(bid);
+        let pseudonyms = is_veiled.then(|| Pseudonyms::new(&bid.secret));
         let (offset, limit) = match window {
             Window::Offset { offset, limit } => (*offset, *limit),
             Window::Around { proposal_id, limit } => {
                 let own = ranking.ranked(proposal_id).filter(|own| {
                     // of those of others one knows the pseudonym
-                    pseudonyms.is_none() || viewer.speaks.holds(&own.proposal.carrier)
+                    !is_veiled || viewer.speaks.holds(&own.proposal.carrier)
                 });
-                let rank = own.ok_or_else(no_such_proposal)?.rank;
+                let other = || is_veiled.then(|| ranking.ranked_under(proposal_id)).flatten();
+                let rank = own.or_else(other).ok_or_else(no_such_proposal)?.rank;
                 ((rank - 1).saturating_sub(limit / 2), *limit)
             }
         };

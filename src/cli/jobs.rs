@@ -105,8 +105,9 @@ fn list(common: &Common, tenant: Option<&str>, state: State) -> anyhow::Result<(
             println!("{}", serde_json::to_string(&JobView::from(row))?);
             continue;
         }
+        let most = row.last_attempt();
         let (id, tenant, kind, error) = (row.job_id, row.tenant, row.kind, row.error.unwrap_or_default());
-        println!("{id}  {tenant:12}  {kind:20}  {}/{} attempts  {error}", row.attempts, row.max_attempts);
+        println!("{id}  {tenant:12}  {kind:20}  {}/{} attempts  {error}", row.attempts, most);
     }
     Ok(())
 }

@@ -10,7 +10,9 @@ use crate::jobs::{Backoff, Handler, JobOptions, JobWake, Jobs};
 /// Begins to work; must run on the storage runtime.
 pub(super) fn start(services: &Services, wake: JobWake) -> Jobs {
     let own = &services.settings.jobs;
-    let handlers: Vec<Arc<dyn Handler>> = accounts::events::all().handlers(&services.database, &services.log);
+    let kept = services.settings.accounts.snapshots_kept;
+    let handlers: Vec<Arc<dyn Handler>> =
+        accounts::events::all().handlers(&services.database, &services.log, kept);
     let options = JobOptions {
         channels: vec![(accounts::CHANNEL, own.snapshots_at_a_time)],
         poll: Duration::from_millis(own.poll_ms),

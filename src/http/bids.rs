@@ -323,7 +323,7 @@ pub async fn find(request: HttpRequest, id: web::Path<String>) -> Result<HttpRes
     params(
         ("id" = String, Path, description = "the bid's id"),
         ("offset" = Option<u64>, Query, description = "ranks before the first row, default 0"),
-        ("around" = Option<String>, Query, description = "a proposal to show in the middle; of an anonymous bid, one of one's own"),
+        ("around" = Option<String>, Query, description = "a proposal to show in the middle; where the caller sees pseudonyms, one of its own, or a pseudonym"),
         ("limit" = Option<u32>, Query, description = "1-200, default 50"),
     ),
     responses((status = 200, body = RankingSnapshot), (status = 400, body = ProblemBody), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody), (status = 404, body = ProblemBody), (status = 503, body = ProblemBody))

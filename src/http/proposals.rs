@@ -47,7 +47,7 @@ impl Offer {
 #[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewProposal {
-    /// 1–64 of `[A-Za-z0-9_.:-]`; made up when it is not given.
+    /// 1–64 of `[A-Za-z0-9_.:-]`, in an anonymous or sealed bid a UUID; made up when it is not given.
     proposal_id: Option<String>,
     /// Whose it is: one active proposal for each carrier.
     carrier_id: String,

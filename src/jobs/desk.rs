@@ -29,7 +29,7 @@ pub struct JobView {
     priority: i64,
     /// `pending`, `sending`, `done`, `retry` or `dead`.
     state: String,
-    /// How often it was tried.
+    /// How often it was tried, before it was dead as well.
     attempts: i64,
     /// How often it is tried at most.
     max_attempts: i64,
@@ -53,6 +53,7 @@ pub struct JobView {
 
 impl From<JobRow> for JobView {
     fn from(row: JobRow) -> Self {
+        let max_attempts = row.last_attempt();
         JobView {
             id: row.job_id,
             tenant: row.tenant,
@@ -61,7 +62,7 @@ impl From<JobRow> for JobView {
             priority: row.priority,
             state: row.state,
             attempts: row.attempts,
-            max_attempts: row.max_attempts,
+            max_attempts,
             error: row.error,
             payload: RawValue::from_string(row.payload).ok(),
             server_id: row.server_id,
@@ -107,7 +108,8 @@ impl JobDesk {
             .await
     }
 
-    /// Has a dead job done again, with all its attempts; it may be of one tenant, or of any.
+    /// Has a dead job done again, with all its attempts; it may be of one tenant, or of any. Its attempts go on
+    /// counting: whoever is still at one of its former life finds that it is not the present one.
     pub async fn revive(&self, tenant: Option<&TenantId>, job_id: &str) -> Result<Revived, StoreError> {
         let (tenant, job_id) = (tenant.map(ToString::to_string), job_id.to_owned());
         let now_us = self.clock.steady().micros();

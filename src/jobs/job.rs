@@ -96,6 +96,7 @@ impl NewJob<'_> {
             server_id: self.server_id.to_owned(),
             created_us: 0,
             finished_us: None,
+            attempts_before: 0,
         }
     }
 }
@@ -159,12 +160,12 @@ pub(super) fn failed(
 ) -> JobOutcome {
     let reason = &failure.reason;
     let error = Some(reason[..reason.floor_char_boundary(REASON)].to_owned());
-    if failure.is_final || job.attempts >= job.max_attempts {
+    if failure.is_final || job.attempts >= job.last_attempt() {
         let finished_us = Some(now_us);
         let due_us = job.due_us;
         return JobOutcome { state: State::Dead.as_str(), due_us, deadline_us: None, error, finished_us };
     }
-    let attempts = u32::try_from(job.attempts).unwrap_or(u32::MAX);
+    let attempts = u32::try_from(job.attempts - job.attempts_before).unwrap_or(u32::MAX);
     let delay = failure.retry_after.map_or_else(|| backoff.after(attempts, chance), |own| own.min(LONGEST));
     let due_us = now_us.saturating_add(i64::try_from(delay.as_micros()).unwrap_or(i64::MAX));
     JobOutcome { state: State::Retry.as_str(), due_us, deadline_us: None, error, finished_us: None }
@@ -208,6 +209,15 @@ mod tests {
         assert_eq!(told(outcome(2)), ("retry", 4_000_100, None));
         assert_eq!(told(outcome(3)), ("dead", 0, Some(100)));
         assert_eq!(outcome(3).error.as_deref(), Some("no"));
+    }
+
+    #[test]
+    fn a_job_that_was_dead_has_all_its_attempts_and_delays_again() {
+        let again = |attempts| JobRow { attempts_before: 3, ..job(attempts, 3) };
+        let outcome = |attempts| failed(&again(attempts), &Failure::passing("no"), (BACKOFF, 0.0), 100);
+        assert_eq!((outcome(4).state, outcome(4).due_us), ("retry", 2_000_100));
+        assert_eq!((outcome(5).state, outcome(5).due_us), ("retry", 4_000_100));
+        assert_eq!(outcome(6).state, "dead");
     }
 
     #[test]

@@ -307,6 +307,7 @@ diesel::table! {
         server_id -> Text,
         created_us -> BigInt,
         finished_us -> Nullable<BigInt>,
+        attempts_before -> BigInt,
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
-use super::{sse, websocket};
+use super::{json, sse, websocket};
 use crate::domain::{Class, EventName, Origin, Position, Timestamp, Topic};
 
 /// The shape in which a transport writes an event.
@@ -261,8 +261,13 @@ fn by_itself<'a>(name: &str, data: &'a str) -> Cow<'a, str> {
     Cow::Owned(format!("{}null{}", &data[..start], &data[start + moves.get().len()..]))
 }
 
-/// `{"eventType":…, …data}`; data that is no object is its own field.
+/// `{"eventType":…, …data}`, without an `eventType` of the data's own; data that is no object is its own field.
 fn typed(name: &str, data: &str) -> String {
+    // escaped or not
+    let may_be_typed = data.contains("\"eventType\"") || data.contains("\\u00");
+    if may_be_typed && let Some(fields) = json::fields_without(data, "eventType") {
+        return format!("{{\"eventType\":\"{name}\"{fields}}}");
+    }
     // event names hold no character that JSON would have to escape
     match data.strip_prefix('{') {
         Some("}") => format!("{{\"eventType\":\"{name}\"}}"),
@@ -290,8 +295,20 @@ mod tests {
     fn an_unnamed_event_says_its_type_beside_its_data() {
         assert_eq!(typed("a.b", r#"{"n":{"m":1}}"#), r#"{"eventType":"a.b","n":{"m":1}}"#);
         assert_eq!(typed("a", "{}"), r#"{"eventType":"a"}"#);
-        for data in ["[1]", "1", "\"{}\"", "null"] {
+        for data in ["[1]", "1", "\"{}\"", "null", r#"["eventType"]"#] {
             assert_eq!(typed("a", data), format!(r#"{{"eventType":"a","data":{data}}}"#));
+        }
+    }
+
+    #[test]
+    fn an_unnamed_event_has_one_type_and_that_is_its_name() {
+        for (data, fields) in [
+            (r#"{"eventType":"b"}"#, ""),
+            (r#"{"n":1,"eventType":{"a":[1]},"m":2}"#, r#","n":1,"m":2"#),
+            (r#"{"event\u0054ype":"b","n":1.50}"#, r#","n":1.50"#),
+            (r#"{"n":{"eventType":"b"},"m":"eventType"}"#, r#","n":{"eventType":"b"},"m":"eventType""#),
+        ] {
+            assert_eq!(typed("a", data), format!(r#"{{"eventType":"a"{fields}}}"#));
         }
     }
 }

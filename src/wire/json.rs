@@ -1,6 +1,8 @@
+use std::fmt;
+use std::fmt::Write as _;
 use std::sync::Arc;
 
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Deserializer as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::domain::{Refusal, RefusalKind};
@@ -63,6 +65,33 @@ fn shortened(text: &str) -> String {
     let start = text.char_indices().nth(HALF).map_or(text.len(), |(at, _)| at);
     let end = text.char_indices().rev().nth(HALF - 1).map_or(0, |(at, _)| at);
     if end <= start { text.to_owned() } else { format!("{}…{}", &text[..start], &text[end..]) }
+}
+
+/// The fields of an object without those of this name, as they are and in their order, each after a comma; None: it
+/// is no object.
+pub fn fields_without(text: &str, name: &str) -> Option<String> {
+    struct Without<'a>(&'a str);
+
+    impl<'de> Visitor<'de> for Without<'_> {
+        type Value = String;
+
+        fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+            out.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<String, A::Error> {
+            let mut kept = String::new();
+            while let Some((name, value)) = fields.next_entry::<String, &RawValue>()? {
+                if name != self.0 {
+                    let name = serde_json::Value::from(name);
+                    let _ = write!(kept, ",{name}:{value}");
+                }
+            }
+            Ok(kept)
+        }
+    }
+
+    serde_json::Deserializer::from_str(text).deserialize_map(Without(name)).ok()
 }
 
 /// A decimal as a JSON number, digit by digit.

@@ -20,6 +20,7 @@ on_both_backends! {
     a_command_repeated_with_its_key_makes_one_account_and_one_snapshot,
     lists_come_page_by_page,
     a_user_has_so_many_accounts_at_most,
+    the_newest_snapshots_of_a_user_are_kept,
 }
 
 /// Clients of system 2 show no credentials.
@@ -275,4 +276,21 @@ async fn a_user_has_so_many_accounts_at_most() {
     // somebody else's do not count
     let other = server.api_of("default", "act_as_user").speaking_for("other");
     other.post("/accounts", &json!({"name": "a", "balance": 1})).await.expect(201);
+}
+
+async fn the_newest_snapshots_of_a_user_are_kept() {
+    let server = Server::with(ServerOptions::default().set("accounts.snapshots_kept", 2));
+    let (kim, lee) = (speaking(&server, "kim"), speaking(&server, "lee"));
+    make(&lee, "of old", 1.0).await;
+    for name in ["a", "b", "c", "d"] {
+        make(&kim, name, 1.0).await;
+        settled(&server).await;
+    }
+    let names = async |api: &Api| -> Vec<String> {
+        let rows = state(api).await.1;
+        let rows = rows.as_array().expect("snapshots").iter();
+        rows.map(|row| row["name"].as_str().expect("a name").to_owned()).collect()
+    };
+    assert_eq!(names(&kim).await, ["a", "b", "c", "d", "a", "b", "c"]);
+    assert_eq!(names(&lee).await, ["of old"], "somebody else's do not count");
 }

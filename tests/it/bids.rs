@@ -7,6 +7,7 @@ mod joined;
 mod lifecycle;
 mod model;
 mod places;
+mod veiled;
 mod visibility;
 mod watcher;
 mod whole;

@@ -10,9 +10,9 @@ use std::time::Duration;
 use bongsu::clock::Clock;
 use bongsu::jobs::{
     Backoff, Completion, Delivery, Failure, Handler, JobDesk, JobOptions, JobRow, JobWake, Jobs, Kind,
-    NewJob, State,
+    NewJob, Revived, State,
 };
-use bongsu::storage::{Database, DatabaseOptions, PostgresOptions, StorageRuntime, StoreError};
+use bongsu::storage::{Database, DatabaseOptions, JobOutcome, PostgresOptions, StorageRuntime, StoreError};
 use bongsu::telemetry::Metrics;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -321,6 +321,68 @@ fn whoever_is_late_finds_that_the_attempt_is_not_the_present_one() {
         jobs.stop().await;
         Ok(())
     });
+}
+
+#[test]
+fn whoever_is_late_with_an_attempt_of_a_job_that_was_dead_since_changes_nothing() {
+    on_both(|db| async move {
+        let id = add(&db, AGAIN, "again", 1, 0).await?;
+        kill_its_node(&db, &id).await?;
+        let late = in_state(&db, State::Sending).await.remove(0);
+        // given up, as after the last of its attempts, and wanted all the same
+        let outcome = JobOutcome {
+            state: "dead",
+            due_us: late.due_us,
+            deadline_us: None,
+            error: None,
+            finished_us: Some(1),
+        };
+        bongsu::write_tx!(db, |conn, q| Ok(q::jobs::settle(conn, (&id, 1), &outcome).await?))?;
+        assert_eq!(desk(&db).revive(None, &id).await?, Revived::Due);
+        kill_its_node(&db, &id).await?;
+        let present = in_state(&db, State::Sending).await.remove(0);
+        assert_eq!((present.attempts, present.last_attempt()), (2, 4));
+        let finish = async |job| bongsu::write_tx!(db, |conn, q| Ok(q::jobs::finish(conn, &job, 1).await?));
+        assert_eq!((finish(late).await?, finish(present).await?), (false, true));
+        Ok(())
+    });
+}
+
+/// What `EXPLAIN` says.
+#[derive(diesel::QueryableByName)]
+struct Detail {
+    #[diesel(sql_type = diesel::sql_types::Text)]
+    detail: String,
+}
+
+#[test]
+fn jobs_are_counted_without_those_that_are_done() {
+    use diesel::{Connection, RunQueryDsl, SqliteConnection};
+    on_both(|db| async move {
+        for number in 0..3 {
+            add(&db, AGAIN, &number.to_string(), 1, 0).await?;
+        }
+        let (now, kinds) = (Clock::system().steady().micros(), [AGAIN.name]);
+        bongsu::write_tx!(db, |conn, q| {
+            let taken = q::jobs::take(conn, ("work", &kinds), 1, (now + 60_000_000, now)).await?;
+            assert!(q::jobs::finish(conn, &taken[0], now).await?);
+            Ok::<_, StoreError>(())
+        })?;
+        let figures = bongsu::read!(db, |conn, q| q::jobs::figures(conn).await)?;
+        let told: Vec<_> =
+            figures.iter().map(|own| (&*own.state, &*own.channel, own.count, own.due_us.is_some())).collect();
+        assert_eq!(told, [("pending", "work", 2, true)]);
+        Ok(())
+    });
+    // by an index that holds no others
+    let dir = tempfile::tempdir().expect("a directory");
+    on(String::new(), dir.path(), &|_| async { Ok(()) });
+    let path = dir.path().join("bongsu.db");
+    let mut database = SqliteConnection::establish(&path.to_string_lossy()).expect("the database opens");
+    let explain = "EXPLAIN QUERY PLAN SELECT state, channel, count(*), min(due_us) FROM jobs \
+        WHERE state <> 'done' GROUP BY state, channel";
+    let plan: Vec<Detail> = diesel::sql_query(explain).load(&mut database).expect("a plan");
+    assert!(plan.len() == 1 && plan[0].detail.contains("COVERING INDEX jobs_open"), "{}", plan[0].detail);
 }
 
 #[test]

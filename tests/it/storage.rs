@@ -12,8 +12,8 @@ use bongsu::log::{
 use bongsu::settings::Settings;
 use bongsu::storage::{
     ApiKeyRow, Backend, BlockRow, Database, DatabaseOptions, DeclaredTopicRow, Feed, FleetRow,
-    IdempotencyRow, OutboxRow, PostgresOptions, ReadingRow, StorageRuntime, StoreError, TicketRow,
-    TopicMemberRow,
+    IdempotencyRow, OutboxRow, PostgresOptions, ProposalRow, ReadingRow, StorageRuntime, StoreError,
+    TicketRow, TopicMemberRow,
 };
 
 use bongsu::telemetry::Metrics;
@@ -476,4 +476,45 @@ fn who_waits_for_a_connection_in_vain_is_counted() {
         Ok::<_, StoreError>(())
     });
     runtime.block_on(scenario).expect("no panic").expect("the scenario");
+}
+
+#[test]
+fn proposals_of_a_bid_are_handed_over_page_by_page() {
+    on_both(|db| async move {
+        let row = |version: i64| ProposalRow {
+            tenant: "acme".into(),
+            bid_id: "B".into(),
+            proposal_id: format!("P-{version}"),
+            carrier_id: format!("carrier-{version}"),
+            price: 1,
+            ei: 1,
+            lead_time_hours: 1,
+            rating: None,
+            withdrawn: false,
+            version,
+            submitted_us: 1,
+            updated_us: 1,
+        };
+        for from in [1, 501, 1001] {
+            let rows = (from..(from + 500).min(1202)).map(row).collect();
+            bongsu::write_tx!(db, |conn, q| Ok(q::bids::insert_proposals(conn, rows).await?))?;
+        }
+        let read = async |version: i64| {
+            let mut pages = Vec::<Vec<i64>>::new();
+            let take = |rows: Vec<ProposalRow>| pages.push(rows.iter().map(|own| own.version).collect());
+            bongsu::read!(db, |conn, q| q::bids::proposals_since(conn, ("acme", "B"), version, take).await)?;
+            Ok::<_, StoreError>(pages)
+        };
+        let pages = read(0).await?;
+        assert_eq!(pages.iter().map(Vec::len).collect::<Vec<_>>(), [500, 500, 201]);
+        assert_eq!(
+            pages.concat(),
+            (1..=1201).collect::<Vec<_>>(),
+            "each once, in the order of their changes"
+        );
+        // just as many as a page holds, and none
+        assert_eq!(read(701).await?.concat(), (702..=1201).collect::<Vec<_>>());
+        assert_eq!(read(1201).await?, [Vec::<i64>::new()]);
+        Ok(())
+    });
 }

@@ -2,7 +2,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::order_statistics::OrderStatistics;
-use crate::bids::{Criteria, Disqualified, Proposal, Score, appraise};
+use crate::bids::{Criteria, Disqualified, Proposal, Pseudonyms, Score, Unveiled, appraise};
 use crate::domain::Decimal;
 
 /// What proposals are sorted by: the score, then the version of acceptance, then the id.
@@ -64,6 +64,8 @@ pub struct BidRanking {
     /// How many each carrier has withdrawn.
     withdrawn: HashMap<Arc<str>, usize>,
     order: OrderStatistics<Key>,
+    /// By pseudonym, where proposals have one.
+    unveiled: Option<Unveiled>,
 }
 
 impl BidRanking {
@@ -77,7 +79,14 @@ impl BidRanking {
             active: HashMap::new(),
             withdrawn: HashMap::new(),
             order: OrderStatistics::default(),
+            unveiled: None,
         }
+    }
+
+    /// The same, whose proposals can be found by these pseudonyms; still without proposals.
+    #[must_use]
+    pub fn under(self, pseudonyms: Pseudonyms) -> Self {
+        BidRanking { unveiled: Some(Unveiled::new(pseudonyms)), ..self }
     }
 
     /// Counts the changes.
@@ -124,6 +133,11 @@ impl BidRanking {
 
     fn replace(&mut self, id: &Arc<str>, now: Option<Proposal>) -> Splice {
         let before = self.proposals.remove(id);
+        match (&mut self.unveiled, before.is_some(), now.is_some()) {
+            (Some(own), false, true) => own.insert(id),
+            (Some(own), true, false) => own.remove(id),
+            _ => {}
+        }
         let key = |proposal: &Proposal| self.key(proposal).ok();
         let (old, new) = (before.as_ref().and_then(key), now.as_ref().and_then(key));
         if let Some(count) =
@@ -165,6 +179,11 @@ impl BidRanking {
         let key = self.key(proposal).ok()?;
         let place = self.order.place(&key)?;
         Some(Ranked { rank: place + 1, score: key.0, proposal })
+    }
+
+    /// The proposal behind a pseudonym, with its rank; None: there is none, it is not ranked, or none has a pseudonym.
+    pub fn ranked_under(&self, pseudonym: &str) -> Option<Ranked<'_>> {
+        self.ranked(self.unveiled.as_ref()?.find(pseudonym)?)
     }
 
     /// Up to `limit` ranked proposals after the first `offset`, in order.

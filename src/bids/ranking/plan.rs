@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use uuid::Uuid;
 
 use super::BidRanking;
 use crate::bids::frame::Step;
@@ -107,19 +108,12 @@ pub struct Plan {
     steps: Vec<Step>,
     touched: HashMap<Arc<str>, bool>,
     undo: Vec<(Arc<str>, Option<Proposal>, i64)>,
-    best: Option<(Arc<str>, i64)>,
 }
 
 impl Plan {
     /// Before any change.
     pub fn new(ranking: &BidRanking) -> Self {
-        Plan {
-            from_version: ranking.version(),
-            steps: Vec::new(),
-            touched: HashMap::new(),
-            undo: Vec::new(),
-            best: best(ranking),
-        }
+        Plan { from_version: ranking.version(), steps: Vec::new(), touched: HashMap::new(), undo: Vec::new() }
     }
 
     /// Carries one change out on the ranking, if it is in order; `most`: proposals that a bid may have.
@@ -132,7 +126,7 @@ impl Plan {
     ) -> Result<Accepted, Refusal> {
         bid.require_open(now)?;
         let version = ranking.version() + 1;
-        let changed = decide(ranking, (ask, speaks), most, version, now)?;
+        let changed = decide((bid, ranking), (ask, speaks), most, version, now)?;
         let (id, carrier, terms) = (changed.id.clone(), changed.carrier.clone(), changed.terms);
         let before = ranking.proposal(&id).cloned();
         self.touched.entry(id.clone()).or_insert(before.is_none());
@@ -154,9 +148,10 @@ impl Plan {
         &self.steps
     }
 
-    /// Whether the best proposal is another one, or another offer.
-    pub fn changes_best(&self, ranking: &BidRanking) -> bool {
-        self.best != best(ranking)
+    /// How often the best proposal became another one, or another offer, even where that was undone.
+    pub fn changes_of_best(&self) -> usize {
+        let is_of_best = |step: &&Step| step.splice.from == Some(1) || step.splice.to == Some(1);
+        self.steps.iter().filter(is_of_best).count()
     }
 
     /// The proposals that are new, and those that have changed, as they are now.
@@ -175,13 +170,9 @@ impl Plan {
     }
 }
 
-fn best(ranking: &BidRanking) -> Option<(Arc<str>, i64)> {
-    ranking.window(0, 1).first().map(|own| (own.proposal.id.clone(), own.proposal.version))
-}
-
 /// The proposal after a change, if the change is in order.
 fn decide(
-    ranking: &BidRanking,
+    (bid, ranking): (&Bid, &BidRanking),
     (ask, speaks): (&Ask, &Speaks),
     most: usize,
     version: i64,
@@ -197,27 +188,7 @@ fn decide(
     };
     match ask {
         Ask::Submit { proposal_id, carrier_id, terms } => {
-            if !speaks.holds(carrier_id.as_str()) {
-                return Err(Refusal::forbidden(
-                    "not_the_carrier",
-                    format!("only {carrier_id} itself and scope manage may propose for it"),
-                ));
-            }
-            if ranking.proposal(proposal_id.as_str()).is_some() {
-                return Err(conflict("exists", format!("there is a proposal {proposal_id} already")));
-            }
-            if let Some(own) = ranking.active_of(carrier_id.as_str()) {
-                let detail = format!("{carrier_id} takes part with {}: revise or withdraw it", own.id);
-                return Err(conflict("one_per_carrier", detail));
-            }
-            if ranking.withdrawn_of(carrier_id.as_str()) >= MOST_WITHDRAWN {
-                let detail =
-                    format!("{carrier_id} has withdrawn {MOST_WITHDRAWN} proposals to this bid already");
-                return Err(conflict("too_many_withdrawals", detail));
-            }
-            if ranking.count() >= most {
-                return Err(conflict("too_many_proposals", format!("a bid has at most {most} proposals")));
-            }
+            may_submit((bid, ranking), (proposal_id, carrier_id), speaks, most)?;
             Ok(Proposal {
                 id: proposal_id.as_str().into(),
                 carrier: carrier_id.as_str().into(),
@@ -235,6 +206,40 @@ fn decide(
             Ok(Proposal { withdrawn: true, version, updated_at: now, ..own(proposal_id)? })
         }
     }
+}
+
+fn may_submit(
+    (bid, ranking): (&Bid, &BidRanking),
+    (proposal_id, carrier_id): (&EntityId, &EntityId),
+    speaks: &Speaks,
+    most: usize,
+) -> Result<(), Refusal> {
+    if !speaks.holds(carrier_id.as_str()) {
+        return Err(Refusal::forbidden(
+            "not_the_carrier",
+            format!("only {carrier_id} itself and scope manage may propose for it"),
+        ));
+    }
+    if bid.visibility != Visibility::Open && Uuid::try_parse(proposal_id.as_str()).is_err() {
+        // who guesses what others may have chosen would learn by `exists` that they take part
+        let detail = "must be a UUID, or be left out: others' proposals to this bid are not for all";
+        return Err(Refusal::invalid("proposal_id", detail));
+    }
+    if ranking.proposal(proposal_id.as_str()).is_some() {
+        return Err(conflict("exists", format!("there is a proposal {proposal_id} already")));
+    }
+    if let Some(own) = ranking.active_of(carrier_id.as_str()) {
+        let detail = format!("{carrier_id} takes part with {}: revise or withdraw it", own.id);
+        return Err(conflict("one_per_carrier", detail));
+    }
+    if ranking.withdrawn_of(carrier_id.as_str()) >= MOST_WITHDRAWN {
+        let detail = format!("{carrier_id} has withdrawn {MOST_WITHDRAWN} proposals to this bid already");
+        return Err(conflict("too_many_withdrawals", detail));
+    }
+    if ranking.count() >= most {
+        return Err(conflict("too_many_proposals", format!("a bid has at most {most} proposals")));
+    }
+    Ok(())
 }
 
 fn accepted(bid: &Bid, ranking: &BidRanking, id: &str, splice: &super::Splice, now: Timestamp) -> Accepted {

@@ -3,13 +3,13 @@
 use std::sync::{Arc, Mutex};
 
 use super::plan::{Accepted, Ask, Plan, Speaks};
+use super::writes::plan_writes;
 use super::{BidRanking, RankingOptions};
-use crate::bids::events::{extended, ranking_updated};
 use crate::bids::{Bid, no_such_bid};
 use crate::clock::Clock;
 use crate::domain::{Refusal, TenantId, Timestamp};
 use crate::log::EventLog;
-use crate::storage::{Attempt, Database, StoreError};
+use crate::storage::{Attempt, Database, ProposalRow, StoreError};
 use crate::telemetry::{Metrics, crash_point};
 
 /// A bid of a tenant.
@@ -62,9 +62,8 @@ impl Means {
             let bid = Bid::read(row)?;
             let known = known(&held, bid.ranking_version);
             if known != Some(bid.ranking_version) {
-                let rows = q::bids::proposals_since(conn, tenant, bid_id, known.unwrap_or(0)).await?;
-                let mut own = held.lock().expect("no panic while held");
-                own.get_or_insert_with(|| BidRanking::new(bid.criteria.clone(), bid.max_ei)).catch_up(rows);
+                let take = |rows| catch_up(&held, &bid, rows);
+                q::bids::proposals_since(conn, (tenant, bid_id), known.unwrap_or(0), take).await?;
             }
             Ok(Some(bid))
         })
@@ -137,14 +136,13 @@ impl Means {
             let answers_us = changes[0].attempt.now_us();
             let stored = q::idempotency::find_all(conn, &keys, answers_us).await?;
             let known = known(&held, bid.ranking_version);
-            let missed = match known == Some(bid.ranking_version) {
-                true => Vec::new(),
-                false => q::bids::proposals_since(conn, tenant, bid_id, known.unwrap_or(0)).await?,
-            };
+            if known != Some(bid.ranking_version) {
+                let take = |rows| catch_up(&held, &bid, rows);
+                q::bids::proposals_since(conn, (tenant, bid_id), known.unwrap_or(0), take).await?;
+            }
             let writes = {
                 let mut own = held.lock().expect("no panic while held");
-                let ranking = own.get_or_insert_with(|| BidRanking::new(bid.criteria.clone(), bid.max_ei));
-                ranking.catch_up(missed);
+                let ranking = own.get_or_insert_with(|| BidRanking::of(&bid));
                 let plan = Plan::new(ranking);
                 let (writes, plan) =
                     plan_writes((&mut bid, ranking), plan, &changes, &stored, (tenant, &options), now);
@@ -181,6 +179,12 @@ fn known(held: &Held, stored: i64) -> Option<i64> {
     own.as_ref().map(BidRanking::version)
 }
 
+/// Takes in what was stored by others meanwhile.
+fn catch_up(held: &Held, bid: &Bid, rows: Vec<ProposalRow>) {
+    let mut own = held.lock().expect("no panic while held");
+    own.get_or_insert_with(|| BidRanking::of(bid)).catch_up(rows);
+}
+
 /// An error for one more of those whom it meets.
 fn again(error: &StoreError) -> StoreError {
     match error {
@@ -189,61 +193,4 @@ fn again(error: &StoreError) -> StoreError {
         StoreError::Exists => StoreError::Exists,
         other => StoreError::Unexpected(other.to_string()),
     }
-}
-
-/// What a turn writes, and what it answers.
-struct Writes {
-    outcomes: Vec<Result<Accepted, Refusal>>,
-    new: Vec<crate::storage::ProposalRow>,
-    changed: Vec<crate::storage::ProposalRow>,
-    outbox: Vec<crate::storage::OutboxRow>,
-    answers: Vec<crate::storage::IdempotencyRow>,
-}
-
-fn plan_writes(
-    (bid, ranking): (&mut Bid, &mut BidRanking),
-    mut plan: Plan,
-    changes: &[Change],
-    stored: &[crate::storage::IdempotencyRow],
-    (tenant, options): (&str, &RankingOptions),
-    now: Timestamp,
-) -> (Writes, Plan) {
-    let mut outcomes = Vec::with_capacity(changes.len());
-    let (mut answers, mut origin) = (Vec::<crate::storage::IdempotencyRow>::new(), None);
-    for change in changes {
-        let former = change.attempt.key().and_then(|(_, principal, key)| {
-            // whoever gave up waiting and has come again may be in the same turn
-            stored.iter().chain(&answers).find(|row| row.principal == principal && row.key == key)
-        });
-        if let Some(former) = former {
-            outcomes.push(change.attempt.repeat(former));
-            continue;
-        }
-        let asked = (&change.ask, &change.speaks);
-        let outcome = plan.carry_out((bid, ranking), asked, options.most_proposals, now);
-        if let Ok(accepted) = &outcome {
-            answers.extend(change.attempt.row(accepted));
-            origin = change.origin.clone().or(origin);
-        }
-        outcomes.push(outcome);
-    }
-    let mut outbox = Vec::new();
-    let (mut new, mut changed) = (Vec::new(), Vec::new());
-    if !plan.steps().is_empty() {
-        bid.ranking_version = ranking.version();
-        let rows =
-            |own: Vec<&crate::bids::Proposal>| own.iter().map(|one| one.row(tenant, &bid.id)).collect();
-        let touched = plan.touched(ranking);
-        (new, changed) = (rows(touched.0), rows(touched.1));
-        let steps = (&*ranking, plan.steps());
-        outbox.push(ranking_updated(tenant, bid, steps, plan.from_version(), options.window, now, origin));
-        if plan.changes_best(ranking)
-            && let Some(own) = bid.anti_sniping
-            && let Some(closes_at) = bid.closes_at.and_then(|end| own.extended(end, now))
-        {
-            bid.closes_at = Some(closes_at);
-            outbox.push(extended(tenant, bid, now));
-        }
-    }
-    (Writes { outcomes, new, changed, outbox, answers }, plan)
 }

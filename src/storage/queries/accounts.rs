@@ -98,6 +98,27 @@ pub async fn take_snapshot(
         .await
 }
 
+/// Forgets the snapshots of a user but the newest `kept`.
+pub async fn forget_snapshots(
+    conn: &mut Conn,
+    (tenant, owner): (&str, &str),
+    kept: i64,
+) -> QueryResult<()> {
+    let own = snapshots::table.filter(snapshots::tenant.eq(tenant)).filter(snapshots::owner.eq(owner));
+    let beyond = own
+        .select(snapshots::snapshot_id)
+        .distinct()
+        .order(snapshots::snapshot_id.desc())
+        .offset(kept)
+        .first::<String>(conn)
+        .await
+        .optional()?;
+    if let Some(beyond) = beyond {
+        diesel::delete(own.filter(snapshots::snapshot_id.le(beyond))).execute(conn).await?;
+    }
+    Ok(())
+}
+
 /// Up to `limit` rows of a user's snapshots after this place: the newest snapshot first, its accounts by number.
 pub async fn snapshots(
     conn: &mut Conn,

@@ -1,4 +1,7 @@
-use diesel::prelude::{BoolExpressionMethods, ExpressionMethods, JoinOnDsl, OptionalExtension, QueryDsl, QueryResult, SelectableHelper};
+use diesel::prelude::{
+    BoolExpressionMethods, ExpressionMethods, JoinOnDsl, NullableExpressionMethods, OptionalExtension, QueryDsl,
+    QueryResult, SelectableHelper,
+};
 use diesel::upsert::excluded;
 use diesel_async::RunQueryDsl;
 
@@ -58,44 +61,67 @@ pub async fn page(
     query.load(conn).await
 }
 
-/// When the next bid opens or closes by itself.
-pub async fn next_due(conn: &mut Conn) -> QueryResult<Option<i64>> {
+/// When the next bid after this moment opens or closes by itself.
+pub async fn next_due(conn: &mut Conn, after_us: i64) -> QueryResult<Option<i64>> {
     bids::table
-        .filter(bids::due_us.is_not_null())
+        .filter(bids::due_us.gt(after_us))
         .order(bids::due_us)
-        .select(bids::due_us)
+        .select(bids::due_us.assume_not_null())
         .first(conn)
         .await
         .optional()
-        .map(Option::flatten)
 }
 
-/// Bids that are to open or close by now: tenant and id, the longest overdue first.
-pub async fn due(conn: &mut Conn, now_us: i64, limit: i64) -> QueryResult<Vec<(String, String)>> {
+/// Up to `limit` bids that are to open or close by now, after one of them: since when, tenant and id, the longest
+/// overdue first.
+pub async fn due(
+    conn: &mut Conn,
+    (after_us, tenant, bid_id): &(i64, String, String),
+    now_us: i64,
+    limit: i64,
+) -> QueryResult<Vec<(i64, String, String)>> {
+    let due_us = bids::due_us.assume_not_null();
+    let further = bids::tenant.gt(tenant).or(bids::tenant.eq(tenant).and(bids::bid_id.gt(bid_id)));
     bids::table
-        .filter(bids::due_us.le(now_us))
-        .order(bids::due_us)
+        .filter(bids::due_us.between(*after_us, now_us))
+        .filter(due_us.gt(*after_us).or(further))
+        .order((bids::due_us, bids::tenant, bids::bid_id))
         .limit(limit)
-        .select((bids::tenant, bids::bid_id))
+        .select((due_us, bids::tenant, bids::bid_id))
         .load(conn)
         .await
 }
 
-/// The proposals of a bid that have changed after a version of its ranking, in the order of their changes.
+/// What is handed over at once: a turn of a few milliseconds.
+const PROPOSALS: usize = 500;
+
+/// Hands over the proposals of a bid that have changed after a version of its ranking, in the order of their changes:
+/// page by page, at least one, and others of the thread have their turns in between.
 pub async fn proposals_since(
     conn: &mut Conn,
-    tenant: &str,
-    bid_id: &str,
+    (tenant, bid_id): (&str, &str),
     version: i64,
-) -> QueryResult<Vec<ProposalRow>> {
-    proposals::table
-        .filter(proposals::tenant.eq(tenant))
-        .filter(proposals::bid_id.eq(bid_id))
-        .filter(proposals::version.gt(version))
-        .order(proposals::version)
-        .select(ProposalRow::as_select())
-        .load(conn)
-        .await
+    mut take: impl FnMut(Vec<ProposalRow>),
+) -> QueryResult<()> {
+    let mut after = version;
+    loop {
+        let page: Vec<ProposalRow> = proposals::table
+            .filter(proposals::tenant.eq(tenant))
+            .filter(proposals::bid_id.eq(bid_id))
+            .filter(proposals::version.gt(after))
+            .order(proposals::version)
+            .limit(PROPOSALS as i64)
+            .select(ProposalRow::as_select())
+            .load(conn)
+            .await?;
+        let is_last = page.len() < PROPOSALS;
+        after = page.last().map_or(after, |last| last.version);
+        take(page);
+        if is_last {
+            return Ok(());
+        }
+        tokio::task::yield_now().await;
+    }
 }
 
 /// A proposal.

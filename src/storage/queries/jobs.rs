@@ -21,6 +21,10 @@ fn done() -> SqlLiteral<Bool> {
     sql("state = 'done'")
 }
 
+fn open() -> SqlLiteral<Bool> {
+    sql("state <> 'done'")
+}
+
 /// Adds a job in the transaction of what asks for it; its `due_us` is how long it has to wait.
 pub async fn add(conn: &mut Conn, row: JobRow, own_now_us: i64) -> QueryResult<()> {
     let now_us = time::now_us(conn, own_now_us).await?;
@@ -156,12 +160,13 @@ pub async fn find(conn: &mut Conn, tenant: Option<&str>, job_id: &str) -> QueryR
     Ok(found.filter(|row: &JobRow| tenant.is_none_or(|tenant| row.tenant == tenant)))
 }
 
-/// Gives a dead job, found in this transaction, all its attempts again.
+/// Gives a dead job, found in this transaction, all its attempts again, beside those that it had.
 pub async fn revive(conn: &mut Conn, job_id: &str, own_now_us: i64) -> QueryResult<()> {
     let now_us = time::now_us(conn, own_now_us).await?;
     let outcome =
         JobOutcome { state: "pending", due_us: now_us, deadline_us: None, error: None, finished_us: None };
-    diesel::update(jobs::table.find(job_id)).set((outcome, jobs::attempts.eq(0))).execute(conn).await?;
+    let revived = (outcome, jobs::attempts_before.eq(jobs::attempts));
+    diesel::update(jobs::table.find(job_id)).set(revived).execute(conn).await?;
     Ok(())
 }
 
@@ -198,7 +203,7 @@ pub async fn forget_done(conn: &mut Conn, until_us: i64, limit: i64) -> QueryRes
 /// How many jobs there are that are not done.
 pub async fn figures(conn: &mut Conn) -> QueryResult<Vec<JobFigures>> {
     jobs::table
-        .filter(jobs::state.ne("done"))
+        .filter(open())
         .group_by((jobs::state, jobs::channel))
         .select((jobs::state, jobs::channel, count_star(), min(jobs::due_us)))
         .load(conn)

@@ -22,6 +22,14 @@ pub struct JobRow {
     pub server_id: String,
     pub created_us: i64,
     pub finished_us: Option<i64>,
+    pub attempts_before: i64,
+}
+
+impl JobRow {
+    /// The number of its last attempt, as far as it is decided.
+    pub fn last_attempt(&self) -> i64 {
+        self.attempts_before.saturating_add(self.max_attempts)
+    }
 }
 
 /// How many jobs are in one state, and when the first of them was due.

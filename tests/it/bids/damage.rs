@@ -49,6 +49,32 @@ async fn a_damaged_bid_holds_up_no_other() {
 }
 
 #[tokio::test]
+async fn however_many_bids_are_damaged_the_others_open_and_close_in_time() {
+    let server = server();
+    let api = server.api();
+    let (mut client, _) = Client::connect(&api, "bid:B", None).await;
+    api.post("/v2/bids", &with(draft("D"), json!({"opens_at": soon(3_600_000)}))).await.expect(201);
+    // more than one page of the timetable, some due at the same moment, all before the good one
+    let mut statements = String::from(
+        "BEGIN IMMEDIATE; CREATE TEMP TABLE damaged AS SELECT * FROM bids; UPDATE damaged SET criteria = '[]';",
+    );
+    for number in 0..450 {
+        let due_us = number / 300;
+        statements += &format!(
+            "UPDATE damaged SET bid_id = 'D-{number}', due_us = {due_us}; INSERT INTO bids SELECT * FROM damaged;"
+        );
+    }
+    alter(&server, &format!("{statements} COMMIT"));
+    let times = json!({"opens_at": soon(600), "closes_at": soon(1200)});
+    api.post("/v2/bids", &with(draft("B"), times)).await.expect(201);
+    assert_eq!(client.event().await.data["new_status"], "open");
+    assert_eq!(client.event().await.data["new_status"], "closed");
+    let said = server.stderr();
+    let complaints = said.lines().filter(|line| line.contains("neither be opened nor closed"));
+    assert_eq!(complaints.count(), 450, "one of each, and not again at once");
+}
+
+#[tokio::test]
 async fn more_than_may_wait_for_one_bid_are_turned_away_and_the_others_carried_out() {
     let server =
         Server::with(ServerOptions::default().set("ranking.queue", 3).set("storage.wait_ms", 20_000));

@@ -13,6 +13,18 @@ on_both_backends! {
     of_a_sealed_bid_others_learn_nothing,
 }
 
+// where others may not see them, ids are UUIDs
+const ONE: &str = "0f1e2d3c-0000-4000-8000-000000000001";
+const TWO: &str = "0f1e2d3c-0000-4000-8000-000000000002";
+const THREE: &str = "0f1e2d3c-0000-4000-8000-000000000003";
+const NONE: &str = "0f1e2d3c-0000-4000-8000-000000000007";
+
+/// A proposal of the carrier of this number.
+fn proposal_of(number: usize, price: u64) -> Value {
+    let id = [ONE, TWO, THREE][number - 1];
+    with(proposal(id, price), json!({"carrier_id": format!("carrier-P-{number}")}))
+}
+
 /// Everything that somebody was told, as text.
 #[derive(Default)]
 struct Told(String);
@@ -69,11 +81,11 @@ fn for_the_first(server: &Server) -> Api {
 async fn played(server: &Server, bid: &str, visibility: &str) -> (Value, Value) {
     let (api, owner) = (server.api(), user(server, "owner-1", &["shipper"]));
     open_bid(&owner, &with(draft(bid), json!({"visibility": visibility}))).await;
-    let one = submit(&user(server, "carrier-P-1", &["carrier"]), bid, &proposal("P-1", 10)).await;
-    let two = submit(&user(server, "carrier-P-2", &["carrier"]), bid, &proposal("P-2", 20)).await;
-    submit(&api, bid, &proposal("P-3", 15)).await;
-    revise(&api, bid, "P-2", &super::offer(5)).await;
-    withdraw(&api, bid, "P-3").await;
+    let one = submit(&user(server, "carrier-P-1", &["carrier"]), bid, &proposal_of(1, 10)).await;
+    let two = submit(&user(server, "carrier-P-2", &["carrier"]), bid, &proposal_of(2, 20)).await;
+    submit(&api, bid, &proposal_of(3, 15)).await;
+    revise(&api, bid, TWO, &super::offer(5)).await;
+    withdraw(&api, bid, THREE).await;
     (one, two)
 }
 
@@ -86,7 +98,7 @@ async fn carriers_of_an_anonymous_bid_have_the_same_pseudonyms_everywhere() {
     let mut told = Told::default();
     // itself it knows
     let own = &one["pseudonym"];
-    assert_eq!((&one["proposal_id"], &one["carrier_id"]), (&json!("P-1"), &json!("carrier-P-1")));
+    assert_eq!((&one["proposal_id"], &one["carrier_id"]), (&json!(ONE), &json!("carrier-P-1")));
     let shown = ranking(&watcher, "B", "").await;
     told.hear(&shown);
     let rows = shown["ranked_proposals"].as_array().expect("rows");
@@ -97,14 +109,14 @@ async fn carriers_of_an_anonymous_bid_have_the_same_pseudonyms_everywhere() {
         rows.iter().map(names).collect::<Vec<_>>(),
         [pseudonym(&two["pseudonym"], 5), pseudonym(own, 10)]
     );
-    let around = ranking(&watcher, "B", "?around=P-1&limit=1").await;
+    let around = ranking(&watcher, "B", &format!("?around={ONE}&limit=1")).await;
     assert_eq!(names(&around["ranked_proposals"][0]), pseudonym(own, 10), "its own place by its own name");
     told.hear(&around);
-    let others = watcher.get("/v2/bids/B/ranking?around=P-2").await;
+    let others = watcher.get(&format!("/v2/bids/B/ranking?around={TWO}")).await;
     told.hear(&others.text);
     assert_eq!(others.problem(404), "no_such_proposal");
     step(&owner, "B", "close").await;
-    owner.post("/v2/bids/B/award", &json!({"proposal_id": "P-2"})).await.expect(200);
+    owner.post("/v2/bids/B/award", &json!({"proposal_id": TWO})).await.expect(200);
     let seen = watcher.get("/v2/bids/B").await.expect(200);
     assert_eq!(seen["awarded_proposal_id"], two["pseudonym"]["proposal_id"]);
     told.hear(&seen);
@@ -112,12 +124,12 @@ async fn carriers_of_an_anonymous_bid_have_the_same_pseudonyms_everywhere() {
     eavesdrop(&watcher, "bid:B,ranking:B", &since, &mut told).await;
     assert!(told.0.contains(two["pseudonym"]["proposal_id"].as_str().expect("an id")));
     assert!(told.0.contains(own["carrier_id"].as_str().expect("an id")));
-    told.knows_nothing_of(&["P-1", "P-2", "P-3", "carrier-P"]);
+    told.knows_nothing_of(&[ONE, TWO, THREE, "carrier-P"]);
     // the owner sees who it is, and so does a service that manages
     for api in [&owner, &api] {
         let shown = ranking(api, "B", "").await;
-        assert_eq!(super::ids(&shown), ["P-2", "P-1"]);
-        assert_eq!(api.get("/v2/bids/B").await.expect(200)["awarded_proposal_id"], "P-2");
+        assert_eq!(super::ids(&shown), [TWO, ONE]);
+        assert_eq!(api.get("/v2/bids/B").await.expect(200)["awarded_proposal_id"], TWO);
     }
 }
 
@@ -129,20 +141,21 @@ async fn of_a_sealed_bid_others_learn_nothing() {
     let (one, _) = played(&server, "B", "sealed").await;
     assert_eq!((&one["rank"], &one["total"]), (&json!(1), &json!(1)), "how its own proposal stands");
     let mut told = Told::default();
-    for query in ["", "?around=P-1", "?around=P-2", "?offset=1"] {
+    let around = [ONE, TWO].map(|id| format!("?around={id}"));
+    for query in ["", &around[0], &around[1], "?offset=1"] {
         let answer = watcher.get(&format!("/v2/bids/B/ranking{query}")).await;
         told.hear(&answer.text);
         assert_eq!(answer.problem(403), "sealed");
     }
     for answer in [
-        watcher.delete(&format!("{}/P-2", proposals("B"))).await,
-        watcher.delete(&format!("{}/P-7", proposals("B"))).await,
+        watcher.delete(&format!("{}/{TWO}", proposals("B"))).await,
+        watcher.delete(&format!("{}/{NONE}", proposals("B"))).await,
     ] {
         told.hear(&answer.text);
         assert_eq!(answer.problem(404), "no_such_proposal");
     }
     step(&owner, "B", "close").await;
-    owner.post("/v2/bids/B/award", &json!({"proposal_id": "P-2"})).await.expect(200);
+    owner.post("/v2/bids/B/award", &json!({"proposal_id": TWO})).await.expect(200);
     let seen = watcher.get("/v2/bids/B").await.expect(200);
     assert_eq!((&seen["awarded_proposal_id"], &seen["ranking_version"]), (&Value::Null, &Value::Null));
     told.hear(&seen);
@@ -152,8 +165,8 @@ async fn of_a_sealed_bid_others_learn_nothing() {
         assert_eq!(answer.problem(403), "forbidden_topics");
     }
     eavesdrop(&watcher, "bid:B", &since, &mut told).await;
-    told.knows_nothing_of(&["P-1", "P-2", "P-3", "carrier-P", "\"price\":5", "\"price\":10"]);
-    assert_eq!(super::ids(&ranking(&owner, "B", "").await), ["P-2", "P-1"]);
+    told.knows_nothing_of(&[ONE, TWO, THREE, "carrier-P", "\"price\":5", "\"price\":10"]);
+    assert_eq!(super::ids(&ranking(&owner, "B", "").await), [TWO, ONE]);
     let mut heard = Told::default();
     eavesdrop(&owner, "bid:B,ranking:B", &since, &mut heard).await;
     assert!(heard.0.contains("carrier-P-1") && heard.0.contains("proposal_ranking_updated"), "{}", heard.0);

@@ -95,9 +95,10 @@ async fn looked_after_over_http() {
     retry(&own[1]).await.expect(200);
     let again = eventually("it to be dead again", async || {
         let dead = admin.get("/v2/admin/jobs").await.expect(200)["jobs"][0].clone();
-        (dead["id"] == own[1] && dead["attempts"] == 1).then_some(dead)
+        (dead["id"] == own[1] && dead["attempts"] == 4).then_some(dead)
     })
     .await;
+    assert_eq!(again["max_attempts"], 6, "the three that it had, and three more");
     assert!(again["error"].as_str().is_some_and(|error| error.contains("missing field")), "{again}");
     // another tenant's are not there
     for id in [foreign[0].as_str(), "none"] {

@@ -1,0 +1,2 @@
+DROP INDEX jobs_open;
+ALTER TABLE jobs DROP COLUMN attempts_before;
