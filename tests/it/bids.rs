@@ -3,6 +3,7 @@
 mod changes;
 mod crash;
 mod damage;
+mod ears;
 mod lifecycle;
 mod model;
 mod visibility;
