@@ -15,6 +15,18 @@ on_both_backends! {
     whatever_carriers_do_others_do_not_learn_who_they_are,
 }
 
+// where others may not see them, ids are UUIDs
+const ONE: &str = "0f1e2d3c-0000-4000-8000-000000000001";
+const TWO: &str = "0f1e2d3c-0000-4000-8000-000000000002";
+const THREE: &str = "0f1e2d3c-0000-4000-8000-000000000003";
+const NONE: &str = "0f1e2d3c-0000-4000-8000-000000000007";
+
+/// A proposal of the carrier of this number.
+fn proposal_of(number: usize, price: u64) -> Value {
+    let id = [ONE, TWO, THREE][number - 1];
+    with(proposal(id, price), json!({"carrier_id": format!("carrier-P-{number}")}))
+}
+
 /// The price that each of these bids comes to in the end.
 const LAST: f64 = 5.25;
 /// How a ranking tells of it.
@@ -56,7 +68,7 @@ fn for_the_first(server: &Server) -> Api {
 ///
 /// What somebody else's proposal is answered, one that is not there is, too.
 async fn pry(api: &Api, told: &mut Told, (status, code): (u16, &str)) {
-    for id in ["P-2", "P-7"] {
+    for id in [TWO, NONE] {
         let own = format!("{}/{id}", proposals("B"));
         for answer in [api.delete(&own).await, api.call("PUT", &own, &offer(1)).await] {
             told.hear(&answer.text);
@@ -67,11 +79,11 @@ async fn pry(api: &Api, told: &mut Told, (status, code): (u16, &str)) {
     let headers: Vec<_> = credentials.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let mut ws = Ws::try_open(api.address(), "/v2/realtime/ws", &headers).await.expect("open");
     ws.ready().await;
-    let (gone, revised) = (json!({"bid_id": "B", "proposal_id": "P-2"}), offer(1));
+    let (gone, revised) = (json!({"bid_id": "B", "proposal_id": TWO}), offer(1));
     for (name, data) in [
         ("withdraw_proposal", gone.clone()),
         ("revise_proposal", with(revised, gone)),
-        ("award_bid", json!({"bid_id": "B", "proposal_id": "P-2"})),
+        ("award_bid", json!({"bid_id": "B", "proposal_id": TWO})),
     ] {
         let reply = ws.ask("command", json!({"name": name, "data": data})).await;
         assert_eq!(reply["ok"], false, "{reply}");
@@ -86,18 +98,18 @@ async fn pry(api: &Api, told: &mut Told, (status, code): (u16, &str)) {
 async fn played(server: &Server, bid: &str, visibility: &str) -> (Value, Value) {
     let (api, owner) = (server.api(), user(server, "owner-1", &["shipper"]));
     open_bid(&owner, &with(draft(bid), json!({"visibility": visibility}))).await;
-    let one = submit(&user(server, "carrier-P-1", &["carrier"]), bid, &proposal("P-1", 10)).await;
-    let two = submit(&user(server, "carrier-P-2", &["carrier"]), bid, &proposal("P-2", 20)).await;
-    submit(&api, bid, &proposal("P-3", 15)).await;
-    withdraw(&api, bid, "P-3").await;
-    revise(&api, bid, "P-2", &offer(LAST)).await;
+    let one = submit(&user(server, "carrier-P-1", &["carrier"]), bid, &proposal_of(1, 10)).await;
+    let two = submit(&user(server, "carrier-P-2", &["carrier"]), bid, &proposal_of(2, 20)).await;
+    submit(&api, bid, &proposal_of(3, 15)).await;
+    withdraw(&api, bid, THREE).await;
+    revise(&api, bid, TWO, &offer(LAST)).await;
     (one, two)
 }
 
 /// Closes the bid, and awards it to the second.
 async fn award(owner: &Api) {
     step(owner, "B", "close").await;
-    owner.post("/v2/bids/B/award", &json!({"proposal_id": "P-2"})).await.expect(200);
+    owner.post("/v2/bids/B/award", &json!({"proposal_id": TWO})).await.expect(200);
 }
 
 async fn carriers_of_an_anonymous_bid_have_the_same_pseudonyms_everywhere() {
@@ -110,7 +122,7 @@ async fn carriers_of_an_anonymous_bid_have_the_same_pseudonyms_everywhere() {
     let mut told = Told::default();
     // itself it knows
     let own = &one["pseudonym"];
-    assert_eq!((&one["proposal_id"], &one["carrier_id"]), (&json!("P-1"), &json!("carrier-P-1")));
+    assert_eq!((&one["proposal_id"], &one["carrier_id"]), (&json!(ONE), &json!("carrier-P-1")));
     let shown = ranking(&watcher, "B", "").await;
     told.hear(&shown);
     let rows = shown["ranked_proposals"].as_array().expect("rows");
@@ -121,14 +133,14 @@ async fn carriers_of_an_anonymous_bid_have_the_same_pseudonyms_everywhere() {
         rows.iter().map(names).collect::<Vec<_>>(),
         [pseudonym(&two["pseudonym"], json!(LAST)), pseudonym(own, json!(10))]
     );
-    let around = ranking(&watcher, "B", "?around=P-1&limit=1").await;
+    let around = ranking(&watcher, "B", &format!("?around={ONE}&limit=1")).await;
     assert_eq!(
         names(&around["ranked_proposals"][0]),
         pseudonym(own, json!(10)),
         "its own place by its own name"
     );
     told.hear(&around);
-    let others = watcher.get("/v2/bids/B/ranking?around=P-2").await;
+    let others = watcher.get(&format!("/v2/bids/B/ranking?around={TWO}")).await;
     told.hear(&others.text);
     assert_eq!(others.problem(404), "no_such_proposal");
     pry(&watcher, &mut told, (404, "no_such_proposal")).await;
@@ -143,12 +155,12 @@ async fn carriers_of_an_anonymous_bid_have_the_same_pseudonyms_everywhere() {
         told.hear_all(ears.heard().await, winner);
     }
     assert!(told.0.contains(own["carrier_id"].as_str().expect("an id")));
-    told.knows_nothing_of(&["P-1", "P-2", "P-3", "carrier-P"]);
+    told.knows_nothing_of(&[ONE, TWO, THREE, "carrier-P"]);
     // the owner sees who it is, and so does a service that manages
     for api in [&owner, &api] {
         let shown = ranking(api, "B", "").await;
-        assert_eq!(super::ids(&shown), ["P-2", "P-1"]);
-        assert_eq!(api.get("/v2/bids/B").await.expect(200)["awarded_proposal_id"], "P-2");
+        assert_eq!(super::ids(&shown), [TWO, ONE]);
+        assert_eq!(api.get("/v2/bids/B").await.expect(200)["awarded_proposal_id"], TWO);
     }
 }
 
@@ -162,7 +174,8 @@ async fn of_a_sealed_bid_others_learn_nothing() {
     let (one, _) = played(&server, "B", "sealed").await;
     assert_eq!((&one["rank"], &one["total"]), (&json!(1), &json!(1)), "how its own proposal stands");
     let mut told = Told::default();
-    for query in ["", "?around=P-1", "?around=P-2", "?offset=1"] {
+    let around = [ONE, TWO].map(|id| format!("?around={id}"));
+    for query in ["", &around[0], &around[1], "?offset=1"] {
         let answer = watcher.get(&format!("/v2/bids/B/ranking{query}")).await;
         told.hear(&answer.text);
         assert_eq!(answer.problem(403), "sealed");
@@ -187,15 +200,17 @@ async fn of_a_sealed_bid_others_learn_nothing() {
     for ears in [live, late] {
         told.hear_all(ears.heard().await, "\"new_status\":\"closed\"");
     }
-    told.knows_nothing_of(&["P-1", "P-2", "P-3", "carrier-P", LAST_TOLD, "\"price\":10"]);
-    assert_eq!(super::ids(&ranking(&owner, "B", "").await), ["P-2", "P-1"]);
+    told.knows_nothing_of(&[ONE, TWO, THREE, "carrier-P", LAST_TOLD, "\"price\":10"]);
+    assert_eq!(super::ids(&ranking(&owner, "B", "").await), [TWO, ONE]);
     let of_the_owner = Ears::open(&owner, "bid:B,ranking:B", "", (Some(&since), LAST_TOLD)).await;
     let mut heard = Told::default();
-    heard.hear_all(of_the_owner.heard().await, "P-2");
+    heard.hear_all(of_the_owner.heard().await, TWO);
     assert!(heard.0.contains("carrier-P-1") && heard.0.contains("proposal_ranking_updated"), "{}", heard.0);
 }
 
 async fn whatever_carriers_do_others_do_not_learn_who_they_are() {
+    // what all their ids begin with
+    const KIN: &str = "0f1e2d3c-0000-4000-8000-00000000";
     for (seed, visibility) in [(1, "anonymous"), (2, "sealed")] {
         let server = server();
         let (api, owner) = (server.api(), user(&server, "owner-1", &["shipper"]));
@@ -209,7 +224,7 @@ async fn whatever_carriers_do_others_do_not_learn_who_they_are() {
         open_bid(&owner, &with(draft("B"), json!({"visibility": visibility, "max_ei": 80}))).await;
         let (mut dice, mut told) = (Dice::new(seed), Told::default());
         for _ in 0..60 {
-            let id = format!("P-{}", dice.roll(12));
+            let id = format!("{KIN}{:04}", dice.roll(12));
             let (path, terms) = (
                 format!("{}/{id}", proposals("B")),
                 with(offer(1 + dice.roll(90)), json!({"ei": dice.roll(90)})),
@@ -222,14 +237,15 @@ async fn whatever_carriers_do_others_do_not_learn_who_they_are() {
             }
             told.hear(watcher.get(&format!("/v2/bids/B/ranking?around={id}")).await.text);
         }
-        submit(&api, "B", &with(proposal("P-2000", LAST), json!({"carrier_id": "carrier-P-2000"}))).await;
+        let winner = format!("{KIN}2000");
+        submit(&api, "B", &proposal(&winner, LAST)).await;
         step(&owner, "B", "close").await;
-        owner.post("/v2/bids/B/award", &json!({"proposal_id": "P-2000"})).await.expect(200);
+        owner.post("/v2/bids/B/award", &json!({"proposal_id": winner})).await.expect(200);
         let late = Ears::open(&watcher, topics, refused, (Some(&since), LAST_TOLD)).await;
         for ears in [live, late] {
             told.hear_all(ears.heard().await, "");
         }
-        told.knows_nothing_of(&["P-", "carrier-"]);
+        told.knows_nothing_of(&[KIN, "carrier-"]);
         if visibility == "sealed" {
             told.knows_nothing_of(&["\"price\"", "\"score\"", "\"ranked_proposals\""]);
         }
