@@ -3,6 +3,7 @@
 mod changes;
 mod crash;
 mod damage;
+mod ears;
 mod joined;
 mod lifecycle;
 mod model;
@@ -16,23 +17,23 @@ use serde_json::{Value, json};
 
 use crate::support::{Api, Issuer, Server, ServerOptions, from_now};
 
-const SECRET: &str = "a secret of at least thirty-two bytes";
+pub(crate) const SECRET: &str = "a secret of at least thirty-two bytes";
 
 fn server() -> Server {
     Server::with(ServerOptions::default().env("JWT_SECRET", SECRET).unlimited())
 }
 
 /// A user of the default tenant.
-fn user(server: &Server, sub: &str, roles: &[&str]) -> Api {
+pub(crate) fn user(server: &Server, sub: &str, roles: &[&str]) -> Api {
     user_with(server, json!({"sub": sub, "roles": roles, "exp": from_now(600)}))
 }
 
-fn user_with(server: &Server, claims: Value) -> Api {
+pub(crate) fn user_with(server: &Server, claims: Value) -> Api {
     server.api().anonymous().bearing(&Issuer::shared(SECRET, None).sign(&claims))
 }
 
 /// A bid that is in order, by price alone.
-fn draft(id: &str) -> Value {
+pub(crate) fn draft(id: &str) -> Value {
     json!({
         "bid_id": id,
         "title": "Busan to Incheon",
@@ -44,19 +45,19 @@ fn draft(id: &str) -> Value {
     })
 }
 
-fn with(mut own: Value, fields: Value) -> Value {
+pub(crate) fn with(mut own: Value, fields: Value) -> Value {
     own.as_object_mut().expect("an object").extend(fields.as_object().expect("an object").clone());
     own
 }
 
 /// Creates a bid and opens it.
-async fn open_bid(api: &Api, draft: &Value) -> String {
+pub(crate) async fn open_bid(api: &Api, draft: &Value) -> String {
     let id = api.post("/v2/bids", draft).await.expect(201)["bid_id"].as_str().expect("an id").to_owned();
     step(api, &id, "open").await;
     id
 }
 
-async fn step(api: &Api, bid: &str, step: &str) -> Value {
+pub(crate) async fn step(api: &Api, bid: &str, step: &str) -> Value {
     api.post(&format!("/v2/bids/{bid}/{step}"), &json!({})).await.expect(200)
 }
 
@@ -64,15 +65,15 @@ fn offer(price: impl Into<Value>) -> Value {
     json!({"price": price.into(), "ei": 50, "lead_time_hours": 24})
 }
 
-fn proposal(id: &str, price: impl Into<Value>) -> Value {
+pub(crate) fn proposal(id: &str, price: impl Into<Value>) -> Value {
     with(offer(price), json!({"proposal_id": id, "carrier_id": format!("carrier-{id}")}))
 }
 
-fn proposals(bid: &str) -> String {
+pub(crate) fn proposals(bid: &str) -> String {
     format!("/v2/bids/{bid}/proposals")
 }
 
-async fn submit(api: &Api, bid: &str, proposal: &Value) -> Value {
+pub(crate) async fn submit(api: &Api, bid: &str, proposal: &Value) -> Value {
     api.post(&proposals(bid), proposal).await.expect(201)
 }
 
@@ -84,12 +85,12 @@ async fn withdraw(api: &Api, bid: &str, id: &str) -> Value {
     api.delete(&format!("{}/{id}", proposals(bid))).await.expect(200)
 }
 
-async fn ranking(api: &Api, bid: &str, query: &str) -> Value {
+pub(crate) async fn ranking(api: &Api, bid: &str, query: &str) -> Value {
     api.get(&format!("/v2/bids/{bid}/ranking{query}")).await.expect(200)
 }
 
 /// The ids of ranked proposals, in order.
-fn ids(ranking: &Value) -> Vec<String> {
+pub(crate) fn ids(ranking: &Value) -> Vec<String> {
     let rows = ranking["ranked_proposals"].as_array().expect("rows");
     rows.iter().map(|row| row["proposal_id"].as_str().expect("an id").to_owned()).collect()
 }

@@ -30,6 +30,7 @@ mod interop;
 mod jobs;
 mod limits;
 mod logging;
+mod logistics;
 mod nginx;
 mod observability;
 mod openapi;

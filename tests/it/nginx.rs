@@ -6,18 +6,11 @@ mod passing;
 
 use serde_json::{Value, json};
 
-use crate::support::nginx::switched_on;
+use crate::support::nginx::{cluster, switched_on};
 use crate::support::tls::{self, Certificates, CurlStream};
-use crate::support::{Api, Client, Frame, Nginx, Poller, Server, ServerOptions, Transport, Ws, eventually};
+use crate::support::{Api, Follower, Nginx, Poller, Server, ServerOptions, Transport, Way, Ws, eventually};
 
 const STREAMS: &str = r#"bongsu_connections{transport="sse",tenant="default"}"#;
-
-/// Three nodes that believe the proxy before them.
-async fn cluster(options: ServerOptions) -> (Server, Nginx) {
-    let server = Server::with(options.set("server.trusted_proxies", "127.0.0.1").cluster(3));
-    let nginx = Nginx::before(&server.addresses()).await;
-    (server, nginx)
-}
 
 /// Whether a line that is off belongs to TLS.
 fn is_tls(line: &str) -> bool {
@@ -144,25 +137,13 @@ async fn a_poll_waits_for_its_event_and_goes_on_at_another_node() {
 
 /// Follows a topic from a cursor over as many connections as it takes; the numbers it heard, and how many
 /// those were.
-async fn follow(api: Api, transport: Transport, cursor: String, count: usize) -> (Vec<u64>, u32) {
-    let (mut numbers, mut cursor, mut connections) = (Vec::new(), cursor, 0);
-    loop {
-        let connect = async || Client::try_over(transport, &api, "topic:news", Some(&cursor)).await;
-        let (mut client, ready) = eventually("a node", connect).await;
-        assert_eq!(ready["recovered"], true);
-        connections += 1;
-        while let Some(frame) = client.next().await {
-            match frame {
-                Frame::Event(event) => numbers.push(event.data["n"].as_u64().expect("a number")),
-                Frame::Close(_) => break,
-                _ => {}
-            }
-            if numbers.len() == count {
-                return (numbers, connections);
-            }
-        }
-        cursor = client.cursor().expect("it was ready").to_owned();
+async fn follow(api: Api, transport: Transport, cursor: String, count: usize) -> (Vec<u64>, usize) {
+    let way = Way::Topics(transport, "topic:news".to_owned());
+    let (mut follower, mut numbers) = (Follower::new(&api, &way, Some(&cursor)).await, Vec::new());
+    while numbers.len() < count {
+        numbers.push(follower.next().await.data["n"].as_u64().expect("a number"));
     }
+    (numbers, follower.connections)
 }
 
 #[tokio::test]
@@ -188,11 +169,7 @@ async fn listeners_come_back_over_a_kill() {
             server.kill_node(node);
         }
         let event = json!({"topic": "topic:news", "type": "headline", "data": {"n": n}});
-        let publish = async || {
-            let answer = api.post_once("/v2/events", &event, &format!("news-{n}")).await;
-            (answer.status == 202).then_some(())
-        };
-        eventually("the publish to be answered", publish).await;
+        api.post_until_done("/v2/events", &event, &format!("news-{n}")).await;
     }
     let expected: Vec<u64> = (1..=EVENTS).collect();
     let (numbers, connections) = first.await.expect("no panic");

@@ -8,6 +8,7 @@ pub mod client;
 pub mod database;
 pub mod dice;
 pub mod fake;
+pub mod follower;
 pub mod issuer;
 pub mod logged;
 pub mod memory;
@@ -37,6 +38,7 @@ pub(crate) use client::{on_both_backends, on_every_transport, on_every_transport
 pub use database::Outsider;
 pub use dice::Dice;
 pub use fake::Fake;
+pub use follower::{Follower, Heard, Way};
 pub use issuer::{Issuer, KeyServer, from_now};
 pub use logged::{Logged, at_level, says};
 pub use memory::{peak_resident_bytes, resident_bytes};

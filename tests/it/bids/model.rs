@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::watcher::Watcher;
 use super::{SECRET, draft, offer, open_bid, proposal, proposals, ranking, step, with};
-use crate::support::{Answer, Api, Server, ServerOptions, Sse, on_both_backends};
+use crate::support::{Answer, Api, Client, Server, ServerOptions, Transport, on_both_backends};
 
 const PROPOSALS: u64 = 24;
 
@@ -110,11 +110,12 @@ async fn ranks_are_what_sorting_gives_whoever_is_asked() {
     let server = server(ServerOptions::default().set("ranking.window", 5));
     let nodes = server.api().everywhere();
     let bid = open_bid(&nodes[0], &with(draft("B"), json!({"max_ei": 89.9}))).await;
-    let mut watchers: Vec<(Sse, Watcher)> = Vec::new();
+    let mut watchers: Vec<(Client, Watcher)> = Vec::new();
     for api in &nodes {
-        let mut stream = api.listen("ranking:B", None).await;
-        stream.ready().await;
-        watchers.push((stream, Watcher::default()));
+        for transport in [Transport::Sse, Transport::WebSocket, Transport::Poll] {
+            let (client, _) = Client::over(transport, api, "ranking:B", None).await;
+            watchers.push((client, Watcher::default()));
+        }
     }
     let (mut dice, mut model) = (Dice(0x0b0_9545), Model::default());
     for round in 0..60 {
@@ -152,9 +153,9 @@ async fn ranks_are_what_sorting_gives_whoever_is_asked() {
         for (answer, id, own) in &accepted {
             model.accept(id, own, answer);
         }
-        for (stream, watcher) in &mut watchers {
+        for (client, watcher) in &mut watchers {
             while watcher.version() < model.version {
-                watcher.take(&stream.take(1).await[0].data["data"]);
+                watcher.take(&client.event().await.data);
             }
         }
         agrees(&nodes[round % nodes.len()], &bid, &model, &watchers, &mut dice).await;
@@ -174,7 +175,7 @@ async fn ranks_are_what_sorting_gives_whoever_is_asked() {
 }
 
 /// The node and every watcher have the list of the model.
-async fn agrees(api: &Api, bid: &str, model: &Model, watchers: &[(Sse, Watcher)], dice: &mut Dice) {
+async fn agrees(api: &Api, bid: &str, model: &Model, watchers: &[(Client, Watcher)], dice: &mut Dice) {
     let list = model.ranked();
     let all = ranking(api, bid, "?limit=200").await;
     assert_eq!((super::ids(&all), &all["version"]), (list.clone(), &json!(model.version)));

@@ -23,13 +23,18 @@ fn claims(carriers: &[&str]) -> Value {
     json!({"sub": "lee", "roles": ["carrier"], "carriers": carriers, "exp": from_now(600)})
 }
 
+/// Proposals to sealed bids have ids that nobody can guess.
+fn id(number: u32) -> String {
+    format!("{number}a0dfc6e-7e6f-4bd7-8f4d-6a5c1f0e2b3c")
+}
+
 /// The next place that is told: rank, rank before, total.
 fn place(event: &Event) -> (Option<u64>, Option<u64>, u64) {
     assert_eq!(
         (event.name.as_str(), event.topic.as_str(), &event.id),
         ("my_proposal_rank", "user:lee", &None)
     );
-    assert_eq!((&event.data["bid_id"], &event.data["proposal_id"]), (&json!("B"), &json!("P-1")));
+    assert_eq!((&event.data["bid_id"], &event.data["proposal_id"]), (&json!("B"), &json!(id(1))));
     let number = |name: &str| event.data[name].as_u64();
     assert!(number("version").is_some());
     (number("rank"), number("previous_rank"), number("total").expect("a total"))
@@ -48,23 +53,24 @@ async fn until(client: &mut Client, rank: Option<u64>, total: u64) -> (Option<u6
 async fn a_carrier_is_told_where_its_proposal_stands(transport: Transport) {
     let server = server();
     let api = server.api();
+    let kim = user_with(&server, claims(&[&format!("carrier-{}", id(1))]));
     let bid = open_bid(&api, &with(draft("B"), json!({"visibility": "sealed"}))).await;
-    let (mut client, _) = Client::over(transport, &lee(&server), "user:lee", None).await;
-    submit(&lee(&server), &bid, &proposal("P-1", 10)).await;
+    let (mut client, _) = Client::over(transport, &kim, "user:lee", None).await;
+    submit(&kim, &bid, &proposal(&id(1), 10)).await;
     assert_eq!(until(&mut client, Some(1), 1).await.0, Some(1));
-    submit(&api, &bid, &proposal("P-2", 5)).await;
+    submit(&api, &bid, &proposal(&id(2), 5)).await;
     until(&mut client, Some(2), 2).await;
-    submit(&api, &bid, &proposal("P-3", 20)).await;
+    submit(&api, &bid, &proposal(&id(3), 20)).await;
     until(&mut client, Some(2), 3).await;
-    revise(&lee(&server), &bid, "P-1", &offer(1)).await;
+    revise(&kim, &bid, &id(1), &offer(1)).await;
     until(&mut client, Some(1), 3).await;
     // who comes again is told how it stands now
     let cursor = client.cursor().expect("a cursor").to_owned();
     drop(client);
-    revise(&api, &bid, "P-2", &offer(0.5)).await;
-    let (mut client, _) = Client::over(transport, &lee(&server), "user:lee", Some(&cursor)).await;
+    revise(&api, &bid, &id(2), &offer(0.5)).await;
+    let (mut client, _) = Client::over(transport, &kim, "user:lee", Some(&cursor)).await;
     until(&mut client, Some(2), 3).await;
-    withdraw(&lee(&server), &bid, "P-1").await;
+    withdraw(&kim, &bid, &id(1)).await;
     until(&mut client, None, 2).await;
 }
 

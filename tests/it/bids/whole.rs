@@ -104,22 +104,23 @@ async fn an_old_client_sees_no_more_than_it_may() {
     let (owner, lee) = (user(&server, "owner", &["shipper"]), user(&server, "lee", &["carrier"]));
     let hidden = with(draft("A"), json!({"visibility": "anonymous"}));
     let bid = open_bid(&owner, &hidden).await;
+    let id = |number: u64| format!("{number}a0dfc6e-7e6f-4bd7-8f4d-6a5c1f0e2b3c");
     for number in 0..4 {
-        submit(&server.api(), &bid, &proposal(&format!("P-{number}"), 10 + number)).await;
+        submit(&server.api(), &bid, &proposal(&id(number), 10 + number)).await;
     }
     let (mut full, mut public) = (listen(&owner, &bid, None).await, listen(&lee, &bid, None).await);
     let seen = frame(&mut full).await;
-    assert_eq!(ids(&seen), ["P-0", "P-1", "P-2", "P-3"]);
+    assert_eq!(ids(&seen), [0, 1, 2, 3].map(id));
     let told = frame(&mut public).await;
     assert_eq!(ids(&told).len(), 4);
-    revise(&server.api(), &bid, "P-3", &offer(1)).await;
+    revise(&server.api(), &bid, &id(3), &offer(1)).await;
     let told = format!("{told}{}", reaches(&mut public, 5).await);
-    assert!(!told.contains("P-") && !told.contains("carrier-"), "{told}");
-    assert_eq!(ids(&reaches(&mut full, 5).await)[0], "P-3");
+    assert!(!told.contains("a0dfc6e") && !told.contains("carrier-"), "{told}");
+    assert_eq!(ids(&reaches(&mut full, 5).await)[0], id(3));
     open_bid(&owner, &with(draft("S"), json!({"visibility": "sealed"}))).await;
     let path = "/v2/realtime/proposal-ranking-updates?bid_id=S";
     assert_eq!(lee.get(path).await.problem(403), "forbidden_topics");
-    submit(&server.api(), "S", &proposal("P-0", 1)).await;
+    submit(&server.api(), "S", &proposal(&id(0), 1)).await;
     assert_eq!(reaches(&mut listen(&owner, "S", None).await, 1).await["total"], 1);
 }
 

@@ -179,7 +179,7 @@ async fn an_append_whose_answer_is_lost_is_repeated_and_delivers_once() {
     let url = proxy.url(&redis.url(), redis.address());
     let server = start(&redis, on(&redis, 2).env("REDIS_URL", url)).await;
     let streams = listen_everywhere(&server, "topic:events").await;
-    let mut cut = proxy.cut_at(&["marked"], When::Answered);
+    let mut cut = proxy.cut_at(&["marked"], When::Answered(""));
     publish(&redis, "channel:events", &json!({"type": "marked"}));
     cut.done().await;
     end(&redis);

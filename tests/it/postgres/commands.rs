@@ -25,7 +25,7 @@ async fn a_commit_whose_answer_is_lost_is_settled_by_what_is_stored() {
     let api = server.api();
     let mut stream = api.listen("fleet:FLT-A01", None).await;
     stream.ready().await;
-    for (number, when) in [(1, When::Asked), (2, When::Answered)] {
+    for (number, when) in [(1, When::Asked), (2, When::COMMITTED)] {
         let mut cut = proxy.cut_at(&["FLT-A01", "COMMIT"], when);
         let key = format!("key-{number}");
         let first = update(&api, "FLT-A01", number, Some(&key)).await.expect(200);
@@ -35,7 +35,7 @@ async fn a_commit_whose_answer_is_lost_is_settled_by_what_is_stored() {
         assert_eq!(stream.expect("ei_updated").await.data["data"]["version"], number);
     }
     // without a key nobody can tell whether a repetition would be the second one
-    for (when, stored) in [(When::Asked, 2), (When::Answered, 3)] {
+    for (when, stored) in [(When::Asked, 2), (When::COMMITTED, 3)] {
         let mut cut = proxy.cut_at(&["FLT-A01", "COMMIT"], when);
         let answer = update(&api, "FLT-A01", 9, None).await;
         cut.done().await;
@@ -55,7 +55,7 @@ async fn a_publish_whose_commit_is_not_answered_is_in_the_log_once() {
     let api = server.api();
     let mut stream = api.listen("topic:a", None).await;
     stream.ready().await;
-    for (number, when) in [(1, When::Asked), (2, When::Answered), (3, When::Answered)] {
+    for (number, when) in [(1, When::Asked), (2, When::COMMITTED), (3, When::COMMITTED)] {
         let mut cut = proxy.cut_at(&["topic:a", "COMMIT"], when);
         let event = json!({"topic": "topic:a", "type": "tick", "data": {"n": number}});
         let key = format!("key-{number}");

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 
-use super::Sse;
+use super::{Sse, eventually};
 
 /// A caller with (or without) a key; of several nodes it calls the next one each time.
 #[derive(Clone, Debug)]
@@ -101,6 +101,12 @@ impl Api {
         Api { nodes: [self.nodes[node]].into(), ..self.clone() }
     }
 
+    /// The same, but always the node that a scenario gives this number, from 1 on; where there is one node, it is
+    /// all of them.
+    pub fn node(&self, number: usize) -> Self {
+        self.at((number - 1) % self.nodes.len())
+    }
+
     /// The same for each node.
     pub fn everywhere(&self) -> Vec<Self> {
         (0..self.nodes.len()).map(|node| self.at(node)).collect()
@@ -160,6 +166,21 @@ impl Api {
         Self::send(self.request("POST", path).json(body).header("Idempotency-Key", key))
             .await
             .expect("an answer")
+    }
+
+    /// The same again and again, until somebody says that it is done.
+    pub async fn post_until_done(&self, path: &str, body: &Value, key: &str) -> Value {
+        eventually(&format!("an answer to {key}"), async || {
+            let request = self.request("POST", path).json(body).header("Idempotency-Key", key);
+            let answer = Self::send(request).await.ok()?;
+            let is_for_now = matches!(answer.status, 502..=504)
+                || answer.status == 409 && answer.text.contains("idempotency_key_in_progress");
+            (!is_for_now).then(|| {
+                assert!(matches!(answer.status, 200..=202), "{path}: {}", answer.text);
+                answer.json()
+            })
+        })
+        .await
     }
 
     /// POST of any text as JSON.

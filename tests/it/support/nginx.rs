@@ -7,10 +7,29 @@ use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
-use super::{Api, eventually, in_package};
+use super::{Api, Backend, Server, ServerOptions, eventually, in_package};
 
 /// What is named in the shipped file.
 const NODES: [&str; 3] = ["10.0.0.11:8080", "10.0.0.12:8080", "10.0.0.13:8080"];
+
+/// Three nodes that believe the proxy before them.
+pub async fn cluster(options: ServerOptions) -> (Server, Nginx) {
+    let server = Server::with(options.set("server.trusted_proxies", "127.0.0.1").cluster(3));
+    let nginx = Nginx::before(&server.addresses()).await;
+    (server, nginx)
+}
+
+/// The same where the test's backend is a cluster, else the one node alone; and calls to whichever node it may be.
+pub async fn balanced(options: ServerOptions) -> (Server, Api, Option<Nginx>) {
+    if Backend::of_this_test() == Backend::Embedded {
+        let server = Server::with(options);
+        let api = server.api();
+        return (server, api, None);
+    }
+    let (server, nginx) = cluster(options).await;
+    let api = nginx.api(server.key());
+    (server, api, Some(nginx))
+}
 
 /// A running nginx; ended when dropped.
 pub struct Nginx {

@@ -1,5 +1,7 @@
 //! A link that can be broken: a TCP proxy that cuts, pauses and delays what it carries.
 
+mod trap;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,6 +12,9 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{oneshot, watch};
+
+pub use trap::{Cut, When};
+use trap::{Tail, Trap, Watched};
 
 /// What a link carries at once.
 const PIECE: usize = 64 * 1024;
@@ -23,17 +28,6 @@ pub struct Proxy {
     carried: Arc<Carried>,
 }
 
-/// When a link is cut, as seen from what the client has asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum When {
-    /// Before the server hears of it.
-    Asked,
-    /// Once the server has answered, which the client does not hear.
-    Answered,
-    /// Not at all: what was asked is held until the link is resumed.
-    Held,
-}
-
 /// How the link is at present.
 #[derive(Clone, Default)]
 struct Link {
@@ -44,17 +38,6 @@ struct Link {
     cuts: u64,
     trap: Option<Arc<Trap>>,
 }
-
-/// Cuts the first connection over which a client sends these words, one after the other.
-struct Trap {
-    words: Vec<Vec<u8>>,
-    when: When,
-    is_taken: AtomicBool,
-    sprung: watch::Sender<bool>,
-}
-
-/// Tells when a trap has sprung.
-pub struct Cut(watch::Receiver<bool>);
 
 #[derive(Default)]
 struct Carried {
@@ -119,11 +102,9 @@ impl Proxy {
 
     /// Cuts, or holds, the first connection over which a client sends these words in this order from now on, once.
     pub fn cut_at(&self, words: &[&str], when: When) -> Cut {
-        let words = words.iter().map(|word| word.as_bytes().to_vec()).collect();
-        let (sprung, cut) = watch::channel(false);
-        let trap = Trap { words, when, is_taken: AtomicBool::new(false), sprung };
+        let (trap, cut) = Trap::new(words, when);
         self.link.send_modify(|link| link.trap = Some(Arc::new(trap)));
-        Cut(cut)
+        cut
     }
 
     /// Open connections.
@@ -140,19 +121,6 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.link.send_modify(|link| link.is_over = true);
-    }
-}
-
-impl Cut {
-    /// Whether the connection was cut.
-    pub fn is_done(&self) -> bool {
-        *self.0.borrow()
-    }
-
-    /// Waits until the connection has been cut.
-    pub async fn done(&mut self) {
-        let done = tokio::time::timeout(super::PATIENCE, self.0.wait_for(|done| *done)).await;
-        done.expect("waited in vain for the cut").expect("the proxy is there");
     }
 }
 
@@ -187,9 +155,9 @@ async fn carry(client: TcpStream, target: SocketAddr, link: watch::Receiver<Link
         let in_order = {
             let (from_client, to_client) = client.split();
             let (from_server, to_server) = server.split();
-            let swallow = AtomicBool::new(false);
-            let up = Pump { link: link.clone(), count: &carried.sent, swallow: &swallow };
-            let down = Pump { link, count: &carried.received, swallow: &swallow };
+            let is_asked = AtomicBool::new(false);
+            let up = Pump { link: link.clone(), count: &carried.sent, is_asked: &is_asked };
+            let down = Pump { link, count: &carried.received, is_asked: &is_asked };
             tokio::select! {
                 both = async {
                     tokio::try_join!(up.asks(from_client, to_server), down.answers(from_server, to_client))
@@ -213,8 +181,8 @@ async fn carry(client: TcpStream, target: SocketAddr, link: watch::Receiver<Link
 struct Pump<'a> {
     link: watch::Receiver<Link>,
     count: &'a AtomicU64,
-    /// Set when what the server says next is not for the client any more.
-    swallow: &'a AtomicBool,
+    /// Set when a trap's words are on their way to the server, whose answer is not for the client any more.
+    is_asked: &'a AtomicBool,
 }
 
 impl Pump<'_> {
@@ -229,12 +197,12 @@ impl Pump<'_> {
             let length = from.read(&mut piece).await?;
             let trap = self.link.borrow().trap.clone();
             match watched.sees(trap, &piece[..length]) {
-                Some(trap) if trap.when == When::Asked => return Err(spring(&trap)),
+                Some(trap) if trap.when == When::Asked => return Err(trap.spring()),
                 Some(trap) if trap.when == When::Held => {
-                    trap.sprung.send_replace(true);
+                    trap.spring();
                     drop(self.link.wait_for(|link| link.trap.is_none()).await);
                 }
-                Some(_) => self.swallow.store(true, Ordering::Relaxed),
+                Some(_) => self.is_asked.store(true, Ordering::Relaxed),
                 None => {}
             }
             if !self.pass(&piece[..length], &mut to).await? {
@@ -248,12 +216,17 @@ impl Pump<'_> {
         mut from: impl AsyncRead + Unpin,
         mut to: impl AsyncWrite + Unpin,
     ) -> io::Result<()> {
-        let mut piece = vec![0; PIECE];
+        let (mut piece, mut tail) = (vec![0; PIECE], Tail::default());
         loop {
             let length = from.read(&mut piece).await?;
             let trap = self.link.borrow().trap.clone();
-            if let (true, Some(trap)) = (self.swallow.load(Ordering::Relaxed), trap) {
-                return Err(spring(&trap));
+            if let (true, Some(trap)) = (self.is_asked.load(Ordering::Relaxed), trap)
+                && let When::Answered(word) = trap.when
+            {
+                tail.0.extend_from_slice(&piece[..length]);
+                if tail.finds(word.as_bytes()) {
+                    return Err(trap.spring());
+                }
             }
             if !self.pass(&piece[..length], &mut to).await? {
                 return Ok(());
@@ -273,41 +246,6 @@ impl Pump<'_> {
             [] => to.shutdown().await.map(|()| false),
             piece => to.write_all(piece).await.map(|()| true),
         }
-    }
-}
-
-fn spring(trap: &Trap) -> io::Error {
-    trap.sprung.send_replace(true);
-    io::ErrorKind::ConnectionReset.into()
-}
-
-/// How much of a trap's words a connection has carried.
-#[derive(Default)]
-struct Watched {
-    trap: Option<Arc<Trap>>,
-    found: usize,
-    /// The end of what came before, which a word may have begun in.
-    tail: Vec<u8>,
-}
-
-impl Watched {
-    /// The trap, if this piece completes its words and no other connection has done so before.
-    fn sees(&mut self, trap: Option<Arc<Trap>>, piece: &[u8]) -> Option<Arc<Trap>> {
-        let trap = trap?;
-        if !self.trap.as_ref().is_some_and(|own| Arc::ptr_eq(own, &trap)) {
-            *self = Watched { trap: Some(trap.clone()), ..Watched::default() };
-        }
-        self.tail.extend_from_slice(piece);
-        while let Some(word) = trap.words.get(self.found) {
-            let Some(at) = self.tail.windows(word.len()).position(|part| part == word) else {
-                let kept = self.tail.len().min(word.len() - 1);
-                self.tail.drain(..self.tail.len() - kept);
-                return None;
-            };
-            self.tail.drain(..at + word.len());
-            self.found += 1;
-        }
-        (!trap.is_taken.swap(true, Ordering::Relaxed)).then_some(trap)
     }
 }
 
@@ -383,7 +321,7 @@ mod tests {
     #[tokio::test]
     async fn a_link_is_cut_at_a_word_before_it_arrives_or_before_its_answer() {
         let proxy = Proxy::to(echo().await).await;
-        for (when, carried) in [(When::Asked, 15), (When::Answered, 18)] {
+        for (when, carried) in [(When::Asked, 15), (When::Answered(""), 18), (When::Answered("MIT"), 18)] {
             let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
             let before = proxy.bytes().0;
             let mut cut = proxy.cut_at(&["first", "COMMIT"], when);
@@ -396,5 +334,17 @@ mod tests {
             cut.done().await;
             assert_eq!(proxy.bytes().0 - before, carried + 3, "{when:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_the_server_says_before_its_answer_does_not_spring_the_trap() {
+        let proxy = Proxy::to(echo().await).await;
+        let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
+        let mut cut = proxy.cut_at(&["COMMIT"], When::Answered("done!"));
+        exchange(&mut stream, "COMMIT").await.unwrap();
+        exchange(&mut stream, "all is do").await.unwrap();
+        assert!(!cut.is_done());
+        assert!(exchange(&mut stream, "ne!").await.is_err());
+        cut.done().await;
     }
 }
