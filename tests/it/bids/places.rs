@@ -53,24 +53,24 @@ async fn until(client: &mut Client, rank: Option<u64>, total: u64) -> (Option<u6
 async fn a_carrier_is_told_where_its_proposal_stands(transport: Transport) {
     let server = server();
     let api = server.api();
-    let kim = user_with(&server, claims(&[&format!("carrier-{}", id(1))]));
+    let carrier = user_with(&server, claims(&[&format!("carrier-{}", id(1))]));
     let bid = open_bid(&api, &with(draft("B"), json!({"visibility": "sealed"}))).await;
-    let (mut client, _) = Client::over(transport, &kim, "user:lee", None).await;
-    submit(&kim, &bid, &proposal(&id(1), 10)).await;
+    let (mut client, _) = Client::over(transport, &carrier, "user:lee", None).await;
+    submit(&carrier, &bid, &proposal(&id(1), 10)).await;
     assert_eq!(until(&mut client, Some(1), 1).await.0, Some(1));
     submit(&api, &bid, &proposal(&id(2), 5)).await;
     until(&mut client, Some(2), 2).await;
     submit(&api, &bid, &proposal(&id(3), 20)).await;
     until(&mut client, Some(2), 3).await;
-    revise(&kim, &bid, &id(1), &offer(1)).await;
+    revise(&carrier, &bid, &id(1), &offer(1)).await;
     until(&mut client, Some(1), 3).await;
     // who comes again is told how it stands now
     let cursor = client.cursor().expect("a cursor").to_owned();
     drop(client);
     revise(&api, &bid, &id(2), &offer(0.5)).await;
-    let (mut client, _) = Client::over(transport, &kim, "user:lee", Some(&cursor)).await;
+    let (mut client, _) = Client::over(transport, &carrier, "user:lee", Some(&cursor)).await;
     until(&mut client, Some(2), 3).await;
-    withdraw(&kim, &bid, &id(1)).await;
+    withdraw(&carrier, &bid, &id(1)).await;
     until(&mut client, None, 2).await;
 }
 
