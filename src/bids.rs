@@ -8,6 +8,8 @@ pub mod copies;
 mod criteria;
 mod events;
 mod frame;
+#[cfg(test)]
+mod frame_test;
 mod proposal;
 mod pseudonyms;
 pub mod ranking;

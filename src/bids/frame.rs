@@ -147,7 +147,8 @@ impl Frames {
         now: Timestamp,
     ) -> Self {
         let before = |id: &str, rank: usize| {
-            steps.iter().rev().fold(Some(rank), |rank, step| step.splice.undone(id, rank))
+            let undo = |rank, step: &Step| step.splice.undone(id, rank);
+            steps.iter().rev().fold(Some(rank), undo)
         };
         let window = ranking.window(0, most);
         let rows = window.iter().map(|own| RankedProposal::new(own, before(&own.proposal.id, own.rank)));
@@ -275,7 +276,3 @@ impl Frame {
         serde_json::to_string(self).expect("plain data")
     }
 }
-
-#[cfg(test)]
-#[path = "frame_test.rs"]
-mod frame_test;

@@ -3,9 +3,9 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::*;
-use crate::bids::{Criteria, Proposal, Terms};
-use crate::domain::Decimal;
+use super::ranking::BidRanking;
+use super::{Criteria, Frame, Frames, Move, Proposal, RankedProposal, Step, Terms};
+use crate::domain::{Decimal, Timestamp, Visibility};
 
 const WINDOW: usize = 3;
 

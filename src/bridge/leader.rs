@@ -28,6 +28,8 @@ const RELISTEN: Duration = Duration::from_millis(250);
 const HOLD: Duration = Duration::from_secs(1);
 
 type Lane = Vec<Row>;
+/// Rows that can never be published, and why.
+type Dead = (Vec<i64>, &'static str);
 
 /// What goes out for one or more rows.
 struct Row {
@@ -214,7 +216,7 @@ impl Leader {
 
     /// Rows by tenant, in the order of their commits, as many of each as one call carries; those that can never
     /// be published; whether some were left for the next time.
-    fn sort(&self, joined: Vec<Joined>) -> (HashMap<TenantId, Lane>, Vec<(Vec<i64>, &'static str)>, bool) {
+    fn sort(&self, joined: Vec<Joined>) -> (HashMap<TenantId, Lane>, Vec<Dead>, bool) {
         let (mut lanes, mut dead): (HashMap<_, Lane>, _) = (HashMap::new(), Vec::new());
         let (mut bytes, mut is_cut) = (HashMap::<TenantId, usize>::new(), false);
         // rows are stamped by the wall clock of the node that wrote them

@@ -9,7 +9,7 @@ use crate::rooms::ConnectionId;
 use crate::wire::Event;
 
 /// A session that is told what this node computes.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Listener {
     /// Where its user is told things, and for which carriers; None: nowhere.
     pub user: Option<(Topic, Vec<Arc<str>>)>,

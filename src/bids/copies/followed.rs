@@ -246,7 +246,6 @@ impl Followed {
         self.is_busy = false;
         (self.listed, self.newest) = (None, 0);
         self.new.clear();
-        self.own.clear();
     }
 
     /// What has been found, and is to be told.

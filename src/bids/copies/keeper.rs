@@ -3,29 +3,27 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
-use serde::Deserialize;
 use tokio::task::JoinSet;
 
-use super::desk::{Copies, Listener, Owed, Said};
-use super::followed::{Fresh, Place, Tell};
+use super::Followed;
+use super::desk::{Copies, Listener, Said};
+use super::listening::Listening;
 use super::seen::{Question, Seen, whole_for_all};
-use super::{Carriers, Followed};
+use super::telling::Teller;
 use crate::bids::ranking::{BidKey, BidRanking, Rankings};
-use crate::bids::{Bid, Frame, Frames, Move, Status};
-use crate::domain::{Class, Epoch, EventName, TenantId, Topic, TopicKind};
+use crate::bids::{Bid, Frame};
+use crate::domain::{TenantId, TopicKind};
 use crate::log::EventLog;
 use crate::rooms::{ConnectionId, Workers};
 use crate::storage::{Database, StoreError};
 use crate::telemetry::Metrics;
-use crate::wire::{Content, Event, EventParts, RANKING_UPDATED};
+use crate::wire::RANKING_UPDATED;
 
 /// Carriers that are looked up at once.
 const LOOKED_UP: usize = 500;
-/// Bids in which one carrier is followed: those of its newest proposals.
-const MOST_BIDS: usize = 100;
 /// Entries that are read at once.
 const ENTRIES: usize = 256;
-/// Carriers that nobody listens for are looked for this often; what failed is tried again.
+/// What nobody listens for is looked for this often; what failed is tried again.
 const SWEEP: Duration = Duration::from_secs(1);
 
 /// Bounds of what is computed.
@@ -43,28 +41,24 @@ pub struct Keeper {
     log: EventLog,
     database: Database,
     rankings: Rankings,
-    workers: Arc<Workers>,
-    metrics: Arc<Metrics>,
+    teller: Teller,
     options: CopyOptions,
     tenants: HashMap<TenantId, Tenant>,
-    /// When bids are to be looked at.
-    agenda: BTreeSet<(Instant, TenantId, Arc<str>)>,
+    agenda: Agenda,
     work: JoinSet<Done>,
 }
 
+/// When bids are to be looked at.
+type Agenda = BTreeSet<(Instant, TenantId, Arc<str>)>;
+
 struct Tenant {
-    epoch: Epoch,
-    /// Entries up to here have been seen.
-    seen: u64,
-    listeners: HashMap<ConnectionId, Listener>,
-    carriers: Carriers,
-    bids: HashMap<Arc<str>, Followed>,
+    listening: Listening,
     is_looking_up: bool,
 }
 
 /// What was found out.
 enum Done {
-    Seen(BidKey, Question, Result<Option<Seen>, StoreError>),
+    Seen(Box<(BidKey, Question, Result<Option<Seen>, StoreError>)>),
     LookedUp(TenantId, Vec<Arc<str>>, Result<Vec<(String, String)>, StoreError>),
 }
 
@@ -76,8 +70,9 @@ impl Keeper {
         (workers, metrics): (Arc<Workers>, Arc<Metrics>),
         options: CopyOptions,
     ) -> Self {
+        let teller = Teller::new(workers, metrics, log.clock());
         let (tenants, agenda, work) = (HashMap::new(), BTreeSet::new(), JoinSet::new());
-        Keeper { copies, log, database, rankings, workers, metrics, options, tenants, agenda, work }
+        Keeper { copies, log, database, rankings, teller, options, tenants, agenda, work }
     }
 
     /// Has other services told rankings whole.
@@ -123,141 +118,69 @@ impl Keeper {
 
     fn hear(&mut self, tenant: &TenantId, said: Said) {
         let now = Instant::now();
-        match said {
-            Said::Listens { id, listener, afresh } => self.listens(tenant, id, listener, afresh),
-            Said::Left(id) => {
-                let Some(own) = self.tenants.get_mut(tenant) else { return };
-                let Some(former) = own.listeners.remove(&id) else { return };
-                former.carriers().for_each(|name| own.carriers.leave(name, id, now));
-                for bid in &former.whole {
-                    if let Some(own) = self.tenants.get_mut(tenant).and_then(|own| own.bids.get_mut(bid)) {
-                        own.leave(id);
-                    }
-                    self.schedule(tenant, bid);
-                }
-            }
-            Said::Owes { id, since, reply } => {
-                let Some(own) = self.tenants.get_mut(tenant) else { return };
-                let Some((topic, carriers)) = own.listeners.get(&id).and_then(|own| own.user.clone()) else {
-                    return;
-                };
-                let since = since.filter(|since| since.epoch == own.epoch).map(|since| since.seq);
-                let fresh = Fresh::Owed(Owed::new(topic, reply));
-                for carrier in &carriers {
-                    for bid in own.carriers.ask(carrier, &fresh) {
-                        let followed = own.bids.entry(bid.clone()).or_insert_with(|| Followed::new(own.seen));
-                        if since.is_none_or(|since| followed.has_changed_since(since)) {
-                            followed.ask(carrier, [fresh.clone()]);
-                        }
-                        schedule(&mut self.agenda, tenant, &bid, followed, now);
-                    }
-                }
-            }
+        if let Said::Listens { id, listener, afresh } = said {
+            return self.listens(tenant, (id, listener, afresh), now);
         }
+        let Some(own) = self.tenants.get_mut(tenant).map(|own| &mut own.listening) else { return };
+        let touched = match said {
+            Said::Listens { .. } => HashSet::new(),
+            Said::Left(id) => own.left(id, now),
+            Said::Owes { id, since, reply } => own.owes(id, since, reply),
+        };
+        self.schedule(tenant, touched);
     }
 
-    fn listens(&mut self, tenant: &TenantId, id: ConnectionId, listener: Listener, afresh: bool) {
-        let now = Instant::now();
-        let Some(own) = self.tenant(tenant) else { return };
-        let former = own.listeners.insert(id, listener.clone());
-        let former = former.filter(|_| !afresh);
-        let (mut heard, mut listed) = (HashSet::new(), HashSet::new());
-        if let Some(former) = &former {
-            heard.extend(former.carriers().cloned());
-            listed.extend(former.whole.iter().cloned());
-        }
-        let mut touched = Vec::new();
-        for carrier in listener.carriers().filter(|own| !heard.remove(*own)) {
-            own.carriers.join(carrier, id);
-            if listener.is_poll {
-                continue;
-            }
-            let fresh = Fresh::Session(id);
-            for bid in own.carriers.ask(carrier, &fresh) {
-                let followed = own.bids.entry(bid.clone()).or_insert_with(|| Followed::new(own.seen));
-                followed.ask(carrier, [fresh.clone()]);
-                touched.push(bid);
-            }
-        }
-        for bid in listener.whole.iter().filter(|own| !listed.remove(*own)) {
-            own.bids.entry(bid.clone()).or_insert_with(|| Followed::new(own.seen)).listen(id);
-            touched.push(bid.clone());
-        }
-        // what is left of them it hears no more
-        heard.iter().for_each(|name| own.carriers.leave(name, id, now));
-        for bid in listed {
-            own.bids.get_mut(&bid).into_iter().for_each(|bid| bid.leave(id));
-            touched.push(bid);
-        }
-        for bid in touched {
-            self.schedule(tenant, &bid);
-        }
-    }
-
-    /// A tenant whose log is followed, from now on if it was not.
-    fn tenant(&mut self, tenant: &TenantId) -> Option<&mut Tenant> {
+    fn listens(
+        &mut self,
+        tenant: &TenantId,
+        (id, listener, afresh): (ConnectionId, Listener, bool),
+        now: Instant,
+    ) {
         if !self.tenants.contains_key(tenant) {
             self.copies.follow(tenant);
             // after that: what it takes from here on is told of
-            let head = self.log.present(tenant)?.head();
-            let own = Tenant {
-                epoch: head.epoch,
-                seen: head.seq,
-                listeners: HashMap::new(),
-                carriers: Carriers::default(),
-                bids: HashMap::new(),
-                is_looking_up: false,
-            };
+            let Some(log) = self.log.present(tenant) else { return };
+            let own = Tenant { listening: Listening::new(log.head()), is_looking_up: false };
             self.tenants.insert(tenant.clone(), own);
         }
-        self.tenants.get_mut(tenant)
+        let Some(own) = self.tenants.get_mut(tenant) else { return };
+        let touched = own.listening.listens(id, listener, afresh, now);
+        self.schedule(tenant, touched);
     }
 
     /// Takes in what a log tells of rankings since it was last looked at.
     fn advance(&mut self, tenant: &TenantId) {
         let now = Instant::now();
         let (Some(own), Some(log)) = (self.tenants.get_mut(tenant), self.log.present(tenant)) else { return };
-        if log.epoch() != own.epoch {
-            own.epoch = log.epoch();
-            return self.restart(tenant, log.head().seq);
-        }
+        let own = &mut own.listening;
         let mut touched = HashSet::new();
         loop {
-            let Some(events) = log.after(own.seen, ENTRIES) else {
-                return self.restart(tenant, log.head().seq);
+            let events = match log.epoch() == own.seen.epoch {
+                true => log.after(own.seen.seq, ENTRIES),
+                false => None,
             };
-            for event in &events {
-                own.seen = event.seq();
-                touched.extend(own.entry(event, now));
-            }
+            let Some(events) = events else {
+                touched.extend(own.missed(log.head(), now));
+                break;
+            };
+            touched.extend(events.iter().filter_map(|event| own.entry(event, now)));
             if events.len() < ENTRIES {
                 break;
             }
         }
-        for bid in touched {
-            self.schedule(tenant, &bid);
-        }
+        self.schedule(tenant, touched);
     }
 
-    /// Entries have been missed: all is looked at anew.
-    fn restart(&mut self, tenant: &TenantId, head: u64) {
+    /// Puts bids where they belong on the agenda, or forgets them.
+    fn schedule(&mut self, tenant: &TenantId, bids: HashSet<Arc<str>>) {
+        let Some(own) = self.tenants.get_mut(tenant) else { return };
         let now = Instant::now();
-        let Some(own) = self.tenants.get_mut(tenant) else { return };
-        own.seen = head;
-        own.carriers.forget_parts();
-        own.bids.values_mut().for_each(|bid| bid.missed(head, now));
-        for bid in own.bids.keys().cloned().collect::<Vec<_>>() {
-            self.schedule(tenant, &bid);
-        }
-    }
-
-    /// Puts a bid where it belongs on the agenda, or forgets it.
-    fn schedule(&mut self, tenant: &TenantId, bid: &Arc<str>) {
-        let Some(own) = self.tenants.get_mut(tenant) else { return };
-        let Some(followed) = own.bids.get_mut(bid) else { return };
-        schedule(&mut self.agenda, tenant, bid, followed, Instant::now());
-        if followed.is_idle() {
-            own.bids.remove(bid);
+        for bid in bids {
+            let Some(followed) = own.listening.bids.get_mut(&bid) else { continue };
+            schedule(&mut self.agenda, (tenant, &bid), followed, now);
+            if followed.is_idle() {
+                own.listening.bids.remove(&bid);
+            }
         }
     }
 
@@ -268,224 +191,100 @@ impl Keeper {
             && at <= now
         {
             self.agenda.pop_first();
-            let Some(own) = self.tenants.get_mut(&tenant) else { continue };
+            let Some(own) = self.tenants.get_mut(&tenant).map(|own| &mut own.listening) else { continue };
             let Some(followed) = own.bids.get_mut(&bid_id) else { continue };
             followed.scheduled = None;
             let question = followed.question(own.carriers.names(), now);
             let key = BidKey { tenant, bid_id };
             let (rankings, clock) = (self.rankings.clone(), self.log.clock());
             let (asked, rows) = (question.clone(), (self.options.most, self.options.window));
+            let look = move |bid: &Bid, ranking: &BidRanking| {
+                Seen::new(bid, ranking, asked, rows, clock.now().to_string())
+            };
             self.work.spawn(async move {
-                let seen = rankings
-                    .look(&key, move |bid, ranking| {
-                        Seen::new(bid, ranking, asked, rows, clock.now().to_string())
-                    })
-                    .await;
-                Done::Seen(key, question, seen)
+                let seen = rankings.look(&key, look).await;
+                Done::Seen(Box::new((key, question, seen)))
             });
         }
-        for (tenant, own) in &mut self.tenants {
-            if own.is_looking_up {
-                continue;
+        for (tenant, own) in self.tenants.iter_mut().filter(|(_, own)| !own.is_looking_up) {
+            let names = own.listening.carriers.take_unknown(LOOKED_UP);
+            if !names.is_empty() {
+                own.is_looking_up = true;
+                self.work.spawn(look_up(self.database.clone(), tenant.clone(), names));
             }
-            let names = own.carriers.take_unknown(LOOKED_UP);
-            if names.is_empty() {
-                continue;
-            }
-            own.is_looking_up = true;
-            let (database, tenant) = (self.database.clone(), tenant.clone());
-            self.work.spawn(async move {
-                let asked: Vec<String> = names.iter().map(|name| (**name).to_owned()).collect();
-                let owner = tenant.as_str().to_owned();
-                let find = move |db: Database| async move {
-                    crate::read!(db, |conn, q| Ok(q::bids::of_carriers(conn, &owner, &asked).await?))
-                };
-                let found = database.run(find).await;
-                Done::LookedUp(tenant, names, found)
-            });
         }
     }
 
     fn done(&mut self, done: Done) {
-        let now = Instant::now();
         match done {
-            Done::Seen(key, question, seen) => {
-                let (tenant, bid) = (&key.tenant, &key.bid_id);
-                let Some(own) = self.tenants.get_mut(tenant) else { return };
-                let Some(followed) = own.bids.get_mut(bid) else { return };
-                let mut gone = Vec::new();
-                let told = match seen {
-                    Ok(Some(seen)) => {
-                        let is_over = seen.is_over;
-                        let told = followed.answer(seen, now);
-                        gone.extend(question.carriers.into_iter().filter(|name| !followed.has(name)));
-                        gone.extend(is_over.then(|| followed.end()).into_iter().flatten());
-                        told
-                    }
-                    Ok(None) => {
-                        gone.extend(followed.end());
-                        followed.absent();
-                        Vec::new()
-                    }
+            Done::Seen(seen) => {
+                let (key, question, seen) = *seen;
+                self.seen(&key, &question, seen);
+            }
+            Done::LookedUp(tenant, names, found) => {
+                let Some(own) = self.tenants.get_mut(&tenant) else { return };
+                let found = match found {
+                    Ok(found) => found,
                     Err(error) => {
-                        tracing::debug!(%error, %tenant, %bid, "a ranking could not be looked at");
-                        followed.failed(&question, now);
-                        Vec::new()
+                        tracing::debug!(%error, %tenant, "carriers could not be looked up");
+                        // until the next sweep: it is not tried at once
+                        return own.listening.carriers.put_back(names);
                     }
                 };
-                gone.iter().for_each(|name| own.carriers.parts(name, bid));
-                let taking = told.iter().filter_map(|tell| match tell {
-                    Tell::Standing(name, place) => place.standing.rank.is_some().then(|| name.clone()),
-                    _ => None,
-                });
-                taking.for_each(|name| own.carriers.takes_part(&name, bid));
-                self.schedule(tenant, bid);
-                told.into_iter().for_each(|tell| self.tell(tenant, bid, tell));
+                own.is_looking_up = false;
+                let touched = own.listening.looked_up(names, found);
+                self.schedule(&tenant, touched);
             }
-            Done::LookedUp(tenant, names, found) => self.looked_up(&tenant, names, found),
         }
     }
 
-    fn looked_up(
-        &mut self,
-        tenant: &TenantId,
-        names: Vec<Arc<str>>,
-        found: Result<Vec<(String, String)>, StoreError>,
-    ) {
-        let Some(own) = self.tenants.get_mut(tenant) else { return };
-        let found = match found {
-            Ok(found) => found,
+    fn seen(&mut self, key: &BidKey, question: &Question, seen: Result<Option<Seen>, StoreError>) {
+        let (tenant, bid, now) = (&key.tenant, &key.bid_id, Instant::now());
+        let Some(own) = self.tenants.get_mut(tenant).map(|own| &mut own.listening) else { return };
+        match seen {
+            Ok(seen) => {
+                for tell in own.answer(bid, question, seen, now) {
+                    self.teller.tell((tenant, bid), own, tell);
+                }
+            }
             Err(error) => {
-                tracing::debug!(%error, %tenant, "carriers could not be looked up");
-                // `is_looking_up` stays until the next sweep: it is not tried at once
-                return own.carriers.put_back(names);
-            }
-        };
-        own.is_looking_up = false;
-        let mut bids: HashMap<String, HashSet<Arc<str>>> = HashMap::new();
-        for (carrier, bid) in found {
-            let bids = bids.entry(carrier).or_default();
-            if bids.len() < MOST_BIDS {
-                bids.insert(bid.into());
+                tracing::debug!(%error, %tenant, %bid, "a ranking could not be looked at");
+                if let Some(followed) = own.bids.get_mut(bid) {
+                    followed.failed(question, now);
+                }
             }
         }
-        let mut touched = HashSet::new();
-        for name in names {
-            let parts = bids.remove(&*name).unwrap_or_default();
-            let waiting = own.carriers.looked_up(&name, parts.clone());
-            for bid in parts {
-                let followed = own.bids.entry(bid.clone()).or_insert_with(|| Followed::new(own.seen));
-                followed.ask(&name, waiting.iter().cloned());
-                touched.insert(bid);
-            }
-        }
-        for bid in touched {
-            self.schedule(tenant, &bid);
-        }
+        self.schedule(tenant, HashSet::from([bid.clone()]));
     }
 
     fn sweep(&mut self) {
         let now = Instant::now();
-        let mut touched = Vec::new();
-        for (tenant, own) in &mut self.tenants {
+        self.tenants.retain(|tenant, own| {
             // what failed is tried again
             own.is_looking_up = false;
-            for (name, bids) in own.carriers.let_go(now) {
-                for bid in bids {
-                    own.bids.get_mut(&bid).into_iter().for_each(|own| own.forget(&name));
-                    touched.push((tenant.clone(), bid));
-                }
-            }
-            own.bids.retain(|_, bid| !bid.is_idle());
-        }
-        touched.iter().for_each(|(tenant, bid)| self.schedule(tenant, bid));
-        self.tenants.retain(|tenant, own| {
-            let is_used = !own.listeners.is_empty() || !own.carriers.is_empty() || !own.bids.is_empty();
-            if !is_used {
+            own.listening.let_go(now);
+            let is_idle = own.listening.is_idle();
+            if is_idle {
                 self.copies.unfollow(tenant);
             }
-            is_used
+            !is_idle
         });
-    }
-
-    fn tell(&self, tenant: &TenantId, bid: &Arc<str>, tell: Tell) {
-        let Some(own) = self.tenants.get(tenant) else { return };
-        let some = |ids: Vec<ConnectionId>| Some(ids.into());
-        match tell {
-            Tell::Whole(version, frames) => {
-                self.workers.tell(tenant, self.whole(bid, version, frames), None);
-            }
-            Tell::WholeTo(ids, version, frames) => {
-                self.workers.tell(tenant, self.whole(bid, version, frames), some(ids));
-            }
-            Tell::Standing(carrier, place) => {
-                let mut by_topic: HashMap<&Topic, Vec<ConnectionId>> = HashMap::new();
-                for id in own.carriers.listeners(&carrier) {
-                    if let Some((topic, _)) = own.listeners.get(&id).and_then(|own| own.user.as_ref()) {
-                        by_topic.entry(topic).or_default().push(id);
-                    }
-                }
-                for (topic, ids) in by_topic {
-                    self.workers.tell(tenant, self.place(topic, bid, &place), some(ids));
-                }
-            }
-            Tell::StandingTo(Fresh::Session(id), place) => {
-                if let Some((topic, _)) = own.listeners.get(&id).and_then(|own| own.user.as_ref()) {
-                    self.workers.tell(tenant, self.place(topic, bid, &place), some(vec![id]));
-                }
-            }
-            Tell::StandingTo(Fresh::Owed(owed), place) => owed.add(self.place(owed.topic(), bid, &place)),
-        }
-    }
-
-    fn whole(&self, bid: &str, version: i64, frames: Frames) -> Arc<Event> {
-        self.metrics.ranking().computed("whole");
-        let topic = Topic::parse(&format!("{}:{bid}", TopicKind::Ranking.as_str())).expect("of a bid");
-        let (full, public) = (Content::new(frames.full), frames.public.map(Content::new));
-        let parts = EventParts {
-            version: Some(version),
-            public,
-            ..self.parts(topic, RANKING_UPDATED, bid.to_owned(), full)
-        };
-        Arc::new(Event::new(parts).whole())
-    }
-
-    fn place(&self, topic: &Topic, bid: &str, place: &Place) -> Arc<Event> {
-        self.metrics.ranking().computed("place");
-        let standing = &place.standing;
-        let data = serde_json::json!({
-            "bid_id": bid,
-            "proposal_id": &*standing.proposal_id,
-            "rank": standing.rank,
-            "previous_rank": place.previous_rank,
-            "total": standing.total,
-            "version": place.version,
-        });
-        let key = format!("{bid} {}", standing.proposal_id);
-        let parts = self.parts(topic.clone(), "my_proposal_rank", key, Content::new(data.to_string()));
-        Arc::new(Event::new(parts))
-    }
-
-    fn parts(&self, topic: Topic, name: &'static str, key: String, full: Content) -> EventParts {
-        EventParts {
-            position: None,
-            topic,
-            name: EventName::trusted(name),
-            class: Class::Latest,
-            key: Some(key.into()),
-            version: None,
-            at: self.log.clock().steady(),
-            expires_at: None,
-            full,
-            public: None,
-        }
     }
 }
 
+async fn look_up(database: Database, tenant: TenantId, names: Vec<Arc<str>>) -> Done {
+    let asked: Vec<String> = names.iter().map(|name| (**name).to_owned()).collect();
+    let owner = tenant.as_str().to_owned();
+    let find = move |db: Database| async move {
+        crate::read!(db, |conn, q| Ok(q::bids::of_carriers(conn, &owner, &asked).await?))
+    };
+    let found = database.run(find).await;
+    Done::LookedUp(tenant, names, found)
+}
+
 fn schedule(
-    agenda: &mut BTreeSet<(Instant, TenantId, Arc<str>)>,
-    tenant: &TenantId,
-    bid: &Arc<str>,
+    agenda: &mut Agenda,
+    (tenant, bid): (&TenantId, &Arc<str>),
     followed: &mut Followed,
     now: Instant,
 ) {
@@ -499,65 +298,5 @@ fn schedule(
     if let Some(at) = due {
         agenda.insert((at, tenant.clone(), bid.clone()));
         followed.scheduled = Some(at);
-    }
-}
-
-impl Tenant {
-    /// Takes in what an entry tells of a ranking that somebody here listens for; the bid, if it does.
-    fn entry(&mut self, event: &Event, now: Instant) -> Option<Arc<str>> {
-        let parts = event.parts();
-        if parts.topic.kind() == TopicKind::Bid {
-            return self.status(parts);
-        }
-        if parts.topic.kind() != TopicKind::Ranking
-            || parts.name.as_str() != RANKING_UPDATED
-            || (self.carriers.is_empty() && !self.bids.contains_key(parts.topic.id()))
-        {
-            return None;
-        }
-        // what others publish on these channels is of no bid here
-        let frame = Frame::read(parts.full.data())?;
-        let come = self.come(&frame);
-        let is_unclear = frame.moves.is_none() && !self.carriers.is_empty();
-        if come.is_empty() && !is_unclear && !self.bids.contains_key(parts.topic.id()) {
-            return None;
-        }
-        let bid: Arc<str> = parts.topic.id().into();
-        come.iter().for_each(|name| self.carriers.takes_part(name, &bid));
-        let seq = event.seq();
-        let followed = self.bids.entry(bid.clone()).or_insert_with(|| Followed::new(seq));
-        followed.entry(&frame, seq, &come, now);
-        if is_unclear {
-            followed.look_for_all();
-        }
-        Some(bid)
-    }
-
-    /// Takes in what an entry tells of a bid's status: of one that is over no place changes any more.
-    fn status(&mut self, parts: &EventParts) -> Option<Arc<str>> {
-        #[derive(Deserialize)]
-        struct Changed {
-            new_status: Status,
-        }
-        let bid = self.bids.get_key_value(parts.topic.id())?.0.clone();
-        let followed = self.bids.get_mut(&bid)?;
-        let Changed { new_status } = serde_json::from_str(parts.full.data()).ok()?;
-        if new_status.is_over() {
-            followed.end().iter().for_each(|name| self.carriers.parts(name, &bid));
-        }
-        Some(bid)
-    }
-
-    /// The carriers that somebody listens for whose proposals have become ranked.
-    fn come(&self, frame: &Frame) -> Vec<Arc<str>> {
-        let ranked = |own: &&Move| own.from.is_none() && own.to.is_some();
-        let carrier = |own: &Move| {
-            let row = own
-                .row
-                .as_ref()
-                .or_else(|| frame.ranked_proposals.iter().find(|row| row.proposal_id == own.proposal_id));
-            self.carriers.find(&row?.carrier_id).cloned()
-        };
-        frame.moves.iter().flatten().filter(ranked).filter_map(carrier).collect()
     }
 }

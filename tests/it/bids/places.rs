@@ -124,7 +124,8 @@ async fn whoever_speaks_for_no_carrier_is_told_nothing() {
     let kim = user(&server, "kim", &["carrier"]);
     let (mut own, mut other) =
         (lee(&server).listen("user:lee", None).await, kim.listen("user:kim", None).await);
-    (own.ready().await, other.ready().await);
+    own.ready().await;
+    other.ready().await;
     submit(&api, &bid, &proposal("P-1", 10)).await;
     next_place(&mut own).await;
     // what comes first is what was published after it
