@@ -11,6 +11,7 @@ mod capabilities;
 mod frames;
 #[cfg(test)]
 mod frames_test;
+mod hearing;
 mod late;
 mod listening;
 mod notices;
@@ -33,8 +34,9 @@ mod ws;
 pub use about::About;
 pub use assembly::Message;
 pub use batch::{Batcher, Batching};
-pub use capabilities::{Answer, Capabilities, Hearing};
+pub use capabilities::{Answer, Capabilities};
 pub use frames::Frames;
+pub use hearing::Hearing;
 pub use listening::Listening;
 pub use poll::LongPoll;
 pub use poll_answer::PollAnswer;

@@ -3,29 +3,14 @@ use std::net::IpAddr;
 use futures_util::future::LocalBoxFuture;
 use serde_json::value::RawValue;
 
-use super::Grant;
 use super::requests::{Ack, Command};
+use super::{Grant, Hearing};
 use crate::domain::{Refusal, Selector, TenantId};
 use crate::identity::Principal;
 use crate::rooms::ConnectionId;
 
 /// The JSON that a request is answered with.
 pub type Answer = Result<String, Refusal>;
-
-/// What a session hears, for those who compute what it is told beside the log.
-#[derive(Clone, Copy, Debug)]
-pub struct Hearing<'a> {
-    /// The session.
-    pub id: ConnectionId,
-    /// What it may see.
-    pub grants: &'a [Grant],
-    /// Whether it is told rankings whole.
-    pub whole_rankings: bool,
-    /// Whether it ends with its first events, and asks for what it is owed before.
-    pub is_poll: bool,
-    /// Whether it has just gone live.
-    pub is_fresh: bool,
-}
 
 /// What a session can have done for its client, by those who know how.
 ///

@@ -15,7 +15,7 @@ use super::late::Late;
 use super::notices::{Handle, Notices};
 use super::requests::Refused;
 use super::session::{Session, Step};
-use super::{Capabilities, Grant, Hearing, SendQueue};
+use super::{Capabilities, Grant, SendQueue};
 use crate::actor_kit::{Counted, Handles, Port};
 use crate::domain::{Cursor, Origin, Selector, TenantId};
 use crate::identity::{Principal, Revocations};
@@ -23,7 +23,7 @@ use crate::limits::{Admission, Blocks};
 use crate::log::{EventLog, LogError, Page, PageLimit, TenantLog};
 use crate::rooms::{Attach, Attached, ConnectionId, Hello, Joined, Rooms};
 use crate::telemetry::{MailboxMetrics, Metrics};
-use crate::wire::{CloseCode, Dialect};
+use crate::wire::CloseCode;
 
 /// Messages that may wait for one session.
 const MAILBOX: usize = 16;
@@ -101,7 +101,7 @@ pub struct SessionActor {
     /// What a request of the client has under way.
     pub(super) late: Option<Box<Late>>,
     /// Whether anything is computed for it beside what the log tells.
-    is_attended: bool,
+    pub(super) is_attended: bool,
     /// Held until the session has ended.
     admission: Option<Admission>,
     closed: Option<CloseCode>,
@@ -345,31 +345,6 @@ impl SessionActor {
         self.is_live = true;
         self.tell_hearing(true);
         self.go_on_late(context);
-    }
-
-    /// Says what it hears to those who compute what it is told beside the log.
-    pub(super) fn tell_hearing(&mut self, is_fresh: bool) {
-        let hearing = Hearing {
-            id: self.about.id,
-            grants: self.session.grants(),
-            whole_rankings: self.queue.takes_whole_rankings(),
-            is_poll: self.queue.dialect() == Dialect::Poll,
-            is_fresh,
-        };
-        // while it is catching up, nothing is told to it but the log
-        if self.is_live {
-            let is_attended = self.context.capabilities.hears(&self.who, hearing);
-            if !is_attended {
-                self.unattend();
-            }
-            self.is_attended = is_attended;
-        }
-    }
-
-    fn unattend(&mut self) {
-        if std::mem::take(&mut self.is_attended) {
-            self.context.capabilities.left(&self.about.tenant, self.about.id);
-        }
     }
 
     /// Ends a session that its registry may hold.
