@@ -2,10 +2,12 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use futures_util::future::join_all;
+use futures_util::stream::FuturesUnordered;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::envelope::write_notice;
 use super::error::BridgeError;
@@ -16,7 +18,7 @@ use super::trimmer::Grown;
 use crate::clock::jittered;
 use crate::domain::TenantId;
 use crate::log::{Joined, Joining, NodeNotice, Outgoing, TenantLogs, watch_outbox};
-use crate::storage::{Database, StoreError};
+use crate::storage::{Database, OutboxRow, StoreError};
 use crate::telemetry::{Metrics, crash_point};
 
 /// A node wakes the leader, and the leader itself, at most once in this time.
@@ -26,6 +28,9 @@ const RELISTEN: Duration = Duration::from_millis(250);
 
 /// How long a tenant whose log refuses is left alone.
 const HOLD: Duration = Duration::from_secs(1);
+
+/// What other services are told whole is waited for so long by the rows that go out with it.
+const WHOLE_WITHIN: Duration = Duration::from_millis(100);
 
 type Lane = Vec<Row>;
 /// Rows that can never be published, and why.
@@ -182,6 +187,7 @@ impl Leader {
         }
         crash_point("relay.before_append");
         let is_full = rows.len() as i64 == limit;
+        let rows = self.not_remembered(rows).await;
         let (joined, due) = self.joining.take(rows, now.into_std(), may_wait && !is_full);
         let (lanes, dead, is_cut) = self.sort(joined);
         for (ids, reason) in dead {
@@ -189,22 +195,16 @@ impl Leader {
                 self.bury(id, reason).await;
             }
         }
-        for tenant in lanes.keys() {
-            self.take_over(tenant).await;
-        }
         let appends = lanes.into_iter().map(|(tenant, lane)| self.publish(tenant, lane, lease));
         let outcomes: Vec<_> = join_all(appends).await;
         let mut all_well = true;
         for (tenant, outcome) in outcomes {
             match outcome {
                 Ok(ids) => drop(self.marked.insert(tenant, ids)),
-                Err(error @ (BridgeError::Refused(_) | BridgeError::Unexpected(_))) => {
-                    tracing::error!(%error, %tenant, "the log refuses what the outbox holds for it");
-                    self.held.insert(tenant, Instant::now() + HOLD);
-                }
                 Err(error) => {
-                    tracing::debug!(%error, %tenant, "the outbox could not be published");
-                    all_well = false;
+                    // what of it was appended all the same is asked before it is tried again
+                    self.checked.remove(&tenant);
+                    all_well &= self.hold(&tenant, &error);
                 }
             }
         }
@@ -241,31 +241,74 @@ impl Leader {
         (lanes, dead, is_cut)
     }
 
-    /// Looks once for ids that the log remembers for an earlier leader, whose rows are gone.
-    async fn take_over(&mut self, tenant: &TenantId) {
-        if self.checked.contains(tenant) {
-            return;
+    /// Leaves a tenant alone for a while whose log refuses what it is given; whether the others may go on at once.
+    fn hold(&mut self, tenant: &TenantId, error: &BridgeError) -> bool {
+        let is_refused = matches!(error, BridgeError::Refused(_) | BridgeError::Unexpected(_));
+        if is_refused {
+            tracing::error!(%error, %tenant, "the log refuses what the outbox holds for it");
+            self.held.insert(tenant.clone(), Instant::now() + HOLD);
+        } else {
+            tracing::debug!(%error, %tenant, "the outbox could not be published");
         }
-        let look = async {
-            let ids = self.store.relayed(tenant).await?;
-            if ids.is_empty() {
-                return Ok(ids);
+        is_refused
+    }
+
+    /// Those rows that are not published yet: the others, which the log remembers, are marked, so that nothing is
+    /// joined to them.
+    async fn not_remembered(&mut self, mut rows: Vec<OutboxRow>) -> Vec<OutboxRow> {
+        let tenants: HashSet<TenantId> =
+            rows.iter().filter_map(|row| TenantId::parse(&row.tenant).ok()).collect();
+        for tenant in tenants.iter().filter(|tenant| !self.checked.contains(*tenant)).collect::<Vec<_>>() {
+            match self.remembered(tenant).await {
+                Ok((remembered, is_marked)) => {
+                    rows.retain(|row| !remembered.contains(&row.id));
+                    if is_marked {
+                        self.marked.insert(tenant.clone(), remembered);
+                        self.checked.insert(tenant.clone());
+                    }
+                }
+                // they are remembered a little longer
+                Err(error) => {
+                    tracing::debug!(%error, %tenant, "the log could not be asked what it remembers");
+                }
             }
-            let asked = ids.clone();
-            let read = move |db: Database| async move {
-                crate::read!(db, |conn, q| Ok::<_, StoreError>(q::outbox::present(conn, asked).await?))
-            };
-            let present = self.database.run(read).await.map_err(away)?;
-            Ok::<_, BridgeError>(ids.into_iter().filter(|id| !present.contains(id)).collect())
+        }
+        rows
+    }
+
+    /// The ids that the log remembers, and whether their rows are gone.
+    async fn remembered(&self, tenant: &TenantId) -> Result<(Vec<i64>, bool), BridgeError> {
+        let ids = self.store.relayed(tenant).await?;
+        if ids.is_empty() {
+            return Ok((ids, true));
+        }
+        let marked = ids.clone();
+        let mark = move |db: Database| async move {
+            crate::write_tx!(db, |conn, q| Ok(q::outbox::mark_published(conn, marked).await?))
         };
-        match look.await {
-            Ok(gone) => {
-                self.marked.insert(tenant.clone(), gone);
-                self.checked.insert(tenant.clone());
-            }
-            // they are remembered a little longer
-            Err(error) => tracing::debug!(%error, %tenant, "the log could not be asked what it remembers"),
+        let marked = self.database.run(mark).await;
+        Ok((ids, marked.is_ok()))
+    }
+
+    /// What other services are told of these rows in the place of their events, as far as that is known in time.
+    async fn mirrored(&self, tenant: &TenantId, rows: &Lane) -> HashMap<i64, String> {
+        let mut found = HashMap::new();
+        if !self.store.mirrors() {
+            return found;
         }
+        let whole = |row| async move {
+            let Row { id, outgoing, .. }: &Row = row;
+            Some((*id, self.logs.whole(tenant, &outgoing.event).await?))
+        };
+        let mut looks: FuturesUnordered<_> = rows.iter().map(whole).collect();
+        let in_time = async {
+            while let Some(told) = looks.next().await {
+                found.extend(told);
+            }
+        };
+        // what is not known by then goes out by its beginning
+        let _ = timeout(WHOLE_WITHIN, in_time).await;
+        found
     }
 
     /// Appends a tenant's rows and marks them; their ids, which the log remembers until it is told that they
@@ -277,12 +320,9 @@ impl Leader {
         lease: Lease,
     ) -> (TenantId, Result<Vec<i64>, BridgeError>) {
         let (mut ids, mut dead, mut requests) = (Vec::new(), Vec::new(), Vec::new());
+        let mut mirrored = self.mirrored(&tenant, &rows).await;
         for Row { id, earlier, outgoing: Outgoing { event, source, dead: reason, .. } } in rows {
             dead.extend(reason.map(|reason| (id, reason)));
-            let mirrored = match self.store.mirrors() {
-                true => self.logs.whole(&tenant, &event).await,
-                false => None,
-            };
             let request = |groups, id, mirrored| Request {
                 groups,
                 source: source.clone(),
@@ -292,7 +332,7 @@ impl Leader {
             };
             // those that are told with it leave their ids, and nothing else
             requests.extend(earlier.iter().map(|id| request(Vec::new(), *id, None)));
-            requests.push(request(vec![vec![event]], id, mirrored));
+            requests.push(request(vec![vec![event]], id, mirrored.remove(&id)));
             ids.extend(earlier.into_iter().chain([id]));
         }
         let marked = self.marked.get(&tenant).map_or(&[][..], Vec::as_slice);

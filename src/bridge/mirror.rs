@@ -129,7 +129,11 @@ fn mirror(event: &NewEvent, whole: Option<&str>, source: &str) -> Option<(String
     let shape = SHAPES.iter().find(is_shape)?;
     // channels of Redis are open to whoever may listen there
     let data = whole.unwrap_or_else(|| event.public.as_ref().unwrap_or(&event.data));
-    let fields: BTreeMap<&str, &RawValue> = serde_json::from_str(data).ok()?;
+    let mut fields: BTreeMap<&str, &RawValue> = serde_json::from_str(data).ok()?;
+    if shape.optional.contains(&"truncated") && !is_whole(&fields) {
+        let truncated: &RawValue = serde_json::from_str("true").expect("JSON");
+        fields.insert("truncated", truncated);
+    }
     let mut message = String::from("{");
     for (own, theirs) in shape.fields {
         let value = match fields.get(own) {
@@ -142,6 +146,15 @@ fn mirror(event: &NewEvent, whole: Option<&str>, source: &str) -> Option<(String
     let source = serde_json::to_string(source).expect("a text");
     write!(message, "\"{SOURCE}\":{source}}}").expect("a text grows");
     Some((shape.channel.replace("{id}", event.topic.id()), message))
+}
+
+/// Whether all the rows are there that an event counts.
+fn is_whole(fields: &BTreeMap<&str, &RawValue>) -> bool {
+    let rows = fields
+        .get("ranked_proposals")
+        .and_then(|rows| serde_json::from_str::<Vec<&RawValue>>(rows.get()).ok());
+    let total = fields.get("total").and_then(|total| total.get().parse::<usize>().ok());
+    rows.zip(total).is_none_or(|(rows, total)| rows.len() >= total)
 }
 
 #[cfg(test)]
@@ -221,6 +234,9 @@ mod tests {
         assert_eq!(channels, "channel:bid:B:proposal_ranking\nchannel:proposal:ranking");
         let expected = r#"{"bid_id":"B","ranked_proposals":[1,2],"total":3,"truncated":true,"timestamp":"u","_src":"b"}"#;
         assert_eq!(message, expected);
+        // where the rest is not to be had
+        let (_, message) = mirror.message(&event, None).unwrap();
+        assert!(message.contains(r#""total":3,"truncated":true,"#), "{message}");
         let sealed = r#"{"bid_id":"B","sealed":true}"#;
         assert_eq!(mirror.message(&event, Some(sealed)), None);
     }

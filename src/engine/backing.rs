@@ -40,7 +40,8 @@ pub(super) async fn open_log(
     thread: Option<BridgeThread>,
 ) -> Result<EventLog, StartError> {
     let within = Duration::from_millis(settings.ranking.frame_ms);
-    let joins = Joins { may_wait: bids::is_ranking, join: bids::joined, within };
+    let most_bytes = settings.log.max_message_bytes;
+    let joins = Joins { may_wait: bids::is_ranking, join: bids::joined, within, most_bytes };
     let limits = LogOptions::from(settings).joining((!within.is_zero()).then_some(joins));
     let Some(thread) = thread else {
         let data_dir = PathBuf::from(&settings.storage.data_dir);

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::append::{Source, to_row};
 use super::head_file::Head;
-use super::joining::{Joined, Joining};
+use super::joining::Joining;
 use super::outgoing::Outgoing;
 use super::{AppendRequest, Appended, LogError, NewEvent};
 use crate::clock::random_u64;
@@ -105,32 +105,28 @@ impl Batch {
             self.joining.lock().expect("no panic while held").take(waiting, now, may_wait && !is_full);
         let (joined, due) = joined;
         let mut published = Vec::with_capacity(joined.len());
-        let mut dead = 0;
+        let mut dead_rows = Vec::new();
         for own in &joined {
-            match self.relayed(tx, own)? {
-                Ok(()) => published.extend(own.ids()),
-                Err(reason) => {
-                    let id = own.row.id;
-                    tracing::error!(outbox_id = id, reason, "an outbox row can never be published");
-                    tx.mark_dead(id, reason)?;
+            match Outgoing::read(&own.row, self.max_message_bytes, self.now) {
+                Ok(Outgoing { tenant, event, source, dead }) => {
+                    self.source = Some(source);
+                    // it is published, or counts as published because a newer version is in the log
+                    self.append_group(tx, &tenant, &[event])?;
                     published.extend(&own.earlier);
-                    dead += 1;
+                    match dead {
+                        None => published.push(own.row.id),
+                        Some(reason) => dead_rows.push((own.row.id, reason)),
+                    }
                 }
+                Err(reason) => dead_rows.extend(own.ids().map(|id| (id, reason))),
             }
         }
+        for (id, reason) in &dead_rows {
+            tracing::error!(outbox_id = id, reason, "an outbox row can never be published");
+            tx.mark_dead(*id, reason)?;
+        }
         tx.mark_published(&published)?;
-        Ok((published.len() as u64, dead, if is_full { Some(now) } else { due }))
-    }
-
-    /// A row is published, or counts as published because a newer version is in the log; or why it never can be.
-    fn relayed(&mut self, tx: &mut LogTx<'_>, own: &Joined) -> Result<Result<(), &'static str>, StoreError> {
-        let outgoing = match Outgoing::read(&own.row, self.max_message_bytes, self.now) {
-            Ok(outgoing) => outgoing,
-            Err(reason) => return Ok(Err(reason)),
-        };
-        self.source = Some(outgoing.source);
-        self.append_group(tx, &outgoing.tenant, &[outgoing.event])?;
-        Ok(outgoing.dead.map_or(Ok(()), Err))
+        Ok((published.len() as u64, dead_rows.len() as u64, if is_full { Some(now) } else { due }))
     }
 
     fn answer(

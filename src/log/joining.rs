@@ -14,6 +14,15 @@ pub struct Joins {
     pub join: fn(&OutboxRow, &OutboxRow) -> Option<OutboxRow>,
     /// Those of one topic go out once in this time.
     pub within: Duration,
+    /// Most bytes of what rows say as one.
+    pub most_bytes: usize,
+}
+
+impl Joins {
+    fn joined(&self, earlier: &OutboxRow, later: &OutboxRow) -> Option<OutboxRow> {
+        let fits = |text: &String| text.len() <= self.most_bytes;
+        (self.join)(earlier, later).filter(|own| fits(&own.data) && own.public.as_ref().is_none_or(fits))
+    }
 }
 
 /// A row that goes out.
@@ -56,42 +65,42 @@ impl Joining {
         now: Instant,
         may_wait: bool,
     ) -> (Vec<Joined>, Option<Instant>) {
-        let mut taken: Vec<Option<Joined>> = Vec::with_capacity(rows.len());
+        let alone = |row| Joined { row, earlier: Vec::new() };
         let Some(joins) = self.joins else {
-            return (rows.into_iter().map(|row| Joined { row, earlier: Vec::new() }).collect(), None);
+            return (rows.into_iter().map(alone).collect(), None);
         };
         self.sent.retain(|_, at| *at + joins.within > now);
+        // after these nothing else is said of their entities: what waits, waits behind them
+        let said = rows.iter().enumerate().filter(|(_, row)| !(joins.may_wait)(row));
+        let said: HashMap<Entity, usize> = said.map(|(at, row)| (entity(row), at)).collect();
+        let mut taken: Vec<Option<Joined>> = Vec::with_capacity(rows.len());
         // where the newest row of each entity stands that others may be joined to
-        let mut open: HashMap<Entity, usize> = HashMap::new();
-        for row in rows {
+        let (mut open, mut due) = (HashMap::<Entity, usize>::new(), None::<Instant>);
+        for (place, row) in rows.into_iter().enumerate() {
             let entity = entity(&row);
             if !(joins.may_wait)(&row) {
                 if open.remove(&entity).is_some() {
                     self.sent.insert(entity, now);
                 }
-                taken.push(Some(Joined { row, earlier: Vec::new() }));
+                taken.push(Some(alone(row)));
+                continue;
+            }
+            let is_last = said.get(&entity).is_none_or(|at| *at < place);
+            let next = self.sent.get(&entity).map(|sent| *sent + joins.within);
+            if let Some(next) = next.filter(|_| may_wait && is_last) {
+                due = Some(due.map_or(next, |due| due.min(next)));
                 continue;
             }
             let earlier = open.get(&entity).and_then(|at| taken[*at].as_ref().map(|own| (*at, own)));
-            let next = earlier.and_then(|(at, own)| Some((at, (joins.join)(&own.row, &row)?)));
+            let next = earlier.and_then(|(at, own)| Some((at, joins.joined(&own.row, &row)?)));
             let joined = match next.and_then(|(at, row)| Some((taken[at].take()?, row))) {
                 Some((own, row)) => Joined { earlier: own.ids().collect(), row },
-                None => Joined { row, earlier: Vec::new() },
+                None => alone(row),
             };
             open.insert(entity, taken.len());
             taken.push(Some(joined));
         }
-        let mut due = None;
-        for (entity, at) in open {
-            let next = self.sent.get(&entity).map(|sent| *sent + joins.within);
-            match next.filter(|_| may_wait) {
-                Some(next) => {
-                    taken[at] = None;
-                    due = Some(due.map_or(next, |due: Instant| due.min(next)));
-                }
-                None => drop(self.sent.insert(entity, now)),
-            }
-        }
+        self.sent.extend(open.into_keys().map(|entity| (entity, now)));
         (taken.into_iter().flatten().collect(), due)
     }
 }
@@ -112,7 +121,7 @@ mod tests {
             (!data.contains('!')).then(|| OutboxRow { data, ..later.clone() })
         };
         let may_wait = |row: &OutboxRow| row.topic.starts_with("n:");
-        Joining::new(Some(Joins { may_wait, join, within: Duration::from_millis(50) }))
+        Joining::new(Some(Joins { may_wait, join, within: Duration::from_millis(50), most_bytes: 3 }))
     }
 
     fn rows(first: i64, texts: &[&str]) -> Vec<OutboxRow> {
@@ -173,6 +182,8 @@ mod tests {
         let (mut own, now) = (joining(), Instant::now());
         let (out, _) = own.take(rows(1, &["n:1 a", "n:1 !", "n:1 b"]), now, true);
         assert_eq!(shown(&out), ["n:1 a 1", "n:1 ! 2", "n:1 b 3"]);
+        let (out, _) = own.take(rows(1, &["n:2 ab", "n:2 c", "n:2 d"]), now, true);
+        assert_eq!(shown(&out), ["n:2 abc 1+2", "n:2 d 3"], "too much for one");
     }
 
     #[test]

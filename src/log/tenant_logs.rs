@@ -16,9 +16,6 @@ use crate::storage::{Database, LogRow};
 use crate::telemetry::Metrics;
 use crate::wire::Event;
 
-/// What an event tells only the beginning of is waited for so long: others wait for it to be published.
-const WHOLE_WITHIN: Duration = Duration::from_millis(500);
-
 /// Told of an entity that has come into being; called from the appender, so it must not block.
 pub type TellCreated = Box<dyn Fn(&TenantId, &Event) + Send + Sync>;
 
@@ -188,10 +185,9 @@ impl TenantLogs {
     }
 
     /// What others are told in the place of an event that tells only the beginning of it; None where it tells all, or
-    /// where the rest is not to be had in time.
+    /// where the rest is not to be had.
     pub async fn whole(&self, tenant: &TenantId, event: &NewEvent) -> Option<String> {
-        let told = self.whole.get()?(tenant, event)?;
-        tokio::time::timeout(WHOLE_WITHIN, told).await.ok()?
+        self.whole.get()?(tenant, event)?.await
     }
 
     /// A domain transaction of this process has committed outbox rows since this was last awaited.

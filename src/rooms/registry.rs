@@ -306,7 +306,7 @@ impl Registry {
         self.cut_slow(overflowed);
     }
 
-    /// Hands an event that was computed here to sessions: to these, or to all that hear its topic.
+    /// Hands an event that was computed here to live sessions: to these, or to all that hear its topic.
     pub fn tell(&mut self, tenant: &TenantId, event: &Arc<Event>, to: Option<&[ConnectionId]>) {
         let Some(own) = self.tenants.get(tenant) else {
             return;
@@ -317,7 +317,9 @@ impl Registry {
             Some(ids) => {
                 for id in ids {
                     let Some(entry) = self.sessions.get(id) else { continue };
-                    if entry.tenant != *tenant || !is_shown(&entry.grants, event) {
+                    // who is catching up is told when it has
+                    let is_live = entry.tenant == *tenant && !own.behind.contains_key(id);
+                    if !is_live || !is_shown(&entry.grants, event) {
                         continue;
                     }
                     let pushed = entry.queue.push_event(event, audience_of(&entry.grants, event));

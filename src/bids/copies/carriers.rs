@@ -56,6 +56,7 @@ impl Carriers {
         match &own.bids {
             Some(bids) => bids.iter().cloned().collect(),
             None => {
+                own.waiting.retain(|own| !own.is_gone());
                 own.waiting.push(fresh.clone());
                 Vec::new()
             }
@@ -101,7 +102,9 @@ impl Carriers {
     /// Those that are to be looked up, some at a time.
     pub fn take_unknown(&mut self, most: usize) -> Vec<Arc<str>> {
         let some: Vec<Arc<str>> = self.unknown.iter().take(most).cloned().collect();
-        self.unknown.retain(|name| !some.contains(name));
+        for name in &some {
+            self.unknown.remove(name);
+        }
         some
     }
 
@@ -117,11 +120,13 @@ impl Carriers {
         std::mem::take(&mut own.waiting)
     }
 
-    /// Nothing of what was looked up is sure any more.
-    pub fn forget_parts(&mut self) {
+    /// Nothing of what was looked up is sure any more; `tells`: whoever listens is told how things stand.
+    pub fn forget_parts(&mut self, tells: bool) {
         for (name, own) in &mut self.by_name {
             own.bids = None;
-            own.waiting.extend(own.listeners.iter().copied().map(Fresh::Session));
+            if tells {
+                own.waiting.extend(own.listeners.iter().copied().map(Fresh::Session));
+            }
             self.unknown.insert(name.clone());
         }
     }

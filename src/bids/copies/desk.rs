@@ -47,6 +47,11 @@ impl Owed {
         &self.topic
     }
 
+    /// Whether nobody waits for it any more.
+    pub(super) fn is_gone(&self) -> bool {
+        self.reply.lock().expect("no panic while held").as_ref().is_none_or(oneshot::Sender::is_closed)
+    }
+
     pub(super) fn add(&self, event: Arc<Event>) {
         self.events.lock().expect("no panic while held").push(event);
     }

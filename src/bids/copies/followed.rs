@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::desk::Owed;
 use super::seen::{Listed, Question, Seen, Standing};
 use crate::bids::{Frame, Frames};
+use crate::clock::jittered;
 use crate::rooms::ConnectionId;
 
 /// Where a proposal of a carrier stands is told once in this time when others move it.
@@ -21,6 +22,13 @@ pub enum Fresh {
     Session(ConnectionId),
     /// A long-poll that is about to be answered.
     Owed(Arc<Owed>),
+}
+
+impl Fresh {
+    /// Whether it needs not be told any more.
+    pub fn is_gone(&self) -> bool {
+        matches!(self, Fresh::Owed(owed) if owed.is_gone())
+    }
 }
 
 /// What somebody is to be told of a bid.
@@ -71,6 +79,8 @@ pub struct Followed {
     listed: Option<Listed>,
     since: Vec<Frame>,
     newest: i64,
+    /// The same when it was last asked.
+    asked: i64,
     own: HashMap<Arc<str>, Own>,
     /// Set when it is not known who has come: all carriers that anybody listens for are looked for.
     looks_for_all: bool,
@@ -91,6 +101,7 @@ impl Followed {
             listed: None,
             since: Vec::new(),
             newest: 0,
+            asked: 0,
             own: HashMap::new(),
             looks_for_all: false,
             followed_from: after,
@@ -121,7 +132,9 @@ impl Followed {
 
     /// A carrier takes part, and somebody wants to know where it stands.
     pub fn ask(&mut self, carrier: &Arc<str>, fresh: impl IntoIterator<Item = Fresh>) {
-        self.own.entry(carrier.clone()).or_default().fresh.extend(fresh);
+        let own = self.own.entry(carrier.clone()).or_default();
+        own.fresh.retain(|own| !own.is_gone());
+        own.fresh.extend(fresh);
     }
 
     /// Nobody listens for a carrier any more.
@@ -134,12 +147,14 @@ impl Followed {
         self.looks_for_all = true;
     }
 
-    /// Entries have been missed: what was told may be old.
-    pub fn missed(&mut self, after: u64, now: Instant) {
+    /// Entries have been missed: what was told may be old. It is told anew, unless whoever listens asks by itself.
+    pub fn missed(&mut self, after: u64, tells: bool, now: Instant) {
         (self.followed_from, self.changed_at, self.listed) = (after, None, None);
         self.since.clear();
-        self.new = self.whole.iter().copied().collect();
-        self.own.values_mut().for_each(|own| own.due = Some(now));
+        if tells {
+            self.new = self.whole.iter().copied().collect();
+            self.own.values_mut().for_each(|own| own.due = Some(now));
+        }
     }
 
     /// No proposal changes any more; the carriers that have taken part.
@@ -203,7 +218,7 @@ impl Followed {
 
     /// What is to be found out now; `all` are the carriers that anybody listens for.
     pub fn question(&mut self, all: impl Iterator<Item = Arc<str>>, now: Instant) -> Question {
-        (self.is_busy, self.retry_at) = (true, None);
+        (self.is_busy, self.retry_at, self.asked) = (true, None, self.newest);
         let is_all = std::mem::take(&mut self.looks_for_all);
         let is_due = |own: &Own| !own.fresh.is_empty() || own.due.is_some_and(|due| due <= now);
         let mut carriers: Vec<_> = if is_all { all.collect() } else { Vec::new() };
@@ -232,7 +247,7 @@ impl Followed {
     /// It could not be looked at: it is tried again.
     pub fn failed(&mut self, question: &Question, now: Instant) {
         self.is_busy = false;
-        self.retry_at = Some(now + AGAIN);
+        self.retry_at = Some(now + jittered(AGAIN, 0.5));
         self.looks_for_all |= question.is_all;
         for carrier in &question.carriers {
             if let Some(own) = self.own.get_mut(carrier) {
@@ -251,6 +266,10 @@ impl Followed {
     /// What has been found, and is to be told.
     pub fn answer(&mut self, seen: Seen, now: Instant) -> Vec<Tell> {
         self.is_busy = false;
+        if self.newest == self.asked {
+            // even where that is less: the database was restored
+            self.newest = seen.version;
+        }
         let mut tell = Vec::new();
         if let Some((whole, ranks)) = seen.whole {
             let (version, new) = (seen.version, std::mem::take(&mut self.new));

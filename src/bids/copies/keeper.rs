@@ -3,11 +3,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::Followed;
 use super::desk::{Copies, Listener, Said};
-use super::listening::Listening;
+use super::listening::{Listening, MOST_BIDS};
 use super::seen::{Question, Seen, whole_for_all};
 use super::telling::Teller;
 use crate::bids::ranking::{BidKey, BidRanking, Rankings};
@@ -21,6 +22,10 @@ use crate::wire::RANKING_UPDATED;
 
 /// Carriers that are looked up at once.
 const LOOKED_UP: usize = 500;
+/// Parts of them in bids that are looked up at once.
+const MOST_PARTS: i64 = 20_000;
+/// Bids that are looked at at once: commands need the database, too.
+const LOOKS: usize = 32;
 /// Entries that are read at once.
 const ENTRIES: usize = 256;
 /// What nobody listens for is looked for this often; what failed is tried again.
@@ -46,6 +51,8 @@ pub struct Keeper {
     tenants: HashMap<TenantId, Tenant>,
     agenda: Agenda,
     work: JoinSet<Done>,
+    /// Bids that are looked at at once.
+    looking: Arc<Semaphore>,
 }
 
 /// When bids are to be looked at.
@@ -72,7 +79,8 @@ impl Keeper {
     ) -> Self {
         let teller = Teller::new(workers, metrics, log.clock());
         let (tenants, agenda, work) = (HashMap::new(), BTreeSet::new(), JoinSet::new());
-        Keeper { copies, log, database, rankings, teller, options, tenants, agenda, work }
+        let looking = Arc::new(Semaphore::new(LOOKS));
+        Keeper { copies, log, database, rankings, teller, options, tenants, agenda, work, looking }
     }
 
     /// Has other services told rankings whole.
@@ -194,6 +202,11 @@ impl Keeper {
             let Some(own) = self.tenants.get_mut(&tenant).map(|own| &mut own.listening) else { continue };
             let Some(followed) = own.bids.get_mut(&bid_id) else { continue };
             followed.scheduled = None;
+            if followed.due(now).is_none_or(|due| due > now) {
+                // the entry of one that was forgotten, and is followed again
+                schedule(&mut self.agenda, (&tenant, &bid_id), followed, now);
+                continue;
+            }
             let question = followed.question(own.carriers.names(), now);
             let key = BidKey { tenant, bid_id };
             let (rankings, clock) = (self.rankings.clone(), self.log.clock());
@@ -201,7 +214,9 @@ impl Keeper {
             let look = move |bid: &Bid, ranking: &BidRanking| {
                 Seen::new(bid, ranking, asked, rows, clock.now().to_string())
             };
+            let looking = self.looking.clone();
             self.work.spawn(async move {
+                let _turn = looking.acquire().await;
                 let seen = rankings.look(&key, look).await;
                 Done::Seen(Box::new((key, question, seen)))
             });
@@ -276,7 +291,19 @@ async fn look_up(database: Database, tenant: TenantId, names: Vec<Arc<str>>) -> 
     let asked: Vec<String> = names.iter().map(|name| (**name).to_owned()).collect();
     let owner = tenant.as_str().to_owned();
     let find = move |db: Database| async move {
-        crate::read!(db, |conn, q| Ok(q::bids::of_carriers(conn, &owner, &asked).await?))
+        crate::read!(db, |conn, q| {
+            let found = q::bids::of_carriers(conn, &owner, &asked, MOST_PARTS).await?;
+            if (found.len() as i64) < MOST_PARTS {
+                return Ok(found);
+            }
+            // some take part in so many that the others might be left out
+            let mut found = Vec::new();
+            for name in &asked {
+                let one = std::slice::from_ref(name);
+                found.extend(q::bids::of_carriers(conn, &owner, one, MOST_BIDS as i64).await?);
+            }
+            Ok(found)
+        })
     };
     let found = database.run(find).await;
     Done::LookedUp(tenant, names, found)

@@ -15,7 +15,7 @@ use crate::rooms::ConnectionId;
 use crate::wire::{Event, EventParts, RANKING_UPDATED};
 
 /// Bids in which one carrier is followed: those of its newest proposals.
-const MOST_BIDS: usize = 100;
+pub(super) const MOST_BIDS: usize = 100;
 
 /// The sessions of a tenant that are told what is computed, and the bids that they are told of.
 ///
@@ -167,6 +167,8 @@ impl Listening {
 
     /// Of a bid that is over no place changes any more.
     fn status(&mut self, parts: &EventParts) -> Option<Arc<str>> {
+        // what others publish has none, and ends nothing here
+        parts.version?;
         #[derive(Deserialize)]
         struct Changed {
             new_status: Status,
@@ -184,11 +186,13 @@ impl Listening {
         gone.iter().for_each(|name| self.carriers.parts(name, bid));
     }
 
-    /// Entries have been missed: all is looked at anew.
+    /// Entries have been missed: all is looked at anew. Where the log has started afresh, sessions ask by themselves
+    /// when they have gone over to it.
     pub fn missed(&mut self, seen: Position, now: Instant) -> Bids {
+        let tells = seen.epoch == self.seen.epoch;
         self.seen = seen;
-        self.carriers.forget_parts();
-        self.bids.values_mut().for_each(|bid| bid.missed(seen.seq, now));
+        self.carriers.forget_parts(tells);
+        self.bids.values_mut().for_each(|bid| bid.missed(seen.seq, tells, now));
         self.bids.keys().cloned().collect()
     }
 

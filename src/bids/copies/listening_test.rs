@@ -24,7 +24,7 @@ fn event(seq: u64, topic: &str, name: &str, data: &str) -> Event {
         name: EventName::trusted(name),
         class: Class::Latest,
         key: None,
-        version: None,
+        version: Some(1),
         at: Timestamp::from_micros(0),
         expires_at: None,
         full: Content::new(data),

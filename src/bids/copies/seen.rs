@@ -105,9 +105,12 @@ fn whole(
         listed.as_ref().and_then(|listed| listed.since.as_ref()).filter(|since| since.version == version);
     let truncated = ranking.total() > most;
     let before = |id: &str, rank: usize| match (&listed, since) {
-        (_, Some(since)) => since.rank_before(id, Some(rank)),
-        (Some(listed), None) => listed.ranks.get(id).copied(),
-        (None, None) => Some(rank),
+        // of a list that was not whole the moves may know more
+        (Some(listed), since) => {
+            let known = listed.ranks.get(id).copied();
+            known.or_else(|| since?.rank_before(id, Some(rank)))
+        }
+        (None, _) => Some(rank),
     };
     let rows = ranking.window(0, if truncated { window } else { most });
     let rows = rows.iter().map(|own| RankedProposal::new(own, before(&own.proposal.id, own.rank)));

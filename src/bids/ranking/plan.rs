@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::BidRanking;
 use crate::bids::frame::Step;
-use crate::bids::{Bid, Disqualified, Proposal, Pseudonyms, Status, Terms};
+use crate::bids::{Bid, Disqualified, Proposal, Pseudonyms, Score, Status, Terms};
 use crate::domain::{EntityId, Refusal, RefusalKind, Timestamp, Visibility};
 use crate::wire::number;
 
@@ -108,12 +108,19 @@ pub struct Plan {
     steps: Vec<Step>,
     touched: HashMap<Arc<str>, bool>,
     undo: Vec<(Arc<str>, Option<Proposal>, i64)>,
+    changes_of_best: usize,
 }
 
 impl Plan {
     /// Before any change.
     pub fn new(ranking: &BidRanking) -> Self {
-        Plan { from_version: ranking.version(), steps: Vec::new(), touched: HashMap::new(), undo: Vec::new() }
+        Plan {
+            from_version: ranking.version(),
+            steps: Vec::new(),
+            touched: HashMap::new(),
+            undo: Vec::new(),
+            changes_of_best: 0,
+        }
     }
 
     /// Carries one change out on the ranking, if it is in order; `most`: proposals that a bid may have.
@@ -131,7 +138,9 @@ impl Plan {
         let before = ranking.proposal(&id).cloned();
         self.touched.entry(id.clone()).or_insert(before.is_none());
         self.undo.push((id.clone(), before, ranking.version()));
+        let best = best(ranking);
         let splice = ranking.put(changed);
+        self.changes_of_best += usize::from(best != self::best(ranking));
         let accepted = accepted(bid, ranking, &id, &splice, now);
         let score = ranking.ranked(&id).map(|own| own.score);
         self.steps.push(Step { splice, carrier, terms, score });
@@ -148,10 +157,9 @@ impl Plan {
         &self.steps
     }
 
-    /// How often the best proposal became another one, or another offer, even where that was undone.
+    /// How often the best proposal became another one, or a better or worse offer, even where that was undone.
     pub fn changes_of_best(&self) -> usize {
-        let is_of_best = |step: &&Step| step.splice.from == Some(1) || step.splice.to == Some(1);
-        self.steps.iter().filter(is_of_best).count()
+        self.changes_of_best
     }
 
     /// The proposals that are new, and those that have changed, as they are now.
@@ -168,6 +176,11 @@ impl Plan {
             ranking.undo(&id, before, version);
         }
     }
+}
+
+/// The best proposal, and what it is ranked by.
+fn best(ranking: &BidRanking) -> Option<(Arc<str>, Score)> {
+    ranking.window(0, 1).first().map(|own| (own.proposal.id.clone(), own.score))
 }
 
 /// The proposal after a change, if the change is in order.

@@ -170,6 +170,7 @@ pub async fn of_carriers(
     conn: &mut Conn,
     tenant: &str,
     carriers: &[String],
+    most: i64,
 ) -> QueryResult<Vec<(String, String)>> {
     proposals::table
         .inner_join(
@@ -180,11 +181,8 @@ pub async fn of_carriers(
         .filter(proposals::withdrawn.eq(false))
         .filter(bids::status.eq_any(["open", "closed"]))
         .order(proposals::updated_us.desc())
-        .limit(MOST_PARTS)
+        .limit(most)
         .select((proposals::carrier_id, proposals::bid_id))
         .load(conn)
         .await
 }
-
-/// Proposals that are looked up for carriers at once, at most.
-const MOST_PARTS: i64 = 20_000;
