@@ -5,6 +5,7 @@
 //! mailbox; other threads wake it by its port.
 
 mod attach;
+mod computed;
 mod registry;
 mod renewal;
 mod room;

@@ -52,7 +52,7 @@ pub(super) struct Tenant {
 }
 
 impl Tenant {
-    fn fan_out(&self, event: &Arc<Event>, overflowed: &mut Vec<ConnectionId>) {
+    pub(super) fn fan_out(&self, event: &Arc<Event>, overflowed: &mut Vec<ConnectionId>) {
         let origin = event.origin();
         let span = tracing::debug_span!(
             "fan_out",
@@ -306,30 +306,6 @@ impl Registry {
         self.cut_slow(overflowed);
     }
 
-    /// Hands an event that was computed here to live sessions: to these, or to all that hear its topic.
-    pub fn tell(&mut self, tenant: &TenantId, event: &Arc<Event>, to: Option<&[ConnectionId]>) {
-        let Some(own) = self.tenants.get(tenant) else {
-            return;
-        };
-        let mut overflowed = Vec::new();
-        match to {
-            None => own.fan_out(event, &mut overflowed),
-            Some(ids) => {
-                for id in ids {
-                    let Some(entry) = self.sessions.get(id) else { continue };
-                    // who is catching up is told when it has
-                    let is_live = entry.tenant == *tenant && !own.behind.contains_key(id);
-                    if !is_live || !is_shown(&entry.grants, event) {
-                        continue;
-                    }
-                    let pushed = entry.queue.push_event(event, audience_of(&entry.grants, event));
-                    overflowed.extend((pushed == Pushed::Overflow).then_some(*id));
-                }
-            }
-        }
-        self.cut_slow(overflowed);
-    }
-
     /// Looks after every session: heartbeats, stalls, maximum age, a drain under way.
     pub fn sweep(&mut self, now: Instant) {
         let mut ends = Vec::new();
@@ -528,7 +504,7 @@ impl Registry {
         }
     }
 
-    fn cut_slow(&mut self, ids: Vec<ConnectionId>) {
+    pub(super) fn cut_slow(&mut self, ids: Vec<ConnectionId>) {
         for id in ids {
             self.cut(id, CloseCode::SlowConsumer);
         }

@@ -62,6 +62,8 @@ struct Own {
     told_at: Option<Instant>,
     due: Option<Instant>,
     fresh: Vec<Fresh>,
+    /// Whether it takes part no more: who polls is still to hear of it.
+    is_gone: bool,
 }
 
 /// A bid that sessions of this node are told about.
@@ -188,7 +190,7 @@ impl Followed {
             .moves
             .as_ref()
             .map(|moves| moves.iter().map(|own| own.proposal_id.as_str()).collect::<HashSet<_>>());
-        for own in self.own.values_mut() {
+        for own in self.own.values_mut().filter(|own| !own.is_gone) {
             let is_own = moved
                 .as_ref()
                 .zip(own.told.as_ref())
@@ -295,7 +297,7 @@ impl Followed {
         &mut self,
         carrier: &Arc<str>,
         standing: Option<Standing>,
-        (version, total): (i64, usize),
+        seen: (i64, usize),
         now: Instant,
         tell: &mut Vec<Tell>,
     ) {
@@ -303,45 +305,54 @@ impl Followed {
             return;
         }
         let own = self.own.entry(carrier.clone()).or_default();
-        let fresh = std::mem::take(&mut own.fresh);
-        let told = own.told.take();
-        let gone = told
-            .as_ref()
-            .filter(|told| standing.as_ref().is_none_or(|own| own.proposal_id != told.proposal_id));
-        if let Some(told) = gone {
-            let standing = Standing { rank: None, total, ..told.clone() };
-            let place = Place { standing, previous_rank: told.rank, version };
-            tell.push(Tell::Standing(carrier.clone(), place));
-        }
-        let Some(standing) = standing else {
+        own.place(carrier, standing, seen, now, tell);
+        if own.told.is_none() {
+            // it was not there when anybody looked
             self.own.remove(carrier);
-            return;
-        };
-        let former = told.filter(|told| told.proposal_id == standing.proposal_id);
-        let is_own = former.as_ref().is_none_or(|told| told.changed_at != standing.changed_at);
-        let is_changed = former.as_ref() != Some(&standing);
-        let next = own.told_at.map_or(now, |at| at + SPACING);
-        own.told = former.clone();
-        if is_own || (is_changed && next <= now) {
-            let previous_rank = former.and_then(|told| told.rank);
-            (own.told, own.told_at) = (Some(standing.clone()), Some(now));
-            tell.push(Tell::Standing(
-                carrier.clone(),
-                Place { standing: standing.clone(), previous_rank, version },
-            ));
-            // all that listen have been told; who is owed it has a way of its own
-            for fresh in fresh.into_iter().filter(|own| matches!(own, Fresh::Owed(_))) {
-                let place = Place { standing: standing.clone(), previous_rank, version };
-                tell.push(Tell::StandingTo(fresh, place));
-            }
-            return;
         }
-        if is_changed {
-            own.due = Some(own.due.map_or(next, |due| due.min(next)));
+    }
+}
+
+impl Own {
+    /// It has been found to stand here, or to take part no more; what is to be told of that.
+    fn place(
+        &mut self,
+        carrier: &Arc<str>,
+        standing: Option<Standing>,
+        (version, total): (i64, usize),
+        now: Instant,
+        tell: &mut Vec<Tell>,
+    ) {
+        let (mut fresh, told) = (std::mem::take(&mut self.fresh), self.told.take());
+        let was_gone = std::mem::replace(&mut self.is_gone, standing.is_none());
+        let place =
+            |standing: &Standing, previous_rank| Place { standing: standing.clone(), previous_rank, version };
+        let is_other =
+            |told: &&Standing| standing.as_ref().is_none_or(|own| own.proposal_id != told.proposal_id);
+        let left = told.as_ref().filter(is_other).map(|told| Standing { rank: None, total, ..told.clone() });
+        if let Some(left) = left.as_ref().filter(|_| !was_gone) {
+            let previous_rank = told.as_ref().and_then(|told| told.rank);
+            tell.push(Tell::Standing(carrier.clone(), place(left, previous_rank)));
         }
-        for fresh in fresh {
-            let place = Place { standing: standing.clone(), previous_rank: None, version };
-            tell.push(Tell::StandingTo(fresh, place));
+        let former = told.filter(|_| left.is_none());
+        let mut previous_rank = None;
+        let Some(now_at) = standing.or(left) else { return };
+        let is_own = former.as_ref().is_none_or(|told| told.changed_at != now_at.changed_at);
+        let is_changed = former.as_ref() != Some(&now_at);
+        let next = self.told_at.map_or(now, |at| at + SPACING);
+        let is_told = !self.is_gone && (is_own || (is_changed && next <= now));
+        if is_told {
+            previous_rank = former.as_ref().and_then(|told| told.rank);
+            tell.push(Tell::Standing(carrier.clone(), place(&now_at, previous_rank)));
+            self.told_at = Some(now);
+        } else if is_changed && !self.is_gone {
+            self.due = Some(self.due.map_or(next, |due| due.min(next)));
         }
+        self.told = if is_told || self.is_gone { Some(now_at.clone()) } else { former };
+        // where all that listen have been told, or who comes has nothing there any more; polls have a way of their own
+        if is_told || self.is_gone {
+            fresh.retain(|own| matches!(own, Fresh::Owed(_)));
+        }
+        tell.extend(fresh.into_iter().map(|fresh| Tell::StandingTo(fresh, place(&now_at, previous_rank))));
     }
 }

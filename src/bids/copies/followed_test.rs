@@ -138,7 +138,18 @@ fn a_proposal_that_is_gone_has_no_rank_any_more_and_another_takes_its_place() {
     assert_eq!(places(&told), [(Some(4), None), (None, Some(2))]);
     own.entry(&frame(3, 4, Some(&[1])), 13, &[], now);
     assert_eq!(places(&look(&mut own, &Truth { version: 4, own: None }, now)), [(Some(2), None)]);
-    assert!(own.is_idle());
+    // who polls is told later, and nobody else again
+    let (reply, _owed) = tokio::sync::oneshot::channel();
+    let owed = Owed::new(Topic::parse("user:kim").unwrap(), reply);
+    own.ask(&carrier(), [Fresh::Owed(owed), Fresh::Session(8)]);
+    let told = look(&mut own, &Truth { version: 4, own: None }, now);
+    let [Tell::StandingTo(Fresh::Owed(_), place)] = &*told else { panic!("{told:?}") };
+    assert_eq!((&*place.standing.proposal_id, place.standing.rank), ("p1", None));
+    own.entry(&frame(4, 5, Some(&[8])), 14, &[], now);
+    assert_eq!(own.due(now), None, "nothing moves it");
+    own.entry(&frame(5, 6, Some(&[2])), 15, &[carrier()], now);
+    let again = look(&mut own, &Truth { version: 6, own: Some((2, 6, 1)) }, now);
+    assert_eq!(places(&again), [(None, Some(1))]);
 }
 
 #[test]
