@@ -212,6 +212,16 @@ mod tests {
     }
 
     #[test]
+    fn the_best_extends_the_bid_by_another_offer_and_not_by_the_same_one() {
+        let revise =
+            |price| Ask::Revise { proposal_id: EntityId::parse("p-1").unwrap(), terms: terms(price) };
+        let changes = [submit(1, 10), revise(10), revise(10), revise(9)].map(|ask| change(ask, None));
+        let own = bid(50, AntiSniping { window_us: 60, extend_us: 4 });
+        let became = carry_out(own, [&changes[..]].into_iter());
+        assert_eq!((became.bid.closes_us, became.bid.ranking_version), (Some(NOW + 58), 4));
+    }
+
+    #[test]
     fn a_key_that_is_there_twice_in_a_turn_is_carried_out_once() {
         let once = [change(submit(1, 10), Some("k")), change(submit(2, 5), Some("other"))];
         let changes = [&once[..], &once[..1]].concat();
