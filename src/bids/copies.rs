@@ -6,8 +6,8 @@
 //!                         ├─► Keeper ─ what is to be told, and when ─► Rankings::look ─► Workers::tell
 //! log ─ what has changed ─┘
 //! ```
-//! [`Copies`] is where sessions and the log say something. Plain values know what is to be told: [`Followed`] of one bid,
-//! [`Carriers`] who listens for whom, `Listening` puts both together for a tenant. The log names the moment, the database the order: a copy may be ahead of the log.
+//! [`Copies`] is where sessions and the log say something. Plain values know what is to be told: `Followed` of one bid,
+//! `Carriers` who listens for whom, `Listening` puts both together for a tenant. The log names the moment, the database the order: a copy may be ahead of the log.
 
 mod carriers;
 mod desk;
