@@ -116,6 +116,18 @@ proptest! {
 }
 
 #[test]
+fn what_was_out_of_the_ranking_in_between_has_the_rank_that_it_had_before() {
+    let there = [vec![(0, 1, false), (7, 1, false)], vec![(7, 1, true)], vec![(7, 1, false)]];
+    let told = frames(&there, Visibility::Open);
+    let frame = |at: usize| Frame::read(&told[at].0.full).unwrap();
+    let joined = frame(1).then(frame(2)).unwrap();
+    assert_eq!(joined.ranked_proposals[1].previous_rank, Some(2));
+    // and in one turn
+    let told = frames(&[there[0].clone(), [there[1].clone(), there[2].clone()].concat()], Visibility::Open);
+    assert_eq!(Frame::read(&told[1].0.full).unwrap().ranked_proposals[1].previous_rank, Some(2));
+}
+
+#[test]
 fn frames_that_do_not_follow_on_one_another_are_not_joined() {
     let told = frames(&[vec![(1, 1, false)], vec![(2, 2, false)], vec![(3, 3, false)]], Visibility::Open);
     let frame = |at: usize| Frame::read(&told[at].0.full).unwrap();
