@@ -38,14 +38,10 @@ pub async fn waiting(conn: &mut Conn, but_of: &[String], limit: i64) -> QueryRes
         .await
 }
 
-/// Those of these rows that are there.
-pub async fn present(conn: &mut Conn, ids: Vec<i64>) -> QueryResult<Vec<i64>> {
-    outbox::table.filter(outbox::id.eq_any(ids)).select(outbox::id).load(conn).await
-}
-
-/// Marks rows as published by removing them.
+/// Marks rows as published by removing them; those that can never be published stay, for somebody to look at.
 pub async fn mark_published(conn: &mut Conn, ids: Vec<i64>) -> QueryResult<()> {
-    diesel::delete(outbox::table.filter(outbox::id.eq_any(ids))).execute(conn).await?;
+    let published = outbox::table.filter(outbox::id.eq_any(ids)).filter(outbox::dead_reason.is_null());
+    diesel::delete(published).execute(conn).await?;
     Ok(())
 }
 
