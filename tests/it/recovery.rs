@@ -33,18 +33,36 @@ async fn assert_outcomes(transport: Transport, operator: &Api, expected: &[(&str
 }
 
 /// Publishes durable events `{"n": …}` in one batch; the position of each.
-async fn publish_all(api: &Api, events: impl IntoIterator<Item = (String, u64)>) -> Vec<String> {
+async fn post_all(api: &Api, events: impl IntoIterator<Item = (String, u64)>) -> Vec<String> {
     let events: Vec<Value> = events
         .into_iter()
         .map(|(topic, n)| json!({"topic": topic, "type": "tick", "data": {"n": n}}))
         .collect();
     let answer = api.post("/v2/events/batch", &json!({"events": events})).await.expect(202);
     let results = answer["results"].as_array().expect("results");
-    results.iter().map(|item| item["position"].as_str().expect("a position").to_owned()).collect()
+    let positions = results.iter().map(|item| item["position"].as_str().expect("a position").to_owned());
+    positions.collect()
 }
 
-async fn publish_on(api: &Api, topic: &str, numbers: impl IntoIterator<Item = u64>) -> Vec<String> {
-    publish_all(api, numbers.into_iter().map(|n| (topic.to_owned(), n))).await
+/// The same, and waits until every node that has the log knows them.
+async fn publish_all(
+    (api, operator): (&Api, &Api),
+    events: impl IntoIterator<Item = (String, u64)>,
+) -> Vec<String> {
+    let positions = post_all(api, events).await;
+    let last = positions.last().map_or(0, |last| seq(last)) as f64;
+    for node in operator.everywhere() {
+        eventually("what was published to be known", async || {
+            let head = node.metric("bongsu_log_head{tenant=\"default\"}").await;
+            (head == 0.0 || head >= last).then_some(())
+        })
+        .await;
+    }
+    positions
+}
+
+async fn publish_on(apis: (&Api, &Api), topic: &str, numbers: impl IntoIterator<Item = u64>) -> Vec<String> {
+    publish_all(apis, numbers.into_iter().map(|n| (topic.to_owned(), n))).await
 }
 
 fn numbers(events: &[Event]) -> Vec<u64> {
@@ -119,11 +137,11 @@ async fn trimmed(operator: &Api, at_least: f64) {
 async fn without_a_cursor_a_client_starts_at_the_head(transport: Transport) {
     let server = Server::start();
     let (api, operator) = (server.api(), server.operator());
-    let past = publish_on(&api, "topic:a", 0..5).await;
+    let past = publish_on((&api, &operator), "topic:a", 0..5).await;
     let (mut client, ready) = Client::over(transport, &api, "topic:a", None).await;
     assert_eq!((&ready["recovered"], &ready["reason"]), (&Value::Null, &Value::Null));
     assert_eq!(ready["position"], past[4].as_str());
-    publish_on(&api, "topic:a", [5]).await;
+    publish_on((&api, &operator), "topic:a", [5]).await;
     assert_eq!(client.event().await.data, json!({"n": 5}));
     assert_outcomes(transport, &operator, &[("fresh", 1.0)]).await;
 }
@@ -131,11 +149,11 @@ async fn without_a_cursor_a_client_starts_at_the_head(transport: Transport) {
 async fn the_head_as_cursor_is_recovered_without_a_replay(transport: Transport) {
     let server = Server::start();
     let (api, operator) = (server.api(), server.operator());
-    let past = publish_on(&api, "topic:a", 0..5).await;
+    let past = publish_on((&api, &operator), "topic:a", 0..5).await;
     let (mut client, ready) = Client::over(transport, &api, "topic:a", Some(&past[4])).await;
     assert_eq!((&ready["recovered"], &ready["reason"]), (&json!(true), &Value::Null));
     assert_eq!(ready["position"], past[4].as_str());
-    publish_on(&api, "topic:a", [5]).await;
+    publish_on((&api, &operator), "topic:a", [5]).await;
     assert_eq!(client.event().await.data, json!({"n": 5}));
     assert_outcomes(transport, &operator, &[("current", 1.0)]).await;
 }
@@ -143,11 +161,11 @@ async fn the_head_as_cursor_is_recovered_without_a_replay(transport: Transport) 
 async fn a_client_behind_within_the_window_is_answered_from_memory(transport: Transport) {
     let server = Server::with(small_window());
     let (api, operator) = (server.api(), server.operator());
-    let past = publish_on(&api, "topic:a", 0..100).await;
+    let past = publish_on((&api, &operator), "topic:a", 0..100).await;
     let (mut client, missed) = resume(transport, &api, "topic:a", &past[89]).await;
     assert_eq!(numbers(&missed), (90..100).collect::<Vec<_>>());
     assert_eq!(operator.metric("bongsu_events_replayed_total").await, 10.0);
-    publish_on(&api, "topic:a", [100]).await;
+    publish_on((&api, &operator), "topic:a", [100]).await;
     assert_eq!(client.event().await.data, json!({"n": 100}));
     assert_outcomes(transport, &operator, &[("replayed", 1.0)]).await;
     assert_eq!(operator.metric("bongsu_log_store_reads_total").await, 0.0);
@@ -156,13 +174,13 @@ async fn a_client_behind_within_the_window_is_answered_from_memory(transport: Tr
 async fn a_client_behind_beyond_the_window_is_answered_from_the_log(transport: Transport) {
     let server = Server::with(small_window());
     let (api, operator) = (server.api(), server.operator());
-    let past = publish_on(&api, "topic:a", 0..600).await;
+    let past = publish_on((&api, &operator), "topic:a", 0..600).await;
     let mut former = None;
     for from in [0, 300, 583, 584] {
         let (mut client, missed) = resume(transport, &api, "topic:a,topic:live", &past[from]).await;
         let replayed: Vec<Event> = missed.into_iter().filter(|event| event.topic == "topic:a").collect();
         assert_eq!(numbers(&replayed), (from as u64 + 1..600).collect::<Vec<_>>());
-        publish_on(&api, "topic:live", [from as u64]).await;
+        publish_on((&api, &operator), "topic:live", [from as u64]).await;
         let mut live = client.event().await;
         if former.is_some_and(|former: usize| live.data == json!({"n": former})) {
             // it had not reached this node when the replay ended there
@@ -178,7 +196,7 @@ async fn a_client_behind_beyond_the_window_is_answered_from_the_log(transport: T
 async fn the_position_before_the_first_event_replays_the_whole_log(transport: Transport) {
     let server = Server::with(small_window());
     let (api, operator) = (server.api(), server.operator());
-    let past = publish_on(&api, "topic:a", 0..50).await;
+    let past = publish_on((&api, &operator), "topic:a", 0..50).await;
     let (_, missed) = resume(transport, &api, "topic:a", &with_seq(&past[0], 0)).await;
     assert_eq!(numbers(&missed), (0..50).collect::<Vec<_>>());
     assert_outcomes(transport, &operator, &[("replayed", 1.0)]).await;
@@ -187,7 +205,7 @@ async fn the_position_before_the_first_event_replays_the_whole_log(transport: Tr
 async fn a_restart_keeps_every_cursor_good(transport: Transport) {
     let mut server = Server::with(small_window());
     let (api, operator) = (server.api(), server.operator());
-    let past = publish_on(&api, "topic:a", 0..60).await;
+    let past = publish_on((&api, &operator), "topic:a", 0..60).await;
     server.kill();
     server.restart(|options| options);
     for from in [0, 30, 55] {
@@ -205,9 +223,9 @@ async fn after_a_restart_an_old_log_is_replayed_however_steadily_others_publish(
     let (api, operator) = (server.api(), server.operator());
     let cursor = api.publish("topic:a", "tick", json!({"n": 0})).await;
     for batch in 0..5 {
-        publish_on(&api, "topic:b", batch * 1000..(batch + 1) * 1000).await;
+        publish_on((&api, &operator), "topic:b", batch * 1000..(batch + 1) * 1000).await;
     }
-    publish_on(&api, "topic:a", [1]).await;
+    publish_on((&api, &operator), "topic:a", [1]).await;
     server.kill();
     // older than the window keeps events, younger than the log does
     Outsider::open(server.data_dir()).run("UPDATE log_entries SET at_us = at_us - 7200000000");
@@ -224,9 +242,9 @@ async fn after_a_restart_an_old_log_is_replayed_however_steadily_others_publish(
 async fn a_client_whose_own_topic_was_trimmed_must_reload(transport: Transport) {
     let mut server = Server::with(small_log().set("log.window_count", 16));
     let (api, operator) = (server.api(), server.operator());
-    let first = publish_on(&api, "topic:a", 0..190).await;
+    let first = publish_on((&api, &operator), "topic:a", 0..190).await;
     trimmed(&operator, 90.0).await;
-    let past = [first, publish_on(&api, "topic:a", 190..250).await].concat();
+    let past = [first, publish_on((&api, &operator), "topic:a", 190..250).await].concat();
     trimmed(&operator, 150.0).await;
     must_reload(transport, &api, "topic:a", &past[0], "evicted").await;
     must_reload(transport, &api, "topic:a", &past[148], "evicted").await;
@@ -242,12 +260,12 @@ async fn a_client_whose_own_topic_was_trimmed_must_reload(transport: Transport) 
 async fn a_client_of_whose_topics_nothing_was_trimmed_recovers_from_any_age(transport: Transport) {
     let mut server = Server::with(small_log().set("log.window_count", 16));
     let (api, operator) = (server.api(), server.operator());
-    let mine = publish_on(&api, "topic:mine", [0]).await;
-    publish_on(&api, "topic:other", 0..190).await;
+    let mine = publish_on((&api, &operator), "topic:mine", [0]).await;
+    publish_on((&api, &operator), "topic:other", 0..190).await;
     trimmed(&operator, 91.0).await;
-    publish_on(&api, "topic:other", 190..250).await;
+    publish_on((&api, &operator), "topic:other", 190..250).await;
     trimmed(&operator, 151.0).await;
-    publish_on(&api, "topic:mine", [1]).await;
+    publish_on((&api, &operator), "topic:mine", [1]).await;
     let (_, missed) = resume(transport, &api, "topic:mine", &mine[0]).await;
     assert_eq!(numbers(&missed), [1]);
     // never seen at all: nothing of it can have gone
@@ -270,12 +288,12 @@ async fn a_client_of_whose_topics_nothing_was_trimmed_recovers_from_any_age(tran
 async fn a_new_epoch_invalidates_every_cursor_and_only_once(transport: Transport) {
     let mut server = Server::start();
     let (api, operator) = (server.api(), server.operator());
-    let past = publish_on(&api, "topic:a", 0..5).await;
+    let past = publish_on((&api, &operator), "topic:a", 0..5).await;
     server.renew_logs();
     must_reload(transport, &api, "topic:a", &past[4], "epoch_changed").await;
     must_reload(transport, &api, "topic:a", &with_seq(&past[4], 0), "epoch_changed").await;
     assert_outcomes(transport, &operator, &[("epoch_changed", 2.0)]).await;
-    let fresh = publish_on(&api, "topic:a", [7]).await;
+    let fresh = publish_on((&api, &operator), "topic:a", [7]).await;
     assert_ne!(fresh[0].split('-').next(), past[0].split('-').next());
     server.kill();
     server.restart(|options| options);
@@ -287,7 +305,7 @@ async fn a_new_epoch_invalidates_every_cursor_and_only_once(transport: Transport
 async fn a_cursor_beyond_the_top_of_the_log_is_ahead(transport: Transport) {
     let server = Server::start();
     let (api, operator) = (server.api(), server.operator());
-    let past = publish_on(&api, "topic:a", 0..5).await;
+    let past = publish_on((&api, &operator), "topic:a", 0..5).await;
     must_reload(transport, &api, "topic:a", &with_seq(&past[4], 1000), "ahead").await;
     must_reload(transport, &api, "topic:a", &with_seq(&past[4], u64::MAX), "ahead").await;
     assert_outcomes(transport, &operator, &[("ahead", 2.0)]).await;
@@ -296,7 +314,7 @@ async fn a_cursor_beyond_the_top_of_the_log_is_ahead(transport: Transport) {
 async fn a_cursor_that_cannot_be_read_is_told_in_band(transport: Transport) {
     let server = Server::start();
     let (api, operator) = (server.api(), server.operator());
-    let past = publish_on(&api, "topic:a", 0..5).await;
+    let past = publish_on((&api, &operator), "topic:a", 0..5).await;
     let epoch = past[0].split('-').next().unwrap();
     // nothing is no cursor
     let (_, ready) = Client::over(transport, &api, "topic:a", Some("")).await;
@@ -330,7 +348,7 @@ async fn a_cursor_that_cannot_be_read_is_told_in_band(transport: Transport) {
 async fn a_stream_is_told_of_a_cursor_that_cannot_be_read_wherever_it_comes_from() {
     let server = Server::start();
     let (api, operator) = (server.api(), server.operator());
-    let past = publish_on(&api, "topic:a", 0..1).await;
+    let past = publish_on((&api, &operator), "topic:a", 0..1).await;
     for cursor in ["garbage", "-", "null", &format!("{}x", past[0]), &"x".repeat(3000)] {
         let mut stream =
             api.stream(&format!("/v2/realtime/stream?topics=topic:a&cursor={cursor}"), None).await;
@@ -348,7 +366,7 @@ async fn a_stream_is_told_of_a_cursor_that_cannot_be_read_wherever_it_comes_from
 async fn the_last_event_id_beats_the_cursor_parameter() {
     let server = Server::start();
     let (api, operator) = (server.api(), server.operator());
-    let past = publish_on(&api, "topic:a", 0..5).await;
+    let past = publish_on((&api, &operator), "topic:a", 0..5).await;
     let path = |cursor: &str| format!("/v2/realtime/stream?topics=topic:a&cursor={cursor}");
     // a browser keeps the URL of its first connection and sends where it got to in the header
     let mut stream = api.stream(&path(&past[0]), Some(&past[3])).await;
@@ -389,11 +407,11 @@ async fn a_restored_backup_of_the_database_starts_a_new_epoch(transport: Transpo
     let backup = tempfile::tempdir().expect("a temporary directory");
     let mut server = Server::start();
     let (api, operator) = (server.api(), server.operator());
-    let before = publish_on(&api, "topic:a", 0..5).await;
+    let before = publish_on((&api, &operator), "topic:a", 0..5).await;
     server.kill();
     copy_database(server.data_dir(), backup.path());
     server.restart(|options| options);
-    let after = publish_on(&api, "topic:a", 5..8).await;
+    let after = publish_on((&api, &operator), "topic:a", 5..8).await;
     let (_, ready) = Client::over(transport, &api, "topic:a", Some(&after[2])).await;
     assert_eq!(ready["recovered"], true, "a stop alone changes nothing");
     server.kill();
@@ -409,17 +427,17 @@ async fn a_restored_backup_of_the_database_starts_a_new_epoch(transport: Transpo
 async fn a_backup_from_before_the_first_event_starts_a_new_epoch() {
     let backup = tempfile::tempdir().expect("a temporary directory");
     let mut server = Server::start();
-    let api = server.api();
+    let (api, operator) = (server.api(), server.operator());
     // the tenant's epoch is stored with it, and no commit
     Client::connect(&api, "topic:a", None).await;
     server.kill();
     copy_database(server.data_dir(), backup.path());
     server.restart(|options| options);
-    let known = publish_on(&api, "topic:a", 0..5).await;
+    let known = publish_on((&api, &operator), "topic:a", 0..5).await;
     server.kill();
     copy_database(backup.path(), server.data_dir());
     server.restart(|options| options);
-    let new = publish_on(&api, "topic:a", 5..12).await;
+    let new = publish_on((&api, &operator), "topic:a", 5..12).await;
     assert!(new.iter().all(|position| !known.contains(position)), "known numbers were given to new events");
     must_reload(Transport::Sse, &api, "topic:a", &known[4], "epoch_changed").await;
     assert!(server.stderr().contains("restored backup"));
@@ -428,7 +446,7 @@ async fn a_backup_from_before_the_first_event_starts_a_new_epoch() {
 async fn a_missing_head_file_beside_a_log_starts_a_new_epoch(transport: Transport) {
     let mut server = Server::start();
     let (api, operator) = (server.api(), server.operator());
-    let past = publish_on(&api, "topic:a", 0..5).await;
+    let past = publish_on((&api, &operator), "topic:a", 0..5).await;
     server.kill();
     std::fs::remove_file(server.data_dir().join("log.head")).expect("the file is there");
     server.restart(|options| options);
@@ -440,13 +458,13 @@ async fn one_cursor_resumes_a_connection_with_many_topics(transport: Transport) 
     let server = Server::with(small_window());
     let (api, operator) = (server.api(), server.operator());
     let topic = |n: u64| format!("topic:t{}", n % 128);
-    let past = publish_all(&api, (0..640).map(|n| (topic(n), n))).await;
+    let past = publish_all((&api, &operator), (0..640).map(|n| (topic(n), n))).await;
     let even: Vec<String> = (0..128).step_by(2).map(topic).collect();
     let (mut client, missed) = resume(transport, &api, &even.join(","), &past[99]).await;
     let expected: Vec<u64> = (100..640).filter(|n| n % 2 == 0).collect();
     assert_eq!(numbers(&missed), expected);
     assert!(missed.iter().all(|event| event.topic == topic(event.data["n"].as_u64().unwrap())));
-    publish_all(&api, (640..650).map(|n| (topic(n), n))).await;
+    publish_all((&api, &operator), (640..650).map(|n| (topic(n), n))).await;
     for n in [640, 642, 644, 646, 648] {
         assert_eq!(client.event().await.data, json!({"n": n}));
     }
@@ -465,7 +483,7 @@ async fn reconnecting_again_and_again_amid_publishing_misses_and_repeats_nothing
         while n < LAST {
             let size = 1 + n % 7;
             let batch = (n..(n + size).min(LAST)).map(|n| (topics[n as usize % 3].to_owned(), n));
-            publish_all(&publisher, batch).await;
+            post_all(&publisher, batch).await;
             n += size;
         }
     });
@@ -514,14 +532,14 @@ async fn heartbeats_keep_a_quiet_client_in_the_log_of_a_busy_tenant(transport: T
         other => panic!("only heartbeats come, not {other:?}"),
     };
     while gone < 400.0 {
-        publish_all(&api, (n..n + 100).map(|n| (format!("topic:busy{}", n % 40), n))).await;
+        publish_all((&api, &operator), (n..n + 100).map(|n| (format!("topic:busy{}", n % 40), n))).await;
         n += 100;
         quiet_frame().await;
         gone = operator.metric("bongsu_log_trimmed_total").await;
     }
     while quiet_frame().await < n {}
     drop(client);
-    let live = publish_on(&api, "topic:quiet", [7]).await;
+    let live = publish_on((&api, &operator), "topic:quiet", [7]).await;
     let (_, missed) = resume(transport, &api, "topic:quiet", &cursor).await;
     assert_eq!(missed.iter().map(|event| event.id.clone()).collect::<Vec<_>>(), [Some(live[0].clone())]);
     assert_outcomes(transport, &operator, &[("fresh", 1.0), ("replayed", 1.0)]).await;
@@ -539,8 +557,8 @@ async fn control_frames_say_what_they_are_specified_to_say() {
             .set("sessions.max_topics", 7)
             .env("SERVER_ID", "node-7"),
     );
-    let api = server.api();
-    let past = publish_on(&api, "topic:a", 0..3).await;
+    let (api, operator) = (server.api(), server.operator());
+    let past = publish_on((&api, &operator), "topic:a", 0..3).await;
     let mut stream = api.listen("topic:a,tenant", Some(&past[0])).await;
     for (name, value) in [("cache-control", "no-cache, no-transform"), ("x-accel-buffering", "no")] {
         assert_eq!(stream.headers[name], value);
