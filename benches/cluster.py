@@ -2,7 +2,7 @@
 """A cluster over one PostgreSQL and one Redis on this machine, measured in interleaved rounds.
 
     cargo build --release --bin bongsu
-    benches/cluster.py MODE target/release/bongsu
+    benches/cluster.py MODE [--redis KINDS] [--before BINARY] target/release/bongsu
 
 MODE is what to measure:
     storm     all clients drop at once and resume, beside a reconnect without a cursor: over the nodes they were on, over
@@ -13,6 +13,11 @@ MODE is what to measure:
               commands and bytes of Redis for each event
     append    how many publishes a second a log takes: one tenant through one node, one tenant through all, a tenant for
               each node; with 1 to 512 publishers in all
+    append --redis single,sentinel,cluster
+              the same of one tenant and of 32, on each of these kinds of Redis in turns (or one of them): a server alone; a
+              master with two replicas and three sentinels; three masters with a replica each; as ratios to the first one
+    append --redis single --before BINARY
+              beside another build of the program; one tenant
 
 PostgreSQL (initdb must be there) and Redis are started for the run alone, in a temporary directory and on free ports.
 Each server is ended by its process id, each run by its time limit. With storm the nodes have core 0 and the generator core
@@ -20,159 +25,20 @@ Each server is ended by its process id, each run by its time limit. With storm t
 
     ROUNDS=5  NODES=2 (nodes: 8, append: 4)  GROWTH=100,1000,10000 (storm: connections in all; commands: 10,100,1000;
     nodes: 20,200,2000 for each node)  SECONDS_PER_RUN=5  RATE=20 (events/s)  EVENTS=1000  MATCHING=10
-    PUBLISHERS=1,8,64,512 (append)  PAYLOAD_BYTES=128  PER_GENERATOR=15000 (connections that one generator holds: its open
+    PUBLISHERS=1,8,64,512 (append)  TENANTS=32 (append --redis)  REST_S=0 (append --redis: how
+    long each run waits at most until little else runs)  PAYLOAD_BYTES=128  PER_GENERATOR=15000 (connections that one generator holds: its open
     files)  RESULTS="" (directory that keeps every run's report)
 
 Eight nodes with 12 000 connections each, where memory and open files allow: GROWTH=12000 RATE=2 SECONDS_PER_RUN=20
 benches/cluster.py nodes …; each of several generators publishes to a topic of its own, so that an event goes to its listeners.
 """
 
-import json, os, resource, shutil, signal, socket, statistics, subprocess, sys, tempfile, time
+import argparse, json, os, resource, signal, statistics, subprocess, sys, tempfile, time
 from pathlib import Path
 
-from peers import Served, free_port, say, setting, spread
-
-BONGSU = None
-START_S = 60
-UNLIMITED = {f"BONGSU__LIMITS__{name}": "0"
-             for name in ("KEY_CONNECTS_PER_MIN", "KEY_PUBLISHES_PER_S", "TOPIC_PUBLISHES_PER_S", "KEY_COMMANDS_PER_S",
-                          "CONNECTIONS_PER_NODE")}
-
-
-def numbers(name, default):
-    return [int(text) for text in setting(name, default).split(",")]
-
-
-class Redis:
-    """A server of the run's own, and what it counts."""
-
-    def __init__(self, work):
-        self.port = free_port()
-        command = ["redis-server", "--port", self.port, "--bind", "127.0.0.1", "--dir", work, "--save", "", "--appendonly", "no",
-                   "--maxmemory-policy", "noeviction", "--loglevel", "warning"]
-        self.served = Served([], command, address=f"127.0.0.1:{self.port}")
-        self.address = self.served.address
-
-        self.told_bytes = 0
-
-    def info(self, *sections):
-        with socket.create_connection(("127.0.0.1", self.port), 10) as connection:
-            connection.sendall(f"INFO {' '.join(sections)}\r\n".encode())
-            answer = connection.makefile("rb")
-            length = int(answer.readline()[1:])
-            lines = answer.read(length).decode().split("\r\n")
-        return dict(line.split(":", 1) for line in lines if ":" in line), length
-
-    def counts(self):
-        """Calls by command, those of scripts included; bytes in and out. Without what this asks itself."""
-        found, length = self.info("commandstats", "stats")
-        calls = {name.removeprefix("cmdstat_"): int(text.split("calls=")[1].split(",")[0]) for name, text in found.items() if name.startswith("cmdstat_")}
-        calls.pop("info", None)
-        out = int(found["total_net_output_bytes"]) - self.told_bytes
-        self.told_bytes += length
-        return {**calls, "in": int(found["total_net_input_bytes"]), "out": out}
-
-
-class Postgres:
-    def __init__(self, work):
-        initdb = shutil.which("initdb") or next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), reverse=True)), None)
-        if not initdb:
-            sys.exit("PostgreSQL's initdb is not on this machine")
-        binaries, home, port = Path(initdb).resolve().parent, work / "postgres", free_port()
-        home.mkdir()
-        # PostgreSQL refuses to run as root
-        user = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.geteuid() == 0 else {}
-        if user:
-            shutil.chown(home, "postgres", "postgres")
-        subprocess.run([binaries / "initdb", "-D", home / "data", "-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C"],
-                       check=True, capture_output=True, timeout=START_S, cwd=home, **user)
-        command = [binaries / "postgres", "-D", home / "data", "-p", port, "-c", "listen_addresses=127.0.0.1", "-c", "max_connections=300",
-                   "-c", f"unix_socket_directories={home}"]
-        self.served = Served([], command, address=f"127.0.0.1:{port}", cwd=home, **user)
-        self.url = f"postgres://postgres@127.0.0.1:{port}/postgres"
-        deadline = time.monotonic() + START_S
-        # it listens before it answers
-        while subprocess.run([binaries / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)], timeout=START_S).returncode:
-            if time.monotonic() > deadline:
-                self.served.end()
-                raise RuntimeError("PostgreSQL does not answer")
-            time.sleep(0.1)
-
-
-class Cluster:
-    """Nodes over one PostgreSQL and one Redis."""
-
-    def __init__(self, work, count, cores=()):
-        self.started = []
-        try:
-            postgres = self.keep(Postgres(work))
-            self.redis = self.keep(Redis(work))
-            self.env = {**UNLIMITED, "DATABASE_URL": postgres.url, "REDIS_URL": f"redis://{self.redis.address}",
-                        "BONGSU__METRICS__BIND": "127.0.0.1:0", "BONGSU__LOGGING__LEVEL": "warn", "BONGSU__SERVER__WORKERS": "1"}
-            self.work, self.postgres_url = work, postgres.url
-            self.key = self.make_key("default")
-            self.nodes = [self.keep(serve(cores, work / f"node-{number}", self.env)) for number in range(count)]
-        except BaseException:
-            self.end()
-            raise
-
-    def keep(self, server):
-        self.started.append(server)
-        return server
-
-    def make_key(self, tenant):
-        return make_key(self.work / "keys", {"DATABASE_URL": self.postgres_url}, tenant)
-
-    def addresses(self):
-        return [node.address for node in self.nodes]
-
-    def metrics(self):
-        return [node.told["metrics_address"] for node in self.nodes]
-
-    def counted(self, name, nodes=None):
-        """A counter of all nodes together, or of some."""
-        return sum(metric(address, name) for address in (nodes or self.metrics()))
-
-    def end(self):
-        for server in reversed(self.started):
-            getattr(server, "served", server).end()
-
-
-def serve(cores, data_dir, env):
-    return Served(cores, [BONGSU, "serve", "--json", "--bind", "127.0.0.1:0", "--data-dir", data_dir], env)
-
-
-def make_key(data_dir, env, tenant, scopes="publish,subscribe"):
-    command = [BONGSU, "key", "create", "--tenant", tenant, "--scopes", scopes, "--json", "--data-dir", data_dir]
-    made = subprocess.run(list(map(str, command)), check=True, capture_output=True, timeout=START_S, env={**os.environ, **env})
-    return json.loads(made.stdout)["key"]
-
-
-def metric(address, name):
-    host, port = address.rsplit(":", 1)
-    with socket.create_connection((host, int(port)), 10) as connection:
-        connection.sendall(b"GET /metrics HTTP/1.0\r\nHost: x\r\n\r\n")
-        body = connection.makefile("rb").read().decode()
-    return sum(float(line.rsplit(" ", 1)[1]) for line in body.splitlines() if line.split("{")[0].split(" ")[0] == name)
-
-
-def generate(commands, limit_s, cores=()):
-    """Runs generators side by side; their reports."""
-    running = [subprocess.Popen([*cores, *map(str, [BONGSU, "bench", *command, "--json"])], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-               for command in commands]
-    deadline, reports = time.monotonic() + limit_s, []
-    try:
-        for own in running:
-            out, err = own.communicate(timeout=max(1, deadline - time.monotonic()))
-            if own.returncode:
-                raise RuntimeError(err.strip()[-500:])
-            reports.append(json.loads(out))
-    finally:
-        for own in running:
-            if own.poll() is None:
-                own.kill()
-                own.wait()
-    return reports
+import servers
+from peers import say, setting, spread
+from servers import KINDS, UNLIMITED, Cluster, cpu_s, generate, make_key, numbers, serve
 
 
 class Bench:
@@ -371,19 +237,24 @@ class Append(Bench):
     def measure(self, key):
         way, publishers = key
         addresses = self.cluster.addresses()[: 1 if way == "one tenant, one node" else self.nodes]
-        own = publishers // len(addresses)
         keys = self.tenants if way == "a tenant for each node" else [self.tenants[0]] * self.nodes
+        return self.append(self.cluster, list(zip(addresses, keys)), publishers)
+
+    def append(self, cluster, through, publishers):
+        """A generator for each pair of an address and a key."""
+        own = publishers // len(through)
         # one listener for each topic and one topic for each publisher: every event is delivered once and checked
         commands = [["fanout", "--address", address, "--connections", own, "--topics", own, "--publishers", own, "--ahead", own, "--rate-per-s", 0,
                      "--topic", f"topic:append-{number}", "--seconds", self.seconds, "--payload-bytes", self.payload, "--api-key", key]
-                    for number, (address, key) in enumerate(zip(addresses, keys))]
+                    for number, (address, key) in enumerate(through)]
         counters = ("bongsu_log_commits_total", "bongsu_events_published_total")
-        before = [self.cluster.counted(name) for name in counters]
+        before = [cluster.counted(name) for name in counters]
         reports = generate(commands, 120 + 2 * self.seconds)
-        commits, published = (self.cluster.counted(name) - value for name, value in zip(counters, before))
-        return {"publishes_per_s": sum(report["publishes"] / report["window_s"] for report in reports),
+        commits, published = (cluster.counted(name) - value for name, value in zip(counters, before))
+        latencies = [report["latency"] for report in reports if report["latency"]]
+        return {"publishes_per_s": sum(report["publishes"] / report["window_s"] for report in reports), "published": published,
                 "batch": published / max(commits, 1), "lost": sum(report["deliveries_lost"] + report["deliveries_duplicate"] for report in reports),
-                "p50_ms": statistics.median(report["latency"]["p50_ms"] for report in reports if report["latency"]),
+                **{rank: statistics.median(own[rank] for own in latencies) for rank in ("p50_ms", "p99_ms")},
                 "generator": sum(report["generator_cpu_share"] for report in reports)}
 
     def columns(self):
@@ -391,15 +262,109 @@ class Append(Bench):
             "publishes/s": (0, lambda r: r["publishes_per_s"]),
             "events per append": (1, lambda r: r["batch"]),
             "p50, ms": (2, lambda r: r["p50_ms"]),
+            "p99, ms": (2, lambda r: r["p99_ms"]),
             "lost or twice": (0, lambda r: r["lost"]),
             "generators' CPU, cores": (2, lambda r: r["generator"]),
         }
 
 
+class AppendBeside(Append):
+    """Clusters beside each other: of other kinds of Redis, or of another build."""
+
+    def __init__(self, clusters):
+        self.clusters, self.counts = clusters, numbers("PUBLISHERS", "1,8,64,512")
+        self.most = setting("TENANTS", 32)
+        self.ways = ["one tenant", f"{self.most} tenants"] if len({own.binary for own in clusters.values()}) == 1 else ["one tenant"]
+        self.names = [f"tenant-{number}" for number in range(self.most)]
+        self.tenants = {kind: [own.make_key(name) for name in self.names] for kind, own in clusters.items()}
+        Bench.__init__(self, next(iter(clusters.values())))
+
+    def keys(self):
+        # those that are compared are neighbours
+        return [(kind, way, count) for count in self.counts for way in self.ways for kind in self.clusters if count >= self.most or way == "one tenant"]
+
+    def title(self, key):
+        return f"{key[0]}, {key[1]}, {key[2]} publishers"
+
+    def measure(self, key):
+        kind, way, publishers = key
+        rest(setting("REST_S", 0.0))
+        cluster, keys = self.clusters[kind], self.tenants[kind]
+        addresses = cluster.addresses()
+        # as many generators whether they have a tenant each or not
+        through = [(addresses[number % self.nodes], keys[0 if way == "one tenant" else number]) for number in range(min(self.most, publishers))]
+        roles = {"masters": cluster.redis.masters, "replicas": cluster.redis.replicas + cluster.redis.sentinels, "nodes": cluster.nodes}
+        load, before, began = os.getloadavg()[0], {role: cpu_s(own) for role, own in roles.items()}, (busy_s(), own_cpu_s(self.clusters))
+        at = time.monotonic()
+        report = self.append(cluster, through, publishers)
+        took_s = time.monotonic() - at
+        spent = {role: (cpu_s(own) - before[role]) * 1e6 / report["published"] for role, own in roles.items()}
+        busy, own = busy_s() - began[0], own_cpu_s(self.clusters) - began[1]
+        return {**report, **{f"{role}_us": value for role, value in spent.items()}, "load": load, "others": (busy - own) / took_s}
+
+    def columns(self):
+        return {**super().columns(),
+                "CPU, µs per event: nodes": (1, lambda r: r["nodes_us"]),
+                "Redis masters": (1, lambda r: r["masters_us"]),
+                "replicas and sentinels": (1, lambda r: r["replicas_us"]),
+                "what else ran, cores": (2, lambda r: max(r["others"], 0))}
+
+    def print(self, took_s):
+        super().print(took_s)
+        first, *others = self.clusters
+        figures = {"publishes/s": "publishes_per_s", "p50": "p50_ms", "p99": "p99_ms", "nodes' CPU per event": "nodes_us"}
+        if others:
+            print(f"\n| round by round, ÷ {first} | " + " | ".join(figures) + " |\n|---|" + "---|" * len(figures))
+        for key, reports in self.reports.items():
+            if key[0] in others:
+                beside = self.reports[first, *key[1:]]
+                cells = [spread((own[name] / other[name] for own, other in zip(reports, beside)), 2) for name in figures.values()]
+                print(f"| {self.title(key)} | " + " | ".join(cells) + " |")
+        loads = [report["load"] for reports in self.reports.values() for report in reports]
+        print(f"\nLoad before each run: {spread(loads, 1)}.")
+        for kind, cluster in self.clusters.items():
+            fell = [cluster.redis.master_of(name) for name in self.names]
+            print(f"{kind}: tenants on each master: {', '.join(str(fell.count(number)) for number in range(len(cluster.redis.masters)))}.")
+
+
+def busy_s():
+    """Seconds of processor time that anything on this machine has had."""
+    user, nice, system, _, _, irq, softirq, *_ = map(int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:])
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+
+
+def rest(seconds):
+    """Waits until most of this machine has nothing to do, or for so long."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        before = busy_s()
+        time.sleep(0.5)
+        if busy_s() - before < 0.2:
+            return
+
+
+def own_cpu_s(clusters):
+    """The same of what was started here: servers and generators, but for what PostgreSQL's workers do."""
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    own = sum(cpu_s([*own.redis.masters, *own.redis.replicas, *own.redis.sentinels, *own.nodes]) for own in clusters.values())
+    return own + ended.ru_utime + ended.ru_stime
+
+
 MODES = {"storm": Storm, "commands": Commands, "nodes": Nodes, "append": Append}
 
 
-def main():
+def start(work, mode, kinds, before):
+    """The clusters that are compared, by name; or the one there is."""
+    count = setting("NODES", mode.nodes)
+    if not kinds:
+        yield "", Cluster(work, count, mode.cores)
+    if before:
+        yield "before", Cluster(work / "before", count, kind=kinds[0], binary=before)
+    for kind in kinds:
+        yield kind, Cluster(work / kind, count, kind=kind)
+
+
+def main(mode, kinds, before):
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     for end in (signal.SIGTERM, signal.SIGHUP):
@@ -409,16 +374,24 @@ def main():
     with tempfile.TemporaryDirectory(dir="/tmp") as work:
         # PostgreSQL is not root
         Path(work).chmod(0o755)
-        mode = MODES[sys.argv[1]]
-        cluster = Cluster(Path(work), setting("NODES", mode.nodes), mode.cores)
+        clusters = {}
         try:
-            mode(cluster).run()
+            for name, cluster in start(Path(work), mode, kinds, before):
+                clusters[name] = cluster
+            (AppendBeside(clusters) if kinds else mode(clusters[""])).run()
         finally:
-            cluster.end()
+            for cluster in clusters.values():
+                cluster.end()
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3 or sys.argv[1] not in MODES:
+    parser = argparse.ArgumentParser(usage=__doc__, add_help=False)
+    parser.add_argument("mode", choices=MODES)
+    parser.add_argument("binary", type=lambda path: str(Path(path).resolve()))
+    parser.add_argument("--redis", type=lambda text: text.split(","), default=[])
+    parser.add_argument("--before", type=lambda path: str(Path(path).resolve()))
+    asked = parser.parse_args()
+    if not set(asked.redis) <= set(KINDS) or (asked.redis and asked.mode != "append") or (asked.before and len(asked.redis) != 1):
         sys.exit(__doc__)
-    BONGSU = str(Path(sys.argv[2]).resolve())
-    main()
+    servers.BONGSU = asked.binary
+    main(MODES[asked.mode], asked.redis, asked.before)

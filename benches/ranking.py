@@ -24,9 +24,9 @@ their defaults:
 import json, os, resource, signal, subprocess, sys, tempfile, time
 from pathlib import Path
 
-import cluster
-from cluster import START_S, UNLIMITED, Postgres, Redis, generate, make_key, numbers, serve
+import servers as shared
 from peers import say, setting, spread
+from servers import START_S, UNLIMITED, Postgres, Redis, generate, make_key, numbers, serve
 
 
 def told(spread, digits):
@@ -110,10 +110,10 @@ def main():
         started = []
         try:
             redis = Redis(Path(work))
-            started.append(redis.served)
+            started.append(redis)
             in_process(redis)
             postgres = Postgres(Path(work))
-            started.append(postgres.served)
+            started.append(postgres)
             servers = Servers(Path(work), postgres, redis)
             started.append(servers)
             as_commands(servers)
@@ -127,5 +127,5 @@ def main():
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit(__doc__)
-    cluster.BONGSU = str(Path(sys.argv[1]).resolve())
+    shared.BONGSU = str(Path(sys.argv[1]).resolve())
     main()
