@@ -1,16 +1,34 @@
-//! Redis: the one that the runner has started for all tests, and servers of a test's own.
+//! Redis: what the runner has started for all tests, and servers of a test's own, alone or in groups.
+
+mod cluster;
+mod gate;
+mod group;
+mod process;
+mod sentinels;
 
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use tempfile::TempDir;
 
-use super::eventually;
+pub use cluster::RedisCluster;
+pub use group::GroupOptions;
+use process::{Access, Process};
+pub use sentinels::Sentinels;
 
 /// The URL of the server that all tests share.
 pub fn shared_url() -> String {
     std::env::var("BONGSU_TEST_REDIS_URL").expect("BONGSU_TEST_REDIS_URL, as ./test sets it")
+}
+
+/// The URL of the sentinels that all tests share, which break nothing there.
+pub fn shared_sentinel_url() -> String {
+    std::env::var("BONGSU_TEST_SENTINEL_URL").expect("BONGSU_TEST_SENTINEL_URL, as ./test sets it")
+}
+
+/// The URL of the Redis Cluster that all tests share, which break nothing there.
+pub fn shared_cluster_url() -> String {
+    std::env::var("BONGSU_TEST_CLUSTER_URL").expect("BONGSU_TEST_CLUSTER_URL, as ./test sets it")
 }
 
 /// A prefix that no other test uses.
@@ -34,11 +52,9 @@ pub fn cli(url: &str, args: &[&str]) -> String {
 
 /// A Redis of a test's own; killed when dropped.
 pub struct Redis {
-    child: Option<Child>,
+    process: Process,
     address: SocketAddr,
-    directory: TempDir,
-    args: Vec<String>,
-    program: PathBuf,
+    _directory: TempDir,
 }
 
 impl Redis {
@@ -55,11 +71,14 @@ impl Redis {
             let address = listener.local_addr().expect("an address");
             drop(listener);
             let directory = tempfile::tempdir().expect("a temporary directory");
-            let args = args.iter().map(|own| (*own).to_owned()).collect();
-            let program = "redis-server".into();
-            let mut own = Redis { child: None, address, directory, args, program };
-            if own.launch().await {
-                return own;
+            let port = address.port().to_string();
+            let own = ["--port", &port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"];
+            let kept = ["--maxmemory-policy", "noeviction", "--daemonize", "no", "--dir"];
+            let path = directory.path().to_str().expect("text");
+            let all = [&own[..], &kept, &[path], args].concat().into_iter().map(str::to_owned).collect();
+            let mut process = Process::new(address, all, Access::default());
+            if process.launch().await {
+                return Redis { process, address, _directory: directory };
             }
         }
         panic!("Redis did not start");
@@ -77,62 +96,21 @@ impl Redis {
 
     /// Kills it as a power cut would; nothing of what it held is left.
     pub fn kill(&mut self) {
-        let mut child = self.child.take().expect("it runs");
-        child.kill().expect("it runs");
-        child.wait().expect("it ends");
+        self.process.kill();
     }
 
     /// Starts it again, empty, at the same address.
     pub async fn restart(&mut self) {
-        assert!(self.child.is_none(), "it was killed");
-        assert!(self.launch().await, "the port is still ours");
+        assert!(self.process.launch().await, "the port is still ours");
     }
 
     /// Sends it a signal by name, such as `STOP`.
     pub fn signal(&self, name: &str) {
-        let pid = self.child.as_ref().expect("it runs").id().to_string();
-        let status = Command::new("kill").args([&format!("-{name}"), &pid]).status();
-        assert!(status.expect("kill runs").success());
+        self.process.signal(name);
     }
 
     /// Carries out a command; what was printed.
     pub fn cli(&self, args: &[&str]) -> String {
         cli(&self.url(), args)
-    }
-
-    /// False when it ended, as it does where the port is another's.
-    async fn launch(&mut self) -> bool {
-        let port = self.address.port().to_string();
-        let mut child = Command::new(&self.program)
-            .args(["--port", &port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
-            .args(["--maxmemory-policy", "noeviction", "--daemonize", "no", "--dir"])
-            .arg(self.directory.path())
-            .args(&self.args)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("redis-server runs");
-        let own_id = format!("process_id:{}", child.id());
-        let is_up = eventually("Redis to answer or end", async || {
-            if child.try_wait().expect("it is ours").is_some() {
-                return Some(false);
-            }
-            // the port must be this server's, not that of another one
-            self.cli(&["info", "server"]).contains(&own_id).then_some(true)
-        });
-        let is_up = is_up.await;
-        self.child = Some(child).filter(|_| is_up);
-        is_up
-    }
-}
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        if let Some(child) = &mut self.child {
-            // one that has ended already needs no killing
-            let _ = child.kill();
-            let _ = child.wait();
-        }
     }
 }

@@ -21,12 +21,19 @@ use super::{PATIENCE, ServerOptions};
 /// An authority and a certificate for `localhost`, as files.
 pub struct Certificates {
     directory: TempDir,
+    names: Vec<String>,
 }
 
 impl Certificates {
     /// Made by a new authority.
     pub fn new() -> Self {
-        let own = Certificates { directory: tempfile::tempdir().expect("a directory") };
+        Self::naming([])
+    }
+
+    /// With more names, or addresses.
+    pub fn naming(names: impl IntoIterator<Item = String>) -> Self {
+        let names = ["localhost".to_owned()].into_iter().chain(names).collect();
+        let own = Certificates { directory: tempfile::tempdir().expect("a directory"), names };
         own.renew();
         own
     }
@@ -39,7 +46,7 @@ impl Certificates {
         let authority =
             CertifiedIssuer::self_signed(authority, KeyPair::generate().expect("a key")).expect("signed");
         let key = KeyPair::generate().expect("a key");
-        let mut leaf = CertificateParams::new(vec!["localhost".to_owned()]).expect("parameters");
+        let mut leaf = CertificateParams::new(self.names.clone()).expect("parameters");
         leaf.distinguished_name.push(DnType::CommonName, "localhost");
         let leaf = leaf.signed_by(&key, &authority).expect("signed");
         for (name, text) in
