@@ -82,6 +82,8 @@ section!(Storage {
 });
 section!(Redis {
     url: String,
+    sentinel_user: String,
+    sentinel_password: String,
     prefix: String,
     timeout_ms: u64,
     tls_ca: String,
@@ -236,7 +238,8 @@ impl Settings {
         let mut shown = self.clone();
         shown.storage.database_url = mask_url(&self.storage.database_url);
         shown.redis.url = mask_url(&self.redis.url);
-        let secrets = shown.jwt.keys.iter_mut().map(|key| &mut key.secret).chain([&mut shown.jwt.secret]);
+        let others = [&mut shown.jwt.secret, &mut shown.redis.sentinel_password];
+        let secrets = shown.jwt.keys.iter_mut().map(|key| &mut key.secret).chain(others);
         secrets.filter(|secret| !secret.is_empty()).for_each(|secret| *secret = "***".to_owned());
         toml::to_string(&shown).expect("settings are plain data")
     }

@@ -1,18 +1,31 @@
 //! What a Redis has to be before a node relies on it.
 
+use redis::aio::MultiplexedConnection;
 use redis::cmd;
 
 use super::commands::Commands;
 use super::error::BridgeError;
 use super::keys::Keys;
-use crate::domain::TenantId;
+use super::servers::Server;
 
 /// The oldest version whose scripts and streams do what the log asks for.
 const OLDEST: (u32, u32) = (7, 0);
 
 /// Refuses, by name and with what to do, a Redis that a log must not be kept by; warns of one that may lose it.
 pub(super) async fn check(commands: &Commands, keys: &Keys) -> Result<(), BridgeError> {
-    let info: String = commands.run(&cmd("INFO")).await?;
+    for (server, mut link) in commands.everywhere() {
+        let info: String = cmd("INFO").query_async(&mut link).await?;
+        check_server(&server, &info)?;
+        foreign_keys(&mut link, keys).await?;
+        // whether its functions may be carried out, on a key that it has
+        let key = keys.probe(&commands.lookout.layout().tag(&server).unwrap_or_default(), "start");
+        let look = cmd("EVAL").arg("return redis.call('PING').ok or 'PONG'").arg(1).arg(key).clone();
+        let _: String = look.query_async(&mut link).await?;
+    }
+    Ok(())
+}
+
+fn check_server(server: &Server, info: &str) -> Result<(), BridgeError> {
     let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
     let version = field("redis_version").unwrap_or_default();
     let mut parts = version.split('.').map_while(|part| part.parse::<u32>().ok());
@@ -27,21 +40,30 @@ pub(super) async fn check(commands: &Commands, keys: &Keys) -> Result<(), Bridge
     if policy != "noeviction" {
         tracing::warn!(
             policy,
+            %server,
             "Redis may evict the event log: set maxmemory-policy to noeviction, or clients will have to reload"
         );
     }
-    foreign_keys(commands, keys).await
+    let has_replicas = field("connected_slaves").is_some_and(|count| count != "0");
+    if has_replicas && field("min_slaves_good_slaves").is_none() {
+        tracing::warn!(
+            %server,
+            "a master that is cut off from its replicas goes on taking publishes, which are lost when another one \
+             has its place: set min-replicas-to-write 1 and min-replicas-max-lag to a few seconds"
+        );
+    }
+    Ok(())
 }
 
 /// Keys below our prefix that no release of this program writes mean that somebody else lives there.
-async fn foreign_keys(commands: &Commands, keys: &Keys) -> Result<(), BridgeError> {
+async fn foreign_keys(link: &mut MultiplexedConnection, keys: &Keys) -> Result<(), BridgeError> {
     let mut cursor = "0".to_owned();
     // a look at some, not an inventory
     for _ in 0..20 {
-        let (next, found) = scan(commands, keys, &cursor).await?;
+        let (next, found) = scan(link, keys, &cursor).await?;
         for key in found {
             let kind: String = match key.ends_with("}:meta") {
-                true => commands.run(cmd("TYPE").arg(&key)).await?,
+                true => cmd("TYPE").arg(&key).query_async(link).await?,
                 false => "hash".into(),
             };
             if !keys.is_own(&key) || kind != "hash" {
@@ -55,32 +77,39 @@ async fn foreign_keys(commands: &Commands, keys: &Keys) -> Result<(), BridgeErro
             break;
         }
     }
-    // whether its functions may be carried out
-    let tenant = TenantId::default_tenant();
-    let look =
-        cmd("EVAL").arg("return redis.call('PING').ok or 'PONG'").arg(1).arg(keys.live(&tenant)).clone();
-    let _: String = commands.run(&look).await?;
     Ok(())
 }
 
 /// Makes every log start afresh: a log without its `meta` is none.
 pub(super) async fn renew_logs(commands: &Commands, keys: &Keys) -> Result<(), BridgeError> {
-    let mut cursor = "0".to_owned();
-    loop {
-        let (next, found) = scan(commands, keys, &cursor).await?;
-        for key in found.iter().filter(|key| key.ends_with("}:meta")) {
-            let _: i64 = commands.run(cmd("UNLINK").arg(key)).await?;
-        }
-        cursor = next;
-        if cursor == "0" {
-            return Ok(());
+    if !commands.is_linked_everywhere() {
+        let problem =
+            "a master is away, whose logs could not start afresh: try --new-epoch again when it is back";
+        return Err(BridgeError::Refused(problem.into()));
+    }
+    for (_, mut link) in commands.everywhere() {
+        let mut cursor = "0".to_owned();
+        loop {
+            let (next, found) = scan(&mut link, keys, &cursor).await?;
+            for key in found.iter().filter(|key| key.ends_with("}:meta")) {
+                let _: i64 = commands.run(key, cmd("UNLINK").arg(key)).await?;
+            }
+            cursor = next;
+            if cursor == "0" {
+                break;
+            }
         }
     }
+    Ok(())
 }
 
 /// Some of the keys below our prefix, and where to go on.
-async fn scan(commands: &Commands, keys: &Keys, cursor: &str) -> Result<(String, Vec<String>), BridgeError> {
+async fn scan(
+    link: &mut MultiplexedConnection,
+    keys: &Keys,
+    cursor: &str,
+) -> Result<(String, Vec<String>), BridgeError> {
     let mut scan = cmd("SCAN");
     scan.arg(cursor).arg("MATCH").arg(keys.pattern()).arg("COUNT").arg(500);
-    commands.run(&scan).await
+    Ok(scan.query_async(link).await?)
 }

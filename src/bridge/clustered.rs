@@ -1,18 +1,14 @@
 use std::collections::HashMap;
-use std::fmt::Display;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use redis::{Client, ConnectionAddr, IntoConnectionInfo, TlsCertificates};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{Instant, sleep};
 
 use super::commands::Commands;
-use super::envelope::write_notice;
 use super::error::BridgeError;
 use super::figures::FigureKeeper;
 use super::ingest::{Ingest, Ingestion};
@@ -20,8 +16,11 @@ use super::interop::Interop;
 use super::keys::Keys;
 use super::lanes::Lanes;
 use super::leader::{Leader, Leadership};
+use super::listener::Means;
 use super::mirror::Mirror;
 use super::redis_bridge_actor::{Await, BridgeThread, Linked, Open, RedisBridgeActor};
+use super::runs::Runs;
+use super::servers::{Access, Connector, Lookout};
 use super::store::{Request, Store};
 use super::subscriber::Subscriber;
 use super::trimmer::{Grown, Trimmer};
@@ -48,19 +47,13 @@ const FLOORS_GOOD: Duration = Duration::from_secs(1);
 /// How often the log's clock is compared with the one of Redis.
 const STEERING: Duration = Duration::from_secs(5);
 
-/// How Redis is reached.
+/// What the log of a cluster is kept by.
 #[derive(Clone, Debug)]
 pub struct BridgeOptions {
-    /// `redis://…` or `rediss://…`.
-    pub url: String,
+    /// How Redis is reached.
+    pub access: Access,
     /// What every key and channel begins with.
     pub prefix: String,
-    /// How long a command may take.
-    pub patience: Duration,
-    /// PEM file of the authorities that its certificate may be of; empty: those of the system.
-    pub tls_ca: PathBuf,
-    /// Whether plain text is refused, except on this machine.
-    pub require_tls: bool,
     /// Names this node in the cluster.
     pub server_id: Arc<str>,
     /// Whether every log starts afresh, as after PostgreSQL was restored.
@@ -113,8 +106,9 @@ impl Clustered {
         metrics: Arc<Metrics>,
         thread: &BridgeThread,
     ) -> Result<Self, BridgeError> {
-        let client = client(&options)?;
-        let commands = Commands::connect(client.clone(), options.patience, metrics.clone()).await?;
+        let connector = Connector::new(&options.access)?;
+        let lookout = Lookout::start(&connector, metrics.clone()).await?;
+        let commands = Commands::connect(connector.clone(), lookout, metrics.clone()).await?;
         let keys = Keys::new(&options.prefix);
         super::check::check(&commands, &keys).await?;
         let mirrors = options.mirror.is_some();
@@ -131,10 +125,15 @@ impl Clustered {
         let runtime = Handle::current();
         // nodes that were given one name must not take each other's messages to themselves for their own
         let own_name = format!("{}.{:08x}", options.server_id, random_u64() as u32);
-        let who = (&keys, own_name.as_str());
-        let (subscriptions, subscriber) =
-            Subscriber::new(client.clone(), commands.clone(), who, options.patience);
-        let means = (store.clone(), subscriptions);
+        let (subscriptions, subscriber) = Subscriber::new(Means {
+            connector: connector.clone(),
+            commands: commands.clone(),
+            keys: keys.clone(),
+            own_name: own_name.as_str().into(),
+            nodes: keys.nodes(),
+        });
+        let runs = Arc::new(Runs::new(database.clone()));
+        let means = (store.clone(), subscriptions, runs.clone());
         let (bridge, heard) =
             RedisBridgeActor::start(thread, means, logs.clone(), runtime.clone(), metrics.clone());
         runtime.spawn(subscriber.run(heard));
@@ -143,7 +142,7 @@ impl Clustered {
         let lanes =
             Lanes::new((store.clone(), grown.clone()), logs.clone(), runtime.clone(), metrics.clone());
         let (leadership, keeper, lease) =
-            Leader::start(database, (store.clone(), grown.clone()), logs.clone(), metrics.clone());
+            Leader::start(database, (store.clone(), grown.clone(), runs), logs.clone(), metrics.clone());
         let ingestion = options.ingest.map(|own| {
             let interop = Interop {
                 channels: own.channels,
@@ -152,7 +151,7 @@ impl Clustered {
                 depth: own.depth,
             };
             let ingest = Ingest {
-                client,
+                connector,
                 store: store.clone(),
                 grown: grown.clone(),
                 logs: logs.clone(),
@@ -161,7 +160,6 @@ impl Clustered {
                 lease: lease.clone(),
                 interop,
                 tenant: own.tenant,
-                patience: options.patience,
                 probe: keys.ingest_probe(&own_name),
             };
             ingest.start()
@@ -231,29 +229,6 @@ impl Clustered {
 enum Asked {
     Open(Open),
     Await(Await),
-}
-
-fn client(options: &BridgeOptions) -> Result<Client, BridgeError> {
-    let refused = |error: redis::RedisError| BridgeError::Refused(format!("it cannot be read: {error}"));
-    let info = options.url.as_str().into_connection_info().map_err(refused)?;
-    let is_plain = match info.addr() {
-        ConnectionAddr::Tcp(host, _) => !["localhost", "127.0.0.1", "::1"].contains(&host.as_str()),
-        _ => false,
-    };
-    if options.require_tls && is_plain {
-        let problem = "it connects in plain text, which redis.require_tls forbids: write rediss://";
-        return Err(BridgeError::Refused(problem.into()));
-    }
-    let tcp = info.tcp_settings().clone().set_nodelay(true);
-    let info = info.set_tcp_settings(tcp);
-    if options.tls_ca.as_os_str().is_empty() {
-        return Client::open(info).map_err(refused);
-    }
-    let file = options.tls_ca.display();
-    let unreadable = |error: &dyn Display| BridgeError::Refused(format!("redis.tls_ca {file}: {error}"));
-    let authorities = std::fs::read(&options.tls_ca).map_err(|error| unreadable(&error))?;
-    let certificates = TlsCertificates { client_tls: None, root_cert: Some(authorities) };
-    Client::build_with_tls(info, certificates).map_err(|error| unreadable(&error))
 }
 
 /// Keeps the log's clock on the one of Redis, and tells the bridge when commands can be carried out again.
@@ -380,7 +355,7 @@ impl LogHome for Clustered {
     fn top<'a>(&'a self, tenant: &'a TenantId) -> BoxFuture<'a, Result<Position, LogError>> {
         let top = async move {
             let top = self.store.top(tenant).await?;
-            Ok(Position { epoch: top.epoch, seq: top.seq })
+            Ok(Position { epoch: top.run.epoch, seq: top.seq })
         };
         top.boxed()
     }
@@ -390,11 +365,9 @@ impl LogHome for Clustered {
     }
 
     fn announce(&self, notice: NodeNotice) {
-        let (commands, channel) = (self.store.commands.clone(), self.store.keys.nodes());
+        let store = self.store.clone();
         self.runtime.spawn(async move {
-            let message = write_notice(&notice);
-            let told: Result<i64, _> = commands.run(redis::cmd("PUBLISH").arg(channel).arg(message)).await;
-            if let Err(error) = told {
+            if let Err(error) = store.tell_nodes(&notice).await {
                 tracing::debug!(%error, "other nodes could not be told");
             }
         });

@@ -1,10 +1,10 @@
 //! What travels between the nodes: entries of the log, and the messages that carry them live.
 //!
-//! A live message is a sequence of netstrings (<https://cr.yp.to/proto/netstrings.txt>): the version, the
-//! epoch, then eight for each entry: its number (empty: never logged), the event object, when it was appended
-//! and when it expires in µs, its class, what everybody may see of it, its origin, and the µs between its
-//! acceptance and its append. Later versions may only add netstrings after those of an entry's eight by raising
-//! the version.
+//! A live message is a sequence of netstrings (<https://cr.yp.to/proto/netstrings.txt>): the version that wrote it, the
+//! oldest one that can read it, how many fields an entry has, and the epoch; then the fields of each entry: its number
+//! (empty: never logged), the event object, when it was appended and when it expires in µs, its class, what everybody may
+//! see of it, its origin, and the µs between its acceptance and its append. Fields that later versions add are passed over,
+//! and those that earlier ones did not have are empty.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -13,13 +13,15 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::release::{ADDED, SINCE, VERSION};
 use crate::domain::{Class, Epoch, EventName, Origin, Position, Timestamp, Topic};
 use crate::log::NodeNotice;
 use crate::wire::{Content, Event, EventParts};
 
-/// The version of live messages that this release writes and reads.
-const VERSION: &[u8] = b"1";
-const FIELDS: usize = 8;
+/// Fields of an entry that every release writes, those that this one knows, and those that there may be.
+const LEAST_FIELDS: usize = 8;
+const FIELDS: usize = LEAST_FIELDS + ADDED.len();
+const MOST_FIELDS: usize = 64;
 const TICKET_REPLACED: &[u8] = b"ticket_replaced";
 const OUTBOX_FILLED: &[u8] = b"outbox_filled";
 
@@ -65,24 +67,38 @@ struct Object<'a> {
 pub(super) struct Malformed;
 
 impl Live {
-    pub fn read(mut bytes: &[u8]) -> Result<Self, Malformed> {
-        if netstring(&mut bytes)? != VERSION {
+    /// The message; None where only later releases can read it.
+    pub fn read(mut bytes: &[u8]) -> Result<Option<Self>, Malformed> {
+        if !is_readable(&mut bytes)? {
+            return Ok(None);
+        }
+        let count: usize = number(netstring(&mut bytes)?)?;
+        if !(LEAST_FIELDS..=MOST_FIELDS).contains(&count) {
             return Err(Malformed);
         }
         let epoch = text(netstring(&mut bytes)?)?.parse().map_err(|_| Malformed)?;
         let mut entries = Vec::new();
         while !bytes.is_empty() {
             let mut fields = [&[][..]; FIELDS];
-            for field in &mut fields {
-                *field = netstring(&mut bytes)?;
+            for index in 0..count {
+                let field = netstring(&mut bytes)?;
+                if let Some(own) = fields.get_mut(index) {
+                    *own = field;
+                }
             }
             entries.push(Entry::read(&fields)?);
         }
-        Ok(Live { epoch, entries })
+        Ok(Some(Live { epoch, entries }))
     }
 }
 
-/// A message of the channel on which nodes tell each other what is no event: the version, what it is, and what
+/// Whether this release reads a message that begins with these versions; takes them off.
+fn is_readable(bytes: &mut &[u8]) -> Result<bool, Malformed> {
+    let (_version, since): (u32, u32) = (number(netstring(bytes)?)?, number(netstring(bytes)?)?);
+    Ok(since <= VERSION)
+}
+
+/// A message of the channel on which nodes tell each other what is no event: the two versions, what it is, and what
 /// that needs, as netstrings.
 pub(super) fn write_notice(notice: &NodeNotice) -> Vec<u8> {
     let parts = match notice {
@@ -91,13 +107,14 @@ pub(super) fn write_notice(notice: &NodeNotice) -> Vec<u8> {
         }
         NodeNotice::OutboxFilled => vec![OUTBOX_FILLED.to_vec()],
     };
-    let parts = [VERSION.to_vec()].into_iter().chain(parts);
+    let versions = [VERSION, SINCE].map(|own| own.to_string().into_bytes());
+    let parts = versions.into_iter().chain(parts);
     parts.flat_map(|part| [format!("{}:", part.len()).as_bytes(), &part, b","].concat()).collect()
 }
 
 /// The notice; None where it is one that only later releases know.
 pub(super) fn read_notice(mut bytes: &[u8]) -> Result<Option<NodeNotice>, Malformed> {
-    if netstring(&mut bytes)? != VERSION {
+    if !is_readable(&mut bytes)? {
         return Ok(None);
     }
     match netstring(&mut bytes)? {
@@ -111,7 +128,7 @@ pub(super) fn read_notice(mut bytes: &[u8]) -> Result<Option<NodeNotice>, Malfor
 }
 
 impl Entry {
-    /// From its fields, in their order; the last one may be missing.
+    /// From its fields, in their order; those after the origin may be missing.
     pub fn read(fields: &[&[u8]]) -> Result<Self, Malformed> {
         let [seq, object, at, expires, class, public, origin, rest @ ..] = fields else {
             return Err(Malformed);
@@ -187,6 +204,9 @@ pub(super) mod tests {
         Entry::read(&[seq.as_bytes(), object.as_bytes(), b"7", b"", b"durable", b"", b""]).unwrap()
     }
 
+    /// What comes before the entries.
+    const HEAD: [&[u8]; 4] = [b"1", b"1", b"8", b"00000000000000ab"];
+
     fn message(parts: &[&[u8]]) -> Vec<u8> {
         let written = |part: &&[u8]| [part.len().to_string().as_bytes(), b":", part, b","].concat();
         parts.iter().flat_map(written).collect()
@@ -195,9 +215,9 @@ pub(super) mod tests {
     #[test]
     fn an_entry_is_read_as_it_was_written() {
         let object = br#"{"event":"tick","topic":"topic:a","id":"x-1","ts":"t","data":{"n":1.50},"key":"k","version":-3}"#;
-        let own: [&[u8]; FIELDS] = [b"12", object, b"1000", b"2000", b"latest", b"{}", b"", b"30"];
-        let bytes = message(&[&[b"1", &b"00000000000000ab"[..]][..], &own].concat());
-        let live = Live::read(&bytes).unwrap();
+        let own: [&[u8]; LEAST_FIELDS] = [b"12", object, b"1000", b"2000", b"latest", b"{}", b"", b"30"];
+        let bytes = message(&[&HEAD[..], &own].concat());
+        let live = Live::read(&bytes).unwrap().expect("of this release");
         assert_eq!((live.epoch, live.entries.len()), (Epoch::new(0xab), 1));
         let event = live.entries[0].event(live.epoch, Timestamp::from_micros(1000)).unwrap();
         let parts = event.parts();
@@ -207,13 +227,32 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn what_a_later_release_adds_is_passed_over_and_what_only_it_can_read_is_not_read() {
+        let entry: [&[u8]; LEAST_FIELDS] = [b"1", b"{}", b"1", b"", b"durable", b"", b"", b"2"];
+        let of =
+            |version: &'static [u8], since: &'static [u8], count: &'static [u8], added: &[&'static [u8]]| {
+                let head: [&[u8]; 4] = [version, since, count, b"00000000000000ab"];
+                let entries = [&entry[..], added, &entry[..], added].concat();
+                let read = Live::read(&message(&[&head[..], &entries].concat()));
+                read.map(|live| live.map(|live| live.entries.len()))
+            };
+        assert_eq!(of(b"1", b"1", b"8", &[]), Ok(Some(2)));
+        assert_eq!(of(b"2", b"1", b"10", &[b"more", b""]), Ok(Some(2)));
+        assert_eq!(of(b"9", b"9", b"8", &[]), Ok(None));
+        for count in [&b"7"[..], b"99"] {
+            assert_eq!(of(b"1", b"1", count, &[]), Err(Malformed));
+        }
+    }
+
+    #[test]
     fn a_notice_is_read_as_it_was_written_and_an_unknown_one_is_passed_over() {
         let notice = NodeNotice::TicketReplaced { ticket_id: "t-1".into(), newer: u64::MAX };
         for notice in [notice, NodeNotice::OutboxFilled] {
             assert_eq!(read_notice(&write_notice(&notice)), Ok(Some(notice)));
         }
-        assert_eq!(read_notice(&message(&[b"1", b"something_new", b""])), Ok(None));
-        assert_eq!(read_notice(&message(&[b"1", TICKET_REPLACED])), Err(Malformed));
+        assert_eq!(read_notice(&message(&[b"1", b"1", b"something_new", b""])), Ok(None));
+        assert_eq!(read_notice(&message(&[b"9", b"9", TICKET_REPLACED])), Ok(None));
+        assert_eq!(read_notice(&message(&[b"1", b"1", TICKET_REPLACED])), Err(Malformed));
     }
 
     proptest! {
@@ -222,7 +261,7 @@ pub(super) mod tests {
             let _ = (Live::read(&bytes), read_notice(&bytes));
             let made = message(&parts.iter().map(|part| part.as_bytes()).collect::<Vec<_>>());
             let _ = Live::read(&made);
-            let _ = Live::read(&[message(&[b"1", b"00000000000000ab"]), made].concat());
+            let _ = Live::read(&[message(&HEAD), made].concat());
         }
     }
 }

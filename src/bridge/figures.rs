@@ -78,7 +78,7 @@ impl FigureKeeper {
         let said = serde_json::to_string(&Said { at: now.micros(), figures }).expect("numbers");
         let mut both = Pipeline::new();
         both.hset(&key, &self.own_name, said).ignore().hincr(&key, TOTAL, new).ignore().hgetall(&key);
-        let (fields,): (Vec<(String, String)>,) = self.store.commands.run_all(&both).await?;
+        let (fields,): (Vec<(String, String)>,) = self.store.commands.run(&key, &both).await?;
         let total = fields.iter().find(|(field, _)| field == TOTAL).map_or("", |(_, total)| total);
         let nodes = fields.iter().filter(|(field, _)| field != TOTAL);
         // what another release says, and cannot be read, counts as nothing
@@ -90,7 +90,7 @@ impl FigureKeeper {
             let gone: Vec<_> =
                 nodes.iter().filter(|(_, said)| is_gone(said)).map(|(field, _)| *field).collect();
             if !gone.is_empty() {
-                self.store.commands.run::<()>(redis::cmd("HDEL").arg(&key).arg(gone)).await?;
+                self.store.commands.run::<()>(&key, redis::cmd("HDEL").arg(&key).arg(gone)).await?;
             }
         }
         let present = nodes.into_iter().filter_map(|(_, said)| said).filter(|said| age(said) < FRESH);
@@ -98,14 +98,16 @@ impl FigureKeeper {
     }
 
     async fn write_down(&self, figures: Figures) -> Result<(), BridgeError> {
-        let mut all = Pipeline::new();
-        all.mset(&[
+        let all = [
             ("metrics:realtime:connections", figures.active_connections.to_string()),
             ("metrics:realtime:messages", figures.total_messages_published.to_string()),
             ("metrics:realtime:messages_per_sec", figures.messages_per_second.to_string()),
             ("metrics:realtime:avg_latency_ms", figures.average_message_latency.to_string()),
             ("metrics:realtime:error_rate", figures.error_rate.to_string()),
-        ]);
-        self.store.commands.run_all(&all).await
+        ];
+        for (key, value) in all {
+            self.store.commands.run::<()>(key, redis::cmd("SET").arg(key).arg(value)).await?;
+        }
+        Ok(())
     }
 }

@@ -1,17 +1,15 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use futures_util::StreamExt;
-use redis::Msg;
-use redis::aio::{PubSubSink, PubSubStream};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use super::commands::BACKOFF;
 use super::error::BridgeError;
 use super::ingest::{Entrance, Ingest};
 use super::interop::{CHANNELS, RANKINGS};
-use super::subscriber::{PROBE, SILENCE};
-use crate::clock::jittered;
+use super::listener::{PROBE, SILENCE};
+use super::servers::{Ear, Heard, Server};
+use crate::clock::{jittered, random_u64};
 
 /// The same complaint is in the log once in this time.
 const QUIET: Duration = Duration::from_secs(10);
@@ -38,10 +36,10 @@ impl<'a> Hearing<'a> {
         let mut wait = BACKOFF.0;
         loop {
             match self.connect().await {
-                Ok((_sink, stream)) => {
+                Ok((server, ear)) => {
                     wait = BACKOFF.0;
                     self.begin().await;
-                    self.listen(stream).await;
+                    self.listen(&server, ear).await;
                     self.let_go();
                     tracing::warn!("what other services publish is not heard; subscribing again");
                 }
@@ -67,18 +65,23 @@ impl<'a> Hearing<'a> {
         }
     }
 
-    async fn connect(&self) -> Result<(PubSubSink, PubSubStream), BridgeError> {
+    /// In a cluster every server brings what is published at any.
+    async fn connect(&self) -> Result<(Server, Ear), BridgeError> {
         let own = self.ingest;
+        let layout = own.store.commands.lookout.layout();
+        let masters = layout.masters();
+        // another one the next time
+        let number = random_u64() as usize % masters.len().max(1);
+        let server = masters.get(number).ok_or_else(|| BridgeError::Away("there is no master".into()))?;
         let connect = async {
-            let (mut sink, stream) = own.client.get_async_pubsub().await?.split();
-            sink.psubscribe(RANKINGS).await?;
+            let ear = own.connector.ear(server).await?;
+            ear.order("PSUBSCRIBE", [RANKINGS]).await?;
             let configured = own.interop.channels.keys().map(String::as_str);
-            let channels: Vec<&str> = CHANNELS.into_iter().chain(configured).chain([&*own.probe]).collect();
-            sink.subscribe(&channels).await?;
-            Ok((sink, stream))
+            ear.order("SUBSCRIBE", CHANNELS.into_iter().chain(configured).chain([&*own.probe])).await?;
+            Ok::<_, BridgeError>((server.clone(), ear))
         };
         let late = |_| BridgeError::Away("no answer in time".into());
-        timeout(own.patience * 2, connect).await.map_err(late)?
+        timeout(own.connector.patience() * 2, connect).await.map_err(late)?
     }
 
     /// What is published from now on is heard.
@@ -103,7 +106,7 @@ impl<'a> Hearing<'a> {
         let now = self.ingest.logs.clock().steady().micros();
         let mut set = redis::cmd("SET");
         set.arg(store.keys.ingest()).arg(now).arg("GET");
-        match store.commands.run(&set).await {
+        match store.commands.run(&store.keys.ingest(), &set).await {
             Ok(former) => former,
             Err(error) => {
                 tracing::debug!(%error, "it could not be written down that other services are heard");
@@ -113,20 +116,21 @@ impl<'a> Hearing<'a> {
     }
 
     /// Hears until the link is lost.
-    async fn listen(&mut self, mut stream: PubSubStream) {
+    async fn listen(&mut self, server: &Server, mut ear: Ear) {
         let own = self.ingest;
         let mut probe = interval(PROBE);
         probe.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut heard_at, mut is_marked) = (Instant::now(), true);
         loop {
             tokio::select! {
-                message = stream.next() => {
-                    let Some(message) = message else { return };
+                heard = ear.next() => {
+                    let Some(heard) = heard else { return };
                     heard_at = Instant::now();
-                    if message.get_channel_name() == own.probe {
-                        is_marked = false;
-                    } else {
-                        self.take(&message);
+                    match heard {
+                        Heard::Message { channel, .. } if channel == own.probe => is_marked = false,
+                        Heard::Message { channel, payload } => self.take(&channel, &payload),
+                        // of channels that no slot has
+                        Heard::Ended { .. } => {}
                     }
                 }
                 _ = probe.tick() => {
@@ -134,14 +138,18 @@ impl<'a> Hearing<'a> {
                         tracing::warn!("the subscription to other services is open and brings nothing");
                         return;
                     }
+                    if !own.store.commands.lookout.layout().masters().contains(server) {
+                        tracing::info!(%server, "the server is no master any more: others bring what is published");
+                        return;
+                    }
                     let (commands, key) = (own.store.commands.clone(), own.store.keys.ingest());
                     let (channel, now) = (own.probe.clone(), own.logs.clock().steady().micros());
                     let mark = !std::mem::replace(&mut is_marked, true);
                     tokio::spawn(async move {
                         // while Redis is away the silence says so
-                        let _ = commands.run::<i64>(redis::cmd("PUBLISH").arg(channel).arg("")).await;
+                        let _ = commands.run::<i64>(&channel, redis::cmd("PUBLISH").arg(&channel).arg("")).await;
                         if mark {
-                            let _ = commands.run::<()>(redis::cmd("SET").arg(key).arg(now)).await;
+                            let _ = commands.run::<()>(&key, redis::cmd("SET").arg(&key).arg(now)).await;
                         }
                     });
                 }
@@ -149,9 +157,9 @@ impl<'a> Hearing<'a> {
         }
     }
 
-    fn take(&mut self, message: &Msg) {
-        let channel: String = message.get_channel_name().chars().take(SHOWN).collect();
-        for read in self.ingest.interop.read(message.get_channel_name(), message.get_payload_bytes()) {
+    fn take(&mut self, name: &str, payload: &[u8]) {
+        let channel: String = name.chars().take(SHOWN).collect();
+        for read in self.ingest.interop.read(name, payload) {
             match read {
                 Ok(event) => {
                     if !self.entrance.take(event) {

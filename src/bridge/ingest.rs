@@ -1,7 +1,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use redis::Client;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
 
@@ -11,6 +10,7 @@ use super::hearing::Hearing;
 use super::interop::{Interop, Unfit};
 use super::lanes::count;
 use super::lease::{Lease, LeaseKeeper};
+use super::servers::Connector;
 use super::store::{Answer, Request, Store};
 use super::trimmer::Grown;
 use crate::clock::{jittered, random_u64};
@@ -64,7 +64,7 @@ pub(super) struct Ingestion(mpsc::Sender<oneshot::Sender<()>>);
 /// Subscribed only after the lease was won, and every append carries its fence: what is published is taken in
 /// by one node, or, while none has the lease, by nobody.
 pub(super) struct Ingest {
-    pub client: Client,
+    pub connector: Connector,
     pub store: Store,
     pub grown: Grown,
     pub logs: Arc<TenantLogs>,
@@ -73,7 +73,6 @@ pub(super) struct Ingest {
     pub lease: watch::Receiver<Option<Lease>>,
     pub interop: Interop,
     pub tenant: TenantId,
-    pub patience: Duration,
     /// The channel on which this node hears itself.
     pub probe: String,
 }
@@ -232,13 +231,14 @@ impl Ingest {
     async fn append_once(&self, request: &[Request; 1], fence: u64) -> bool {
         let (mut wait, mut unknown_since) = (BACKOFF.0, None);
         while self.leads(fence) {
-            if unknown_since.is_some_and(|since: Instant| since.elapsed() + self.patience >= KEEP) {
+            if unknown_since.is_some_and(|since: Instant| since.elapsed() + self.connector.patience() >= KEEP)
+            {
                 let lost = request[0].groups.len() as u64;
                 tracing::warn!(lost, "what became of events of other services is not known");
                 self.metrics.interop().dropped("outcome_unknown", lost);
                 return true;
             }
-            if !self.store.commands.is_linked() {
+            if !self.store.is_linked_for(&self.tenant) {
                 sleep(BACKOFF.0).await;
                 continue;
             }
@@ -255,7 +255,7 @@ impl Ingest {
                     tracing::debug!(%error, "what other services published could not be appended");
                     match error {
                         BridgeError::Fenced(stored) => self.fenced(stored).await,
-                        BridgeError::Refused(_) => {}
+                        error if error.is_answer() => {}
                         _ => drop(unknown_since.get_or_insert(asked)),
                     }
                     sleep(jittered(wait, 0.5)).await;

@@ -17,8 +17,9 @@ impl Keys {
     }
 
     /// The keys that every function on a tenant's log is given, in order.
-    pub fn all(&self, tenant: &TenantId) -> [String; 6] {
-        ["meta", "log", "versions", "floors", "relayed", "volatile"].map(|name| self.of(tenant) + name)
+    pub fn all(&self, tenant: &TenantId) -> [String; 7] {
+        ["meta", "log", "versions", "floors", "relayed", "volatile", "absent"]
+            .map(|name| self.of(tenant) + name)
     }
 
     /// The channel on which a tenant's events reach the nodes.
@@ -83,9 +84,12 @@ impl Keys {
         &self.prefix
     }
 
-    /// The channel on which a node hears itself.
-    pub fn probe(&self, server_id: &str) -> String {
-        format!("{}probe:{server_id}", self.prefix)
+    /// The channel on which a node hears itself; where there are slots, in that of a hash tag.
+    pub fn probe(&self, tag: &str, server_id: &str) -> String {
+        match tag.is_empty() {
+            true => format!("{}probe:{server_id}", self.prefix),
+            false => format!("{}{{{tag}}}:probe:{server_id}", self.prefix),
+        }
     }
 
     /// The same on the connection on which other services are heard.
@@ -104,7 +108,14 @@ mod tests {
         assert_eq!(keys.all(&tenant)[1], "bongsu:{acme}:log");
         assert_eq!(keys.live(&tenant), "bongsu:{acme}:live");
         assert_eq!(keys.tenant_of(&keys.live(&tenant)), Some(tenant));
-        for other in ["bongsu:{acme}:log", "bongsu:{}:live", "other:{acme}:live", "bongsu:probe:n", ""] {
+        for other in [
+            "bongsu:{acme}:log",
+            "bongsu:{}:live",
+            "other:{acme}:live",
+            "bongsu:probe:n",
+            "bongsu:{1}:probe:n",
+            "",
+        ] {
             assert_eq!(keys.tenant_of(other), None, "{other}");
         }
     }

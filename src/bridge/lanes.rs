@@ -6,6 +6,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::error::BridgeError;
+use super::recent::Recent;
 use super::store::{Answer, Request, Store};
 use super::trimmer::Grown;
 use crate::domain::{Class, Epoch, TenantId};
@@ -32,6 +33,7 @@ pub(super) struct Lanes {
     logs: Arc<TenantLogs>,
     runtime: Handle,
     metrics: Arc<Metrics>,
+    recent: Arc<Recent>,
     /// Those that have something to do; a tenant without one starts its own.
     busy: Arc<Mutex<HashMap<TenantId, VecDeque<Waiting>>>>,
 }
@@ -43,7 +45,10 @@ impl Lanes {
         runtime: Handle,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Lanes { store, grown, logs, runtime, metrics, busy: Arc::default() }
+        let recent = Arc::new(Recent::new());
+        let own = Lanes { store, grown, logs, runtime, metrics, recent, busy: Arc::default() };
+        own.runtime.spawn(own.clone().follow_masters());
+        own
     }
 
     /// Appends; what was handed over is carried out even where nobody waits for it any more.
@@ -56,16 +61,62 @@ impl Lanes {
     ) -> Result<(Epoch, Vec<Appended>), LogError> {
         let (reply, answer) = oneshot::channel();
         let waiting = Waiting { request, bytes, _load: load, reply };
+        self.enter(tenant, Some(waiting));
+        answer.await.map_err(|_| LogError::Unavailable("the log has stopped".into()))?
+    }
+
+    /// Takes a place in a tenant's lane, or none; a lane that is not busy gets to work.
+    fn enter(&self, tenant: TenantId, waiting: Option<Waiting>) {
         let begins = {
             let mut busy = self.busy.lock().expect("no panic while held");
             let begins = !busy.contains_key(&tenant);
-            busy.entry(tenant.clone()).or_default().push_back(waiting);
+            busy.entry(tenant.clone()).or_default().extend(waiting);
             begins
         };
         if begins {
             self.runtime.spawn(self.clone().work(tenant));
         }
-        answer.await.map_err(|_| LogError::Unavailable("the log has stopped".into()))?
+    }
+
+    /// Has what a former master took brought to its successor, whether somebody publishes there or not.
+    async fn follow_masters(self) {
+        let mut links = self.store.commands.watch();
+        // one lane that looks is enough for the next look to find nothing
+        while links.changed().await.is_ok() {
+            self.recent.tenants().into_iter().for_each(|tenant| self.enter(tenant, None));
+        }
+    }
+
+    /// Appends again what a former master took when its successor's run had begun.
+    async fn bring_along(&self, tenant: &TenantId) -> Result<(), BridgeError> {
+        let Some(server) = self.store.server_of(tenant) else { return Ok(()) };
+        if !self.recent.is_elsewhere(tenant, &server) {
+            return Ok(());
+        }
+        let run = self.store.top(tenant).await?.run;
+        let left = self.recent.beside(tenant, run);
+        if left.is_empty() {
+            self.recent.settle(tenant, &server, run);
+            return Ok(());
+        }
+        let mut rest = left.as_slice();
+        while !rest.is_empty() {
+            let (mut count, mut bytes) = (0, 0);
+            while count < BATCH.min(rest.len()) && (count == 0 || bytes + rest[count].bytes() <= BATCH_BYTES)
+            {
+                bytes += rest[count].bytes();
+                count += 1;
+            }
+            let (piece, later) = rest.split_at(count);
+            self.store.append(tenant, (None, &[]), self.logs.options(), piece).await?;
+            rest = later;
+        }
+        tracing::info!(%tenant, count = left.len(), "what a former master of Redis took was published again");
+        self.metrics.bridge().carried(left.len());
+        self.grown.add(tenant);
+        self.recent.settle(tenant, &server, run);
+        self.recent.keep(tenant, &server, run, left);
+        Ok(())
     }
 
     /// Whether nothing waits and nothing is under way.
@@ -74,21 +125,36 @@ impl Lanes {
     }
 
     async fn work(self, tenant: TenantId) {
-        while let Some(batch) = self.next(&tenant) {
+        loop {
+            if let Err(error) = self.bring_along(&tenant).await {
+                tracing::debug!(%error, %tenant, "what a former master took waits");
+            }
+            let Some(batch) = self.next(&tenant) else { return };
             let (requests, replies): (Vec<_>, Vec<_>) =
                 batch.into_iter().map(|own| (own.request, (own.reply, own._load))).unzip();
-            let (started, was_linked) = (Instant::now(), self.store.commands.is_linked());
+            let started = Instant::now();
+            let (was_linked, server) = (self.store.is_linked_for(&tenant), self.store.server_of(&tenant));
             let appended = self.store.append(&tenant, (None, &[]), self.logs.options(), &requests).await;
             crash_point("append.after_commit");
             match appended {
-                Ok((epoch, answers)) => {
+                Ok((run, answers)) => {
                     self.metrics.log_committed(started.elapsed().as_secs_f64());
                     self.grown.add(&tenant);
                     count(&self.metrics, &requests, &answers);
+                    if let Some(server) = server.filter(|_| self.store.commands.lookout.may_change()) {
+                        let is_new = |answer: &Answer| {
+                            let outcomes = answer.iter().flatten();
+                            outcomes
+                                .into_iter()
+                                .any(|own| matches!(own, Appended::At { duplicate: false, .. }))
+                        };
+                        let new = requests.into_iter().zip(&answers).filter(|(_, answer)| is_new(answer));
+                        self.recent.keep(&tenant, &server, run, new.map(|(request, _)| request));
+                    }
                     for ((reply, load), answer) in replies.into_iter().zip(answers) {
                         // whoever publishes again when answered finds the room
                         drop(load);
-                        drop(reply.send(answer.map(|outcomes| (epoch, outcomes))));
+                        drop(reply.send(answer.map(|outcomes| (run.epoch, outcomes))));
                     }
                 }
                 Err(error) => {

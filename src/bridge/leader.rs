@@ -9,10 +9,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::envelope::write_notice;
 use super::error::BridgeError;
 use super::lanes::{BATCH_BYTES, count};
 use super::lease::{Lease, LeaseKeeper};
+use super::runs::Runs;
 use super::store::{Request, Store};
 use super::trimmer::Grown;
 use crate::clock::jittered;
@@ -26,8 +26,11 @@ const SPACING: Duration = Duration::from_millis(5);
 /// How long a listener waits before it listens again.
 const RELISTEN: Duration = Duration::from_millis(250);
 
-/// How long a tenant whose log refuses is left alone.
+/// How long a tenant whose log refuses is left alone, and one whose log is away or on its way.
 const HOLD: Duration = Duration::from_secs(1);
+const AWAY: Duration = Duration::from_millis(200);
+/// A leader that has not reached some master for this long lets others try.
+const UNREACHED: Duration = Duration::from_secs(10);
 
 /// What other services are told whole is waited for so long by the rows that go out with it.
 const WHOLE_WITHIN: Duration = Duration::from_millis(100);
@@ -63,6 +66,7 @@ pub(super) struct Leader {
     database: Database,
     store: Store,
     grown: Grown,
+    runs: Arc<Runs>,
     logs: Arc<TenantLogs>,
     metrics: Arc<Metrics>,
     keeper: Arc<LeaseKeeper>,
@@ -74,6 +78,8 @@ pub(super) struct Leader {
     /// Whose log refuses what it is given, and until when it is left alone: the others go on.
     held: HashMap<TenantId, Instant>,
     joining: Joining,
+    /// Since when there is a master with rows waiting for it and no link to it.
+    unreached: Option<Instant>,
     /// Whose log has been asked what an earlier leader left it to remember.
     checked: HashSet<TenantId>,
 }
@@ -81,17 +87,18 @@ pub(super) struct Leader {
 impl Leader {
     pub fn start(
         database: Database,
-        (store, grown): (Store, Grown),
+        (store, grown, runs): (Store, Grown, Arc<Runs>),
         logs: Arc<TenantLogs>,
         metrics: Arc<Metrics>,
     ) -> (Leadership, Arc<LeaseKeeper>, watch::Receiver<Option<Lease>>) {
         let (stop, stops) = mpsc::channel(1);
-        let (keeper, lease) = LeaseKeeper::new(database.clone(), metrics.clone());
+        let (keeper, lease) = LeaseKeeper::new(database.clone(), store.commands.clone(), metrics.clone());
         let joining = Joining::new(logs.options().joins());
         let own = Leader {
             database,
             store,
             grown,
+            runs,
             logs,
             metrics,
             keeper: keeper.clone(),
@@ -100,6 +107,7 @@ impl Leader {
             marked: HashMap::new(),
             held: HashMap::new(),
             joining,
+            unreached: None,
             checked: HashSet::new(),
         };
         tokio::spawn(own.run(stops));
@@ -168,6 +176,9 @@ impl Leader {
             self.marked.clear();
             self.checked.clear();
         }
+        if self.store.commands.is_linked_everywhere() {
+            self.unreached = None;
+        }
         let limit = self.logs.options().relay_batch() as i64;
         let now = Instant::now();
         self.held.retain(|_, until| *until > now);
@@ -197,16 +208,25 @@ impl Leader {
         }
         let appends = lanes.into_iter().map(|(tenant, lane)| self.publish(tenant, lane, lease));
         let outcomes: Vec<_> = join_all(appends).await;
-        let mut all_well = true;
+        let (mut all_well, mut is_useless) = (true, false);
         for (tenant, outcome) in outcomes {
+            is_useless |= matches!(outcome, Err(BridgeError::Superseded | BridgeError::Unwilling(_)));
             match outcome {
-                Ok(ids) => drop(self.marked.insert(tenant, ids)),
+                Ok(ids) => {
+                    self.marked.insert(tenant, ids);
+                }
                 Err(error) => {
                     // what of it was appended all the same is asked before it is tried again
                     self.checked.remove(&tenant);
                     all_well &= self.hold(&tenant, &error);
                 }
             }
+        }
+        if is_useless || self.unreached.is_some_and(|since| since.elapsed() >= UNREACHED) {
+            // others may reach a better master
+            self.unreached = None;
+            self.keeper.step_aside().await;
+            return None;
         }
         match (is_full || is_cut) && all_well {
             true => Some(Instant::now()),
@@ -241,16 +261,28 @@ impl Leader {
         (lanes, dead, is_cut)
     }
 
-    /// Leaves a tenant alone for a while whose log refuses what it is given; whether the others may go on at once.
+    /// Leaves a tenant alone for a while whose log refuses what it is given, or is away; whether the others may go on at once.
     fn hold(&mut self, tenant: &TenantId, error: &BridgeError) -> bool {
-        let is_refused = matches!(error, BridgeError::Refused(_) | BridgeError::Unexpected(_));
-        if is_refused {
-            tracing::error!(%error, %tenant, "the log refuses what the outbox holds for it");
-            self.held.insert(tenant.clone(), Instant::now() + HOLD);
-        } else {
-            tracing::debug!(%error, %tenant, "the outbox could not be published");
-        }
-        is_refused
+        let time = match error {
+            BridgeError::Refused(_) | BridgeError::Unexpected(_) => {
+                tracing::error!(%error, %tenant, "the log refuses what the outbox holds for it");
+                HOLD
+            }
+            BridgeError::Moving(_) | BridgeError::Unwilling(_) => {
+                tracing::warn!(%error, %tenant, "the outbox waits for the log");
+                AWAY
+            }
+            _ if !self.store.is_linked_for(tenant) => {
+                self.unreached.get_or_insert_with(Instant::now);
+                AWAY
+            }
+            _ => {
+                tracing::debug!(%error, %tenant, "the outbox could not be published");
+                return false;
+            }
+        };
+        self.held.insert(tenant.clone(), Instant::now() + time);
+        true
     }
 
     /// Those rows that are not published yet: the others, which the log remembers, are marked, so that nothing is
@@ -258,36 +290,40 @@ impl Leader {
     async fn not_remembered(&mut self, mut rows: Vec<OutboxRow>) -> Vec<OutboxRow> {
         let tenants: HashSet<TenantId> =
             rows.iter().filter_map(|row| TenantId::parse(&row.tenant).ok()).collect();
-        for tenant in tenants.iter().filter(|tenant| !self.checked.contains(*tenant)).collect::<Vec<_>>() {
-            match self.remembered(tenant).await {
-                Ok((remembered, is_marked)) => {
+        let unchecked = tenants.iter().filter(|tenant| !self.checked.contains(*tenant));
+        let (own, all) = (&*self, &rows);
+        let asks = unchecked.map(|tenant| async move { (tenant, own.remembered(tenant, all).await) });
+        for (tenant, answer) in join_all(asks).await {
+            match answer {
+                Ok(remembered) => {
                     rows.retain(|row| !remembered.contains(&row.id));
-                    if is_marked {
-                        self.marked.insert(tenant.clone(), remembered);
-                        self.checked.insert(tenant.clone());
-                    }
+                    self.marked.insert(tenant.clone(), remembered);
+                    self.checked.insert(tenant.clone());
                 }
-                // they are remembered a little longer
+                // they are remembered a little longer, and met again
                 Err(error) => {
-                    tracing::debug!(%error, %tenant, "the log could not be asked what it remembers");
+                    tracing::debug!(%error, %tenant, "what the log remembers could not be marked");
                 }
             }
         }
         rows
     }
 
-    /// The ids that the log remembers, and whether their rows are gone.
-    async fn remembered(&self, tenant: &TenantId) -> Result<(Vec<i64>, bool), BridgeError> {
-        let ids = self.store.relayed(tenant).await?;
+    /// The ids that the log remembers; their rows are gone, or dead.
+    async fn remembered(&self, tenant: &TenantId, rows: &[OutboxRow]) -> Result<Vec<i64>, BridgeError> {
+        let (run, ids) = self.store.relayed(tenant).await?;
         if ids.is_empty() {
-            return Ok((ids, true));
+            return Ok(ids);
         }
-        let marked = ids.clone();
-        let mark = move |db: Database| async move {
-            crate::write_tx!(db, |conn, q| Ok(q::outbox::mark_published(conn, marked).await?))
-        };
-        let marked = self.database.run(mark).await;
-        Ok((ids, marked.is_ok()))
+        let (most, now) = (self.logs.options().most_message_bytes(), self.logs.clock().now());
+        for row in rows.iter().filter(|row| row.tenant == tenant.as_str() && ids.contains(&row.id)) {
+            // what was told in its place is in the log
+            if let Ok(Outgoing { dead: Some(reason), .. }) = Outgoing::read(row, most, now) {
+                self.bury(row.id, reason).await;
+            }
+        }
+        self.runs.mark(tenant, run, ids.clone()).await?;
+        Ok(ids)
     }
 
     /// What other services are told of these rows in the place of their events, as far as that is known in time.
@@ -338,8 +374,8 @@ impl Leader {
         let marked = self.marked.get(&tenant).map_or(&[][..], Vec::as_slice);
         let appended =
             self.store.append(&tenant, (Some(lease.fence), marked), self.logs.options(), &requests);
-        let answers = match appended.await {
-            Ok((_, answers)) => answers,
+        let (run, answers) = match appended.await {
+            Ok(answered) => answered,
             Err(error) => {
                 self.refused(&error).await;
                 return (tenant, Err(error));
@@ -354,10 +390,8 @@ impl Leader {
         let published: Vec<i64> =
             ids.iter().copied().filter(|id| dead.iter().all(|(own, _)| own != id)).collect();
         self.metrics.outbox_published(published.len() as u64);
-        let mark = move |db: Database| async move {
-            crate::write_tx!(db, |conn, q| Ok(q::outbox::mark_published(conn, published).await?))
-        };
-        (tenant, self.database.run(mark).await.map(|()| ids).map_err(away))
+        let marked = self.runs.mark(&tenant, run, published).await;
+        (tenant, marked.map(|()| ids))
     }
 
     /// An append that a later fence has refused: another node leads, or the database has forgotten how far
@@ -386,9 +420,7 @@ impl Leader {
 
     /// By way of Redis, which is quicker, or else of the database.
     async fn wake_leader(&self) {
-        let mut publish = redis::cmd("PUBLISH");
-        publish.arg(self.store.keys.nodes()).arg(write_notice(&NodeNotice::OutboxFilled));
-        if self.store.commands.run::<i64>(&publish).await.is_ok() {
+        if self.store.tell_nodes(&NodeNotice::OutboxFilled).await.is_ok() {
             return;
         }
         if let Err(error) = self.database.run(|db| async move { db.wake_leader().await }).await {
@@ -396,10 +428,6 @@ impl Leader {
             tracing::debug!(%error, "the leader could not be woken");
         }
     }
-}
-
-fn away(error: StoreError) -> BridgeError {
-    BridgeError::Away(error.to_string())
 }
 
 /// Passes wake-ups of other nodes on.

@@ -4,6 +4,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::commands::Commands;
 use crate::clock::{jittered, random_u64};
 use crate::storage::{Database, LeaseLink, StoreError};
 use crate::telemetry::Metrics;
@@ -15,6 +16,12 @@ const RENEWAL: Duration = Duration::from_millis(500);
 const MARGIN: Duration = Duration::from_millis(200);
 /// How long the others wait before they ask for the lease again.
 const ATTEMPT: Duration = Duration::from_millis(250);
+
+/// A node that has had no link to Redis for this long does not lead.
+const UNLINKED: Duration = Duration::from_secs(1);
+
+/// How long whoever steps aside leaves the lease to others.
+const ASIDE: Duration = Duration::from_secs(2);
 
 /// Being the one node that publishes the outbox, for a while.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,24 +42,43 @@ impl Lease {
 pub(super) struct LeaseKeeper {
     database: Database,
     metrics: Arc<Metrics>,
+    commands: Commands,
+    /// Until when others may have it first.
+    aside: watch::Sender<Instant>,
     holder: String,
     held: watch::Sender<Option<Lease>>,
 }
 
 impl LeaseKeeper {
     /// Also shows what is held.
-    pub fn new(database: Database, metrics: Arc<Metrics>) -> (Arc<Self>, watch::Receiver<Option<Lease>>) {
+    pub fn new(
+        database: Database,
+        commands: Commands,
+        metrics: Arc<Metrics>,
+    ) -> (Arc<Self>, watch::Receiver<Option<Lease>>) {
         let (held, shown) = watch::channel(None);
+        let aside = watch::Sender::new(Instant::now());
         let holder = format!("{:016x}", random_u64());
-        (Arc::new(LeaseKeeper { database, metrics, holder, held }), shown)
+        (Arc::new(LeaseKeeper { database, metrics, commands, aside, holder, held }), shown)
     }
 
     /// Works until it is dropped.
     pub async fn run(self: Arc<Self>) {
         let mut next = Instant::now();
-        let mut link = None;
+        let (mut link, mut linked_at) = (None, Instant::now());
         loop {
-            sleep_until(next).await;
+            let aside = *self.aside.borrow();
+            sleep_until(next.max(aside)).await;
+            if self.commands.is_linked() {
+                linked_at = Instant::now();
+            } else if linked_at.elapsed() >= UNLINKED {
+                // others may reach what this node does not
+                if self.held.borrow().is_some() {
+                    self.give_back().await;
+                }
+                next = Instant::now() + jittered(ATTEMPT, 0.4);
+                continue;
+            }
             let (former, asked) = (*self.held.borrow(), Instant::now());
             let lease = match timeout(LEASE, self.take(&mut link)).await {
                 Ok(Ok(fence)) => fence.map(|fence| Lease { fence, until: asked + LEASE - MARGIN }),
@@ -94,6 +120,12 @@ impl LeaseKeeper {
     pub async fn rise_above(&self, fence: u64) -> Result<(), StoreError> {
         let holder = self.holder.clone();
         self.database.run(move |db| async move { db.raise_fence(&holder, fence).await }).await
+    }
+
+    /// Lets another node lead at once, and does not compete with it for a while.
+    pub async fn step_aside(&self) {
+        self.aside.send_replace(Instant::now() + ASIDE);
+        self.give_back().await;
     }
 
     /// Lets another node lead at once.

@@ -12,6 +12,7 @@ use super::envelope::{Entry, Live, read_notice};
 use super::error::BridgeError;
 use super::follower::Action;
 use super::following::{Following, Opened};
+use super::runs::Runs;
 use super::store::{Past, Store, Top};
 use super::subscriber::Subscriptions;
 use crate::actor_kit::{Counted, Handles, Port};
@@ -25,6 +26,8 @@ const MAILBOX: usize = 4096;
 const TOP_CHECK: Duration = Duration::from_secs(1);
 /// A log that nobody here needs is followed this much longer.
 const LINGER: Duration = Duration::from_secs(60);
+/// How often it is tried to write down a new run of a log before it begins all the same.
+const MEETINGS: usize = 4;
 /// What is fetched at once of what the bus has not brought.
 const FILL: PageLimit = PageLimit { events: 1000, bytes: 4 << 20 };
 
@@ -36,6 +39,7 @@ pub struct RedisBridgeActor {
     store: Store,
     logs: Arc<TenantLogs>,
     subscriptions: Subscriptions,
+    runs: Arc<Runs>,
     runtime: Handle,
     metrics: Arc<Metrics>,
     tenants: HashMap<TenantId, Following>,
@@ -46,14 +50,14 @@ impl RedisBridgeActor {
     /// on `runtime`.
     pub(super) fn start(
         thread: &BridgeThread,
-        (store, subscriptions): (Store, Subscriptions),
+        (store, subscriptions, runs): (Store, Subscriptions, Arc<Runs>),
         logs: Arc<TenantLogs>,
         runtime: Handle,
         metrics: Arc<Metrics>,
     ) -> (Port<Self>, Port<Self>) {
         let mailboxes = metrics.mailboxes("redis_bridge");
         let tenants = HashMap::new();
-        let actor = RedisBridgeActor { store, logs, subscriptions, runtime, metrics, tenants };
+        let actor = RedisBridgeActor { store, logs, subscriptions, runs, runtime, metrics, tenants };
         let address = Actor::start_in_arbiter(thread, |_| actor);
         let asked = Port::new(address.clone(), MAILBOX, mailboxes.clone());
         // however many ask, what comes from the bus finds room
@@ -77,12 +81,7 @@ impl RedisBridgeActor {
         self.tenants.insert(tenant.clone(), own);
         // heard before it is asked where it stands: nothing can fall between
         let following = self.subscriptions.follow(self.store.keys.live(tenant));
-        let (store, asked) = (self.store.clone(), tenant.clone());
-        let top = async move {
-            following.await;
-            store.top(&asked).await
-        };
-        self.await_top(tenant.clone(), top, context);
+        self.await_top(tenant.clone(), following, context);
     }
 
     /// Asks a log where it stands; one question at a time.
@@ -94,17 +93,32 @@ impl RedisBridgeActor {
         }
         (own.asking, own.ask_again) = (true, false);
         own.asked_now.append(&mut own.asked_next);
-        let (store, asked) = (self.store.clone(), tenant.clone());
-        self.await_top(tenant.clone(), async move { store.top(&asked).await }, context);
+        self.await_top(tenant.clone(), std::future::ready(()), context);
     }
 
     fn await_top(
         &mut self,
         tenant: TenantId,
-        top: impl Future<Output = Result<Top, BridgeError>> + Send + 'static,
+        before: impl Future<Output = ()> + Send + 'static,
         context: &mut Context<Self>,
     ) {
-        let asked = self.runtime.spawn(top);
+        let (store, runs, own) = (self.store.clone(), self.runs.clone(), tenant.clone());
+        let asked = self.runtime.spawn(async move {
+            before.await;
+            let top = store.top(&own).await?;
+            for _ in 0..MEETINGS {
+                match runs.meet(&own, top.run).await {
+                    Ok(_) => return Ok(top),
+                    // of a master that has a successor this node knows
+                    Err(error @ BridgeError::Superseded) => return Err(error),
+                    Err(error) => {
+                        tracing::debug!(%error, tenant = %own, "the run of the log could not be written down");
+                    }
+                }
+            }
+            // without the database nobody marks anything, either
+            Ok(top)
+        });
         let asked =
             async move { asked.await.unwrap_or_else(|error| Err(BridgeError::Away(error.to_string()))) };
         context.spawn(
@@ -118,7 +132,7 @@ impl RedisBridgeActor {
         let waiting = std::mem::take(&mut own.asked_now);
         match top {
             Ok(top) => {
-                let actions = own.follower.top(top.epoch, top.seq, top.trimmed);
+                let actions = own.follower.top(top.run.epoch, top.seq, top.trimmed);
                 self.act(tenant, actions, context);
                 self.settle(tenant, waiting, top);
             }
@@ -145,7 +159,7 @@ impl RedisBridgeActor {
     fn settle(&mut self, tenant: &TenantId, waiting: Vec<(Position, oneshot::Sender<Opened>)>, top: Top) {
         let Some(own) = self.tenants.get_mut(tenant) else { return };
         for (position, waiter) in waiting {
-            let is_coming = position.epoch == top.epoch && position.seq <= top.seq;
+            let is_coming = position.epoch == top.run.epoch && position.seq <= top.seq;
             match (&own.log, is_coming) {
                 (Some(_), true) => own.awaited.push((position, waiter)),
                 (Some(log), false) => drop(waiter.send(Ok(log.clone()))),
@@ -246,6 +260,7 @@ impl RedisBridgeActor {
     fn forget(&mut self, tenant: &TenantId) {
         self.tenants.remove(tenant);
         self.logs.end(tenant);
+        self.runs.forget(tenant);
         self.runtime.spawn(self.subscriptions.leave(self.store.keys.live(tenant)));
     }
 
@@ -360,10 +375,15 @@ impl Handles<Heard> for RedisBridgeActor {
         }
         let Some(tenant) = self.store.keys.tenant_of(&channel) else { return };
         let Some(own) = self.tenants.get_mut(&tenant) else { return };
-        let Ok(Live { epoch, entries }) = Live::read(&bytes) else {
-            tracing::warn!(channel, "a message of the bus cannot be read");
-            self.metrics.bridge().malformed();
-            return;
+        let Live { epoch, entries } = match Live::read(&bytes) {
+            Ok(Some(live)) => live,
+            unread => {
+                let why =
+                    if unread.is_ok() { "it was written by a newer release" } else { "it is malformed" };
+                tracing::warn!(channel, why, "a message of the bus cannot be read");
+                self.metrics.bridge().malformed();
+                return;
+            }
         };
         let (logged, volatile): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| entry.seq > 0);
         let actions = if logged.is_empty() { Vec::new() } else { own.follower.live(epoch, logged) };

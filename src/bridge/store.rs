@@ -4,14 +4,17 @@ use std::time::Instant;
 use redis::{Script, ScriptInvocation, Value};
 
 use super::commands::Commands;
-use super::envelope::Entry;
+use super::envelope::{Entry, write_notice};
 use super::error::BridgeError;
 use super::keys::Keys;
 use super::mirror::Mirror;
+use super::release;
 use super::reply::{Reply, text, texts};
+use super::runs::Run;
+use super::servers::Server;
 use crate::clock::{Clock, random_u64};
 use crate::domain::{Epoch, Selector, TenantId, Timestamp};
-use crate::log::{Appended, Idempotency, LogError, LogOptions, NewEvent, PageLimit, Source};
+use crate::log::{Appended, Idempotency, LogError, LogOptions, NewEvent, NodeNotice, PageLimit, Source};
 
 /// The functions on a tenant's log, each carried out by Redis in one go.
 struct Functions {
@@ -25,7 +28,12 @@ struct Functions {
 
 macro_rules! function {
     ($name:literal) => {
-        Script::new(concat!(include_str!("lua/prelude.lua"), include_str!(concat!("lua/", $name, ".lua"))))
+        Script::new(&format!(
+            "{}{}{}",
+            release::preamble(),
+            include_str!("lua/prelude.lua"),
+            include_str!(concat!("lua/", $name, ".lua"))
+        ))
     };
 }
 
@@ -43,7 +51,7 @@ pub(super) struct Store {
 /// Where a log stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Top {
-    pub epoch: Epoch,
+    pub run: Run,
     /// Number of the newest entry.
     pub seq: u64,
     /// Number of the newest entry that is gone.
@@ -51,6 +59,7 @@ pub(super) struct Top {
 }
 
 /// One publish, or one outbox row, for an append.
+#[derive(Clone)]
 pub(super) struct Request {
     pub groups: Vec<Vec<NewEvent>>,
     pub source: Source,
@@ -58,6 +67,13 @@ pub(super) struct Request {
     pub outbox_id: Option<i64>,
     /// What other services are told in the place of its event's data.
     pub mirrored: Option<String>,
+}
+
+impl Request {
+    /// What it takes in the log, bytes.
+    pub fn bytes(&self) -> usize {
+        self.groups.iter().flatten().map(NewEvent::bytes).sum()
+    }
 }
 
 /// What became of a request.
@@ -102,6 +118,16 @@ impl Store {
         Store { commands, keys, clock, functions, mirror: mirror.map(Arc::new) }
     }
 
+    /// Whether there is a link to whoever keeps a tenant's log.
+    pub fn is_linked_for(&self, tenant: &TenantId) -> bool {
+        self.commands.is_linked_for(&self.keys.of(tenant))
+    }
+
+    /// Who keeps a tenant's log.
+    pub fn server_of(&self, tenant: &TenantId) -> Option<Server> {
+        self.commands.lookout.layout().of(&self.keys.of(tenant)).cloned()
+    }
+
     /// Whether other services hear of this cluster's events.
     pub fn mirrors(&self) -> bool {
         self.mirror.is_some()
@@ -110,9 +136,8 @@ impl Store {
     /// Where a tenant's log stands; it begins with this where there is none.
     pub async fn top(&self, tenant: &TenantId) -> Result<Top, BridgeError> {
         let call = self.call(&self.functions.head, tenant);
-        let reply = self.carry_out(&call).await?;
-        let epoch = reply.epoch(0)?;
-        Ok(Top { epoch, seq: reply.number(1)?, trimmed: reply.number(3)? })
+        let reply = self.carry_out(tenant, &call).await?;
+        Ok(Top { run: run(&reply, (2, 4))?, seq: reply.number(1)?, trimmed: reply.number(3)? })
     }
 
     /// Appends; `fence` is a leader's, and `marked` are outbox ids whose rows are gone.
@@ -122,24 +147,28 @@ impl Store {
         (fence, marked): (Option<u64>, &[i64]),
         options: &LogOptions,
         requests: &[Request],
-    ) -> Result<(Epoch, Vec<Answer>), BridgeError> {
+    ) -> Result<(Run, Vec<Answer>), BridgeError> {
         let mut call = self.call(&self.functions.append, tenant);
         let marked = marked.iter().map(i64::to_string).collect::<Vec<_>>().join(",");
-        call.arg(self.keys.live(tenant)).arg(self.keys.of(tenant));
+        call.arg(self.commands.publish()).arg(self.keys.live(tenant)).arg(self.keys.of(tenant));
         call.arg(fence.map_or(String::new(), |fence| fence.to_string()));
         let (_, bytes, _) = options.kept_for();
         call.arg(options.most_entries() * 2).arg(bytes * 2).arg(marked);
         for request in requests {
             put(&mut call, request, self.mirror.as_deref());
         }
-        let reply = self.carry_out(&call).await?;
+        let reply = match fence {
+            // who leads has others to go on with
+            Some(_) => Reply::of(self.commands.run_once::<Value>(&self.keys.of(tenant), &call).await?)?,
+            None => self.carry_out(tenant, &call).await?,
+        };
         self.commands.metrics().cut_short(reply.number(4)?);
         self.commands.interop_metrics().mirrored(reply.number(5)?, reply.number(6)?);
         let answers = texts(reply.at(3)?)?;
         if answers.len() != requests.len() {
             return Err(BridgeError::Unexpected("an answer is missing".into()));
         }
-        Ok((reply.epoch(0)?, answers.iter().map(|text| answer(text)).collect::<Result<_, _>>()?))
+        Ok((run(&reply, (2, 7))?, answers.iter().map(|text| answer(text)).collect::<Result<_, _>>()?))
     }
 
     /// The events of the selected topics within a span; all topics where none is selected. None: the log has
@@ -173,7 +202,7 @@ impl Store {
                 }
             }
         }
-        let reply = self.carry_out(&call).await?;
+        let reply = self.carry_out(tenant, &call).await?;
         if reply.epoch(0)? != epoch {
             return Ok(None);
         }
@@ -191,7 +220,7 @@ impl Store {
     ) -> Result<Option<Vec<Entry>>, BridgeError> {
         let mut call = self.call(&self.functions.newest, tenant);
         call.arg(epoch.to_string()).arg(up_to).arg(limit.events).arg(limit.bytes);
-        let reply = self.carry_out(&call).await?;
+        let reply = self.carry_out(tenant, &call).await?;
         if reply.epoch(0)? != epoch {
             return Ok(None);
         }
@@ -202,7 +231,7 @@ impl Store {
 
     /// Up to where every topic has been trimmed.
     pub async fn floors(&self, tenant: &TenantId) -> Result<(Epoch, Floors), BridgeError> {
-        let reply = self.carry_out(&self.call(&self.functions.floors, tenant)).await?;
+        let reply = self.carry_out(tenant, &self.call(&self.functions.floors, tenant)).await?;
         Ok((reply.epoch(0)?, Floors { all: reply.number(1)?, by_topic: pairs(reply.at(2)?)? }))
     }
 
@@ -218,22 +247,9 @@ impl Store {
         let (age, bytes, floors) = options.kept_for();
         call.arg(fence).arg(options.most_entries()).arg(age.as_micros() as u64).arg(bytes).arg(floors);
         call.arg(batch);
-        let reply = self.carry_out(&call).await?;
+        let reply = self.carry_out(tenant, &call).await?;
         let due = Some(reply.number::<i64>(3)?).filter(|due| *due > 0);
         Ok(Trimmed { count: reply.number(1)?, more: reply.number::<u8>(2)? == 1, due })
-    }
-
-    /// These logs have grown: they are to be trimmed now.
-    pub async fn want_trims(&self, tenants: &[TenantId]) -> Result<(), BridgeError> {
-        if tenants.is_empty() {
-            return Ok(());
-        }
-        let mut add = redis::cmd("ZADD");
-        add.arg(self.keys.trims()).arg("LT");
-        for tenant in tenants {
-            add.arg(self.now().micros()).arg(tenant.as_str());
-        }
-        self.commands.run(&add).await
     }
 
     /// The log's clock, which goes by the one of Redis.
@@ -241,40 +257,20 @@ impl Store {
         self.clock.steady()
     }
 
-    /// The next log that is to be trimmed for its age: not later than it already is.
-    pub async fn trim_at(&self, tenant: &TenantId, due: Option<i64>) -> Result<(), BridgeError> {
-        let Some(due) = due else { return Ok(()) };
-        self.commands
-            .run(redis::cmd("ZADD").arg(self.keys.trims()).arg("LT").arg(due).arg(tenant.as_str()))
-            .await
+    /// Outbox ids that the log remembers, and its run: one that begins now remembers nothing.
+    pub async fn relayed(&self, tenant: &TenantId) -> Result<(Run, Vec<i64>), BridgeError> {
+        let (own, head) = (self.keys.of(tenant), self.call(&self.functions.head, tenant));
+        let reply = Reply::of(self.commands.run_once::<Value>(&own, &head).await?)?;
+        let key = &self.keys.all(tenant)[4];
+        let ids = self.commands.run_once(key, redis::cmd("SMEMBERS").arg(key)).await?;
+        Ok((run(&reply, (2, 4))?, ids))
     }
 
-    /// Whose logs are to be trimmed by now, or all; each is looked at again after `again` µs at the latest.
-    pub async fn take_trims(&self, most: usize, again: i64, all: bool) -> Result<Vec<TenantId>, BridgeError> {
-        let (key, now) = (self.keys.trims(), self.now().micros());
-        let mut due = redis::cmd("ZRANGE");
-        let by = if all { "+inf".to_owned() } else { now.to_string() };
-        due.arg(&key).arg("-inf").arg(by).arg("BYSCORE").arg("LIMIT").arg(0).arg(most);
-        let due: Vec<String> = self.commands.run(&due).await?;
-        let tenants: Vec<TenantId> = due.iter().filter_map(|own| TenantId::parse(own).ok()).collect();
-        if !tenants.is_empty() {
-            let mut later = redis::cmd("ZADD");
-            later.arg(&key).arg("XX").arg("GT");
-            for tenant in &tenants {
-                later.arg(now + again).arg(tenant.as_str());
-            }
-            match self.commands.run::<i64>(&later).await {
-                // without room for that they are looked at in every round, which may make some
-                Ok(_) | Err(BridgeError::Refused(_)) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(tenants)
-    }
-
-    /// Outbox ids that the log remembers.
-    pub async fn relayed(&self, tenant: &TenantId) -> Result<Vec<i64>, BridgeError> {
-        self.commands.run(redis::cmd("SMEMBERS").arg(&self.keys.all(tenant)[4])).await
+    /// Tells the other nodes what is no event.
+    pub async fn tell_nodes(&self, notice: &NodeNotice) -> Result<(), BridgeError> {
+        let channel = self.keys.nodes();
+        let publish = redis::cmd(self.commands.publish()).arg(&channel).arg(write_notice(notice)).clone();
+        self.commands.run::<i64>(&channel, &publish).await.map(drop)
     }
 
     fn call<'a>(&self, function: &'a Script, tenant: &TenantId) -> ScriptInvocation<'a> {
@@ -286,19 +282,14 @@ impl Store {
         call
     }
 
-    async fn carry_out(&self, call: &ScriptInvocation<'_>) -> Result<Reply, BridgeError> {
-        let mut link = self.commands.link()?;
-        let asked = Instant::now();
-        let value: Value = call.invoke_async(&mut link).await.map_err(|error| self.commands.failed(error))?;
-        let reply = Reply::of(value)?;
-        self.commands.metrics().called(asked.elapsed());
-        Ok(reply)
+    async fn carry_out(&self, tenant: &TenantId, call: &ScriptInvocation<'_>) -> Result<Reply, BridgeError> {
+        Reply::of(self.commands.run::<Value>(&self.keys.of(tenant), call).await?)
     }
 
     /// The log's clock follows the one of Redis.
     pub async fn steer(&self) -> Result<(), BridgeError> {
         let asked = Instant::now();
-        let time: Vec<String> = self.commands.run(&redis::cmd("TIME")).await?;
+        let time: Vec<String> = self.commands.run_anywhere(&redis::cmd("TIME")).await?;
         let waited = asked.elapsed();
         let parts: Vec<i64> = time.iter().filter_map(|part| part.parse().ok()).collect();
         if let [seconds, micros] = parts[..] {
@@ -359,6 +350,12 @@ fn object_around(event: &NewEvent) -> (String, String) {
         tail += &format!(",\"version\":{version}");
     }
     (head, tail + "}")
+}
+
+/// The run that answered; where the time is in the answer, and when the run began.
+fn run(reply: &Reply, (now, born): (usize, usize)) -> Result<Run, BridgeError> {
+    let time = |index| Ok::<_, BridgeError>(Timestamp::from_micros(reply.number(index)?));
+    Ok(Run { epoch: reply.epoch(0)?, now: time(now)?, born: time(born)? })
 }
 
 fn answer(text: &str) -> Result<Answer, BridgeError> {

@@ -88,7 +88,10 @@ impl Trimmer {
         let again = LOOK_AGAIN.as_micros() as i64;
         for tenant in self.store.take_trims(ROUND, again, all).await? {
             match self.trim_one(&tenant).await {
-                Err(error @ BridgeError::Away(_)) => return Err(error),
+                // it is looked at again before long; the others' masters may be there
+                Err(error @ BridgeError::Away(_)) => {
+                    tracing::debug!(%error, %tenant, "the log could not be trimmed");
+                }
                 Err(BridgeError::Fenced(stored)) => {
                     self.metrics.bridge().fenced();
                     if let Err(error) = self.keeper.rise_above(stored).await {
@@ -113,5 +116,51 @@ impl Trimmer {
             }
         }
         Ok(())
+    }
+}
+
+/// Which logs are to be trimmed, and when: one sorted set for all of them.
+impl Store {
+    /// These logs have grown: they are to be trimmed now.
+    pub async fn want_trims(&self, tenants: &[TenantId]) -> Result<(), BridgeError> {
+        if tenants.is_empty() {
+            return Ok(());
+        }
+        let mut add = redis::cmd("ZADD");
+        add.arg(self.keys.trims()).arg("LT");
+        for tenant in tenants {
+            add.arg(self.now().micros()).arg(tenant.as_str());
+        }
+        self.commands.run(&self.keys.trims(), &add).await
+    }
+
+    /// The next log that is to be trimmed for its age: not later than it already is.
+    pub async fn trim_at(&self, tenant: &TenantId, due: Option<i64>) -> Result<(), BridgeError> {
+        let Some(due) = due else { return Ok(()) };
+        let key = self.keys.trims();
+        self.commands.run(&key, redis::cmd("ZADD").arg(&key).arg("LT").arg(due).arg(tenant.as_str())).await
+    }
+
+    /// Whose logs are to be trimmed by now, or all; each is looked at again after `again` µs at the latest.
+    pub async fn take_trims(&self, most: usize, again: i64, all: bool) -> Result<Vec<TenantId>, BridgeError> {
+        let (key, now) = (self.keys.trims(), self.now().micros());
+        let mut due = redis::cmd("ZRANGE");
+        let by = if all { "+inf".to_owned() } else { now.to_string() };
+        due.arg(&key).arg("-inf").arg(by).arg("BYSCORE").arg("LIMIT").arg(0).arg(most);
+        let due: Vec<String> = self.commands.run(&key, &due).await?;
+        let tenants: Vec<TenantId> = due.iter().filter_map(|own| TenantId::parse(own).ok()).collect();
+        if !tenants.is_empty() {
+            let mut later = redis::cmd("ZADD");
+            later.arg(&key).arg("XX").arg("GT");
+            for tenant in &tenants {
+                later.arg(now + again).arg(tenant.as_str());
+            }
+            match self.commands.run::<i64>(&key, &later).await {
+                // without room for that they are looked at in every round, which may make some
+                Ok(_) | Err(BridgeError::Refused(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(tenants)
     }
 }

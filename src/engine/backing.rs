@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::{StartError, StartOptions};
 use crate::bids;
-use crate::bridge::{BridgeOptions, BridgeThread, Clustered, IngestOptions, MirrorOptions};
+use crate::bridge::{Access, BridgeOptions, BridgeThread, Clustered, IngestOptions, MirrorOptions};
 use crate::clock::Clock;
 use crate::domain::{TenantId, Topic};
 use crate::log::{EventLog, Joins, LogObserver, LogOptions, TenantLogs};
@@ -50,11 +50,14 @@ pub(super) async fn open_log(
         return Ok(EventLog::embedded(database, place, (clock, metrics), limits, observer).await?);
     };
     let bridge = BridgeOptions {
-        url: settings.redis.url.clone(),
+        access: Access {
+            url: settings.redis.url.clone(),
+            patience: Duration::from_millis(settings.redis.timeout_ms),
+            tls_ca: PathBuf::from(&settings.redis.tls_ca),
+            require_tls: settings.redis.require_tls,
+            sentinel_login: (settings.redis.sentinel_user.clone(), settings.redis.sentinel_password.clone()),
+        },
         prefix: settings.redis.prefix.clone(),
-        patience: Duration::from_millis(settings.redis.timeout_ms),
-        tls_ca: PathBuf::from(&settings.redis.tls_ca),
-        require_tls: settings.redis.require_tls,
         server_id,
         new_epoch: options.new_epoch,
         ingest: settings.redis.ingest.then(|| ingest(settings)),

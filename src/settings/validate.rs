@@ -121,8 +121,12 @@ fn redis(settings: &Settings) -> Result<(), SettingsError> {
     if redis.url.is_empty() {
         return Ok(());
     }
-    if !["redis://", "rediss://"].iter().any(|scheme| redis.url.starts_with(scheme)) {
-        return fail("redis.url", "must begin with redis:// or rediss://");
+    const SCHEMES: [&str; 6] =
+        ["redis", "rediss", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster"];
+    if !redis.url.split_once("://").is_some_and(|(scheme, _)| SCHEMES.contains(&scheme)) {
+        let problem =
+            "must begin with redis://, redis+sentinel:// or redis+cluster://, or the same with rediss";
+        return fail("redis.url", problem);
     }
     if settings.storage.database_url.is_empty() {
         let problem = "needs storage.database_url: a cluster shares one PostgreSQL. Set DATABASE_URL, or unset \

@@ -5,6 +5,7 @@ use diesel_async::SimpleAsyncConnection;
 use super::StoreError;
 use super::database::{Backend, Database, unavailable};
 use super::postgres::{self, Postgres};
+use crate::domain::{Epoch, TenantId, Timestamp};
 
 /// A connection that hears of outbox rows that other nodes have committed.
 pub struct OutboxWakes(postgres::Conn);
@@ -37,6 +38,33 @@ impl Database {
     pub async fn give_lease_back(&self, holder: &str) -> Result<(), StoreError> {
         let mut conn = self.shared()?.connection().await?;
         Ok(postgres::lease::give_back(&mut conn, holder).await?)
+    }
+
+    /// Notes a run of a tenant's log that began at `born`, unless a later one is known: whether it is the newest. It is later
+    /// than `former`; one from after `latest`, a time to come, is none.
+    pub async fn meet_run(
+        &self,
+        tenant: &TenantId,
+        (epoch, former): (Epoch, Option<Epoch>),
+        (born, latest): (Timestamp, Timestamp),
+    ) -> Result<bool, StoreError> {
+        let mut conn = self.shared()?.connection().await?;
+        let (epoch, former) = (epoch.to_string(), former.map(|own| own.to_string()));
+        let (epochs, span) = ((&*epoch, former.as_deref()), (born.micros(), latest.micros()));
+        Ok(postgres::log_runs::meet(&mut conn, tenant.as_str(), epochs, span).await? == epoch)
+    }
+
+    /// Marks a tenant's outbox rows, which a run of its log has taken, as published; false when another run is known.
+    pub async fn mark_published(
+        &self,
+        tenant: &TenantId,
+        epoch: Epoch,
+        ids: &[i64],
+    ) -> Result<bool, StoreError> {
+        let (mut conn, epoch) = (self.shared()?.connection().await?, epoch.to_string());
+        let marked = postgres::log_runs::mark_published(&mut conn, tenant.as_str(), &epoch, ids).await?;
+        Ok(marked == ids.len()
+            || !postgres::log_runs::is_superseded(&mut conn, tenant.as_str(), &epoch).await?)
     }
 
     /// Tells the leader that outbox rows were committed.

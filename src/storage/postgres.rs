@@ -52,6 +52,12 @@ pub mod lease {
     include!("queries/lease.rs");
 }
 
+/// Runs of the logs of a cluster.
+pub mod log_runs {
+    use super::Conn;
+    include!("queries/log_runs.rs");
+}
+
 /// Locks on numbers and names.
 pub mod locks {
     use super::Conn;

@@ -14,10 +14,22 @@ struct Link {
     link: &'static str,
 }
 
+/// A master is heard for as long as this is kept.
+pub struct Heard(Gauge);
+
+impl Drop for Heard {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
 /// The metrics of a cluster's bus.
 #[derive(Debug)]
 pub struct BridgeMetrics {
     linked: Family<Link, Gauge>,
+    masters: Gauge,
+    layouts: Counter,
+    carried: Counter,
     relinks: Family<Link, Counter>,
     command_seconds: Histogram,
     messages: Counter,
@@ -36,6 +48,9 @@ impl BridgeMetrics {
     pub(super) fn new(registry: &mut Registry) -> Self {
         let own = BridgeMetrics {
             linked: Family::default(),
+            masters: Gauge::default(),
+            layouts: Counter::default(),
+            carried: Counter::default(),
             relinks: Family::default(),
             command_seconds: latency(),
             messages: Counter::default(),
@@ -49,7 +64,10 @@ impl BridgeMetrics {
             fenced: Counter::default(),
             cut_short: Counter::default(),
         };
-        registry.register("redis_linked", "Whether a link to Redis stands", own.linked.clone());
+        registry.register("redis_linked", "Masters of Redis to which a link stands", own.linked.clone());
+        registry.register("redis_masters", "Masters of Redis", own.masters.clone());
+        let help = "Times that the masters of Redis, or their slots, became others";
+        registry.register("redis_layouts", help, own.layouts.clone());
         registry.register("redis_relinks", "Links to Redis made", own.relinks.clone());
         registry.register("redis_command_seconds", "Calls to Redis", own.command_seconds.clone());
         registry.register("leader", "Whether this node publishes the outbox", own.leads.clone());
@@ -62,6 +80,8 @@ impl BridgeMetrics {
         counter("log_losses", "Logs of which something was gone before this node had it", &own.losses);
         counter("leaderships", "Times that this node became the leader", &own.leaderships);
         counter("fenced", "Appends refused because another node leads by now", &own.fenced);
+        let help = "Publishes that a former master had taken alone, and that were appended again";
+        counter("log_carried", help, &own.carried);
         let help = "Events that the ceiling of a log removed before retention did";
         counter("log_cut_short", help, &own.cut_short);
         own
@@ -72,12 +92,38 @@ impl BridgeMetrics {
         self.cut_short.inc_by(count);
     }
 
-    /// A link has come to stand, or no longer stands.
-    pub fn linked(&self, link: &'static str, stands: bool) {
-        self.linked.get_or_create_owned(&Link { link }).set(stands.into());
-        if stands {
-            self.relinks.get_or_create_owned(&Link { link }).inc();
-        }
+    /// To so many masters a link stands.
+    pub fn linked(&self, link: &'static str, count: usize) {
+        self.linked.get_or_create_owned(&Link { link }).set(count as i64);
+    }
+
+    /// A link was made.
+    pub fn relinked(&self, link: &'static str) {
+        self.relinks.get_or_create_owned(&Link { link }).inc();
+    }
+
+    /// A master is heard, until what is returned is dropped.
+    pub fn hears(&self) -> Heard {
+        self.relinked("subscriber");
+        let linked = self.linked.get_or_create_owned(&Link { link: "subscriber" });
+        linked.inc();
+        Heard(linked)
+    }
+
+    /// So many publishes that a former master had taken were appended again.
+    pub fn carried(&self, count: usize) {
+        self.carried.inc_by(count as u64);
+    }
+
+    /// There are so many masters.
+    pub fn masters(&self, count: usize) {
+        self.masters.set(count as i64);
+    }
+
+    /// They, or their slots, have become others.
+    pub fn other_masters(&self, count: usize) {
+        self.layouts.inc();
+        self.masters(count);
     }
 
     /// A call to Redis took this long.

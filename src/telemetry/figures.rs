@@ -27,8 +27,9 @@ pub struct Counts {
     pub failed: u64,
 }
 
-/// What one node has open, and did within the last ten seconds.
+/// What one node has open, and did within the last ten seconds; one of another release may not say all of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct NodeFigures {
     connections: u64,
     published: u64,

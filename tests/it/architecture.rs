@@ -47,6 +47,7 @@ const PURE: &[&str] = &[
     "bridge/interop.rs",
     "bridge/keys.rs",
     "bridge/mirror.rs",
+    "bridge/servers/layout.rs",
     "fleets/fleet.rs",
     "orders/order.rs",
     "bids/bid.rs",

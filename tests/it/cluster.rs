@@ -28,7 +28,7 @@ async fn metric_of(operator: &Api, node: usize, name: &str) -> f64 {
 }
 
 /// The node that leads, once there is one and no more.
-async fn leader(operator: &Api, nodes: impl IntoIterator<Item = usize> + Clone) -> usize {
+pub(crate) async fn leader(operator: &Api, nodes: impl IntoIterator<Item = usize> + Clone) -> usize {
     eventually("one leader", async || {
         let mut leaders = Vec::new();
         for node in nodes.clone() {

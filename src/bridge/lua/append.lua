@@ -1,7 +1,7 @@
 -- Numbers events, keeps them and sends them to every node.
 --
--- ARGV  2 live channel · 3 prefix of the tenant's keys · 4 fence, or empty · 5 most entries · 6 most bytes
---       7 outbox ids whose rows are gone, comma-separated · then requests, each:
+-- ARGV  2 `PUBLISH`, or `SPUBLISH` in a cluster · 3 live channel · 4 prefix of the tenant's keys · 5 fence, or empty
+--       6 most entries · 7 most bytes · 8 outbox ids whose rows are gone, comma-separated · then requests, each:
 --   key of its answer, or empty · hash of the request · ms its answer is kept · outbox id, or empty
 --   number of groups, then groups, each: number of events, then events, each:
 --     topic · class · name and key · version, or empty · µs to live, or empty · name against repetition, or
@@ -9,22 +9,22 @@
 --     what everybody may see, or empty · origin · µs since it was accepted · mirror channels, a line each, or empty
 --     mirror message
 -- Answers { epoch, seq, now, a word per request, how many old entries the ceiling removed, how many messages were
--- mirrored, and how many could not be }; a word is `ok` with an outcome per group, `reused` or `relayed`.
-if ARGV[4] ~= '' then
-  local own = tonumber(ARGV[4])
+-- mirrored, how many could not be, and when the epoch began }; a word is `ok` with an outcome per group, `reused` or `relayed`.
+if ARGV[5] ~= '' then
+  local own = tonumber(ARGV[5])
   if own < fence then
     return redis.error_reply('FENCED ' .. digits(fence))
   end
   if own > fence then
-    redis.call('HSET', META, 'fence', ARGV[4])
+    redis.call('HSET', META, 'fence', ARGV[5])
   end
 end
-for id in string.gmatch(ARGV[7], '%d+') do
+for id in string.gmatch(ARGV[8], '%d+') do
   redis.call('SREM', RELAYED, id)
 end
 
-local CHANNEL, PREFIX, CEILING, MOST_BYTES = ARGV[2], ARGV[3], tonumber(ARGV[5]), tonumber(ARGV[6])
-local cursor = 7
+local CHANNEL, PREFIX, CEILING, MOST_BYTES = ARGV[3], ARGV[4], tonumber(ARGV[6]), tonumber(ARGV[7])
+local cursor = 8
 local function take()
   cursor = cursor + 1
   return ARGV[cursor]
@@ -66,9 +66,15 @@ end
 
 local stamp, now_text = rfc3339(now), digits(now)
 local live, mirrored = {}, {}
+local function netstring(part)
+  return #part .. ':' .. part .. ','
+end
 local function send(...)
   for _, part in ipairs({ ... }) do
-    live[#live + 1] = #part .. ':' .. part .. ','
+    live[#live + 1] = netstring(part)
+  end
+  for index = 2, #ADDED, 2 do
+    live[#live + 1] = netstring(ADDED[index])
   end
 end
 
@@ -110,7 +116,7 @@ local function append(event)
     .. event.data .. event.tail
   redis.call('XADD', LOG, 'MAXLEN', '~', CEILING, number .. '-0', 'data', object, 'timestamp', stamp,
     'at', now_text, 'expires', expires, 'class', event.class, 'topic', event.topic,
-    'vkey', event.version ~= '' and event.vkey or '', 'public', event.public, 'origin', event.origin)
+    'vkey', event.version ~= '' and event.vkey or '', 'public', event.public, 'origin', event.origin, unpack(ADDED))
   bytes = bytes + #object + #event.public + 128
   send(number, object, now_text, expires, event.class, event.public, event.origin, event.waited)
   remember(event, number)
@@ -211,8 +217,12 @@ if bytes > MOST_BYTES then
   cut_short(gone, math.max(left, 0))
 end
 redis.call('HSET', META, 'seq', digits(seq), 'bytes', digits(bytes))
+if VERSION > layout then
+  redis.call('HSET', META, 'layout', VERSION, 'since', SINCE)
+end
 if #live > 0 then
-  redis.call('PUBLISH', CHANNEL, '1:1,' .. #epoch .. ':' .. epoch .. ',' .. table.concat(live))
+  redis.call(ARGV[2], CHANNEL, netstring(digits(VERSION)) .. netstring(digits(SINCE)) .. netstring(digits(8 + #ADDED / 2))
+    .. netstring(epoch) .. table.concat(live))
 end
 local heard, unheard = 0, 0
 for _, event in ipairs(mirrored) do
@@ -226,4 +236,4 @@ for _, event in ipairs(mirrored) do
     end
   end
 end
-return { epoch, digits(seq), now_text, answers, over, heard, unheard }
+return { epoch, digits(seq), now_text, answers, over, heard, unheard, digits(born) }

@@ -1,2 +1,2 @@
 -- Where the log stands.
-return { epoch, digits(seq), digits(now), digits(trimmed) }
+return { epoch, digits(seq), digits(now), digits(trimmed), digits(born) }

@@ -38,13 +38,6 @@ pub async fn waiting(conn: &mut Conn, but_of: &[String], limit: i64) -> QueryRes
         .await
 }
 
-/// Marks rows as published by removing them; those that can never be published stay, for somebody to look at.
-pub async fn mark_published(conn: &mut Conn, ids: Vec<i64>) -> QueryResult<()> {
-    let published = outbox::table.filter(outbox::id.eq_any(ids)).filter(outbox::dead_reason.is_null());
-    diesel::delete(published).execute(conn).await?;
-    Ok(())
-}
-
 /// Keeps a row that can never be published, with the reason.
 pub async fn mark_dead(conn: &mut Conn, id: i64, reason: &str) -> QueryResult<()> {
     diesel::update(outbox::table.find(id)).set(outbox::dead_reason.eq(reason)).execute(conn).await?;

@@ -5,7 +5,7 @@ use std::os::unix::process::ExitStatusExt;
 use serde_json::json;
 
 use super::{entries, leader, versions};
-use crate::support::{Api, Server, ServerOptions, eventually};
+use crate::support::{Api, Server, ServerOptions, eventually, postgres};
 
 /// Two nodes, of which the first one leads and ends at `point`.
 async fn armed(point: &str) -> Server {
@@ -72,6 +72,39 @@ async fn an_update_whose_node_is_killed_between_commit_and_publish_is_published_
     let events = stream.take(1).await;
     api.update_ei("FLT-A01", 2.0).await;
     assert_eq!(versions(&[events, stream.take(1).await].concat()), [1, 2]);
+}
+
+#[tokio::test]
+async fn a_row_that_can_never_be_published_is_kept_over_the_death_of_who_told_instead() {
+    let mut server = armed("relay.before_mark").await;
+    let api = server.api().at(1);
+    let mut stream = api.listen("fleet:FLT-A01", None).await;
+    stream.ready().await;
+    // larger than any message may be
+    let row = "INSERT INTO outbox (tenant, topic, name, class, data, created_us) VALUES \
+               ('default', 'fleet:FLT-A01', 'ei_updated', 'latest', '{\"x\":\"' || repeat('y', 1100000) || '\"}', 0)";
+    postgres::sql(server.database_url(), row);
+    assert_eq!(server.node_ended(0).await.signal(), Some(6), "not of the crash point");
+    let heard = stream.take(1).await;
+    assert_eq!(
+        (heard[0].event.as_str(), &heard[0].data["data"]["reason"]),
+        ("reset", &json!("event_too_large"))
+    );
+    let dead = "SELECT dead_reason FROM outbox";
+    let is_dead =
+        async || postgres::sql(server.database_url(), dead).contains("log.max_message_bytes").then_some(());
+    eventually("the row to be dead", is_dead).await;
+    // whoever leads next has told once, and leaves it where it is
+    let operator = server.operator();
+    server.start_node(0);
+    server.kill_node(1);
+    leader(&operator, [0]).await;
+    server.start_node(1);
+    let mut stream = server.api().at(1).listen("fleet:FLT-A01", stream.cursor.as_deref()).await;
+    stream.ready().await;
+    server.api().at(1).update_ei("FLT-A01", 2.0).await;
+    assert_eq!(stream.take(1).await[0].event, "ei_updated");
+    assert_eq!(postgres::sql(server.database_url(), "SELECT count(*) FROM outbox").trim(), "1");
 }
 
 #[tokio::test]

@@ -129,7 +129,7 @@ async fn a_log_of_a_newer_release_is_named() {
     let redis = Redis::start().await;
     let server = Server::with(at(redis.url()).set("redis.prefix", "bongsu:").cluster(1));
     server.api().publish("topic:a", "tick", serde_json::json!({})).await;
-    redis.cli(&["HSET", "bongsu:{default}:meta", "layout", "99"]);
+    redis.cli(&["HSET", "bongsu:{default}:meta", "since", "99"]);
     let event = serde_json::json!({"topic": "topic:a", "type": "t", "data": {}});
     assert_eq!(server.api().post("/v2/events", &event).await.problem(503), "log_unavailable");
     logs(&server, &["newer release"]).await;
@@ -207,10 +207,10 @@ fn mixes_that_are_not_supported_are_named() {
     for (env, words) in [
         (vec![("REDIS_URL", url)], ["redis.url", "DATABASE_URL"]),
         (
-            vec![("REDIS_URL", "redis+sentinel://h/m"), ("DATABASE_URL", "postgres://h/d")],
-            ["redis.url", "redis://"],
+            vec![("REDIS_URL", "redis+ring://h/m"), ("DATABASE_URL", "postgres://h/d")],
+            ["redis.url", "redis+sentinel://"],
         ),
-        (vec![("REDIS_URL", "http://h"), ("DATABASE_URL", "postgres://h/d")], ["redis.url", "rediss://"]),
+        (vec![("REDIS_URL", "http://h"), ("DATABASE_URL", "postgres://h/d")], ["redis.url", "rediss"]),
         (
             vec![("REDIS_URL", url), ("DATABASE_URL", "postgres://h/d"), ("BONGSU__REDIS__PREFIX", "a{b}:")],
             ["redis.prefix", "braces"],

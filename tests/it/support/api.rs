@@ -3,10 +3,11 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{Sse, eventually};
+use super::{PATIENCE, Sse, pause};
 
 /// A caller with (or without) a key; of several nodes it calls the next one each time.
 #[derive(Clone, Debug)]
@@ -170,17 +171,21 @@ impl Api {
 
     /// The same again and again, until somebody says that it is done.
     pub async fn post_until_done(&self, path: &str, body: &Value, key: &str) -> Value {
-        eventually(&format!("an answer to {key}"), async || {
+        let deadline = Instant::now() + PATIENCE;
+        // not `eventually`, whose future cannot be given to another thread
+        loop {
             let request = self.request("POST", path).json(body).header("Idempotency-Key", key);
-            let answer = Self::send(request).await.ok()?;
-            let is_for_now = matches!(answer.status, 502..=504)
-                || answer.status == 409 && answer.text.contains("idempotency_key_in_progress");
-            (!is_for_now).then(|| {
-                assert!(matches!(answer.status, 200..=202), "{path}: {}", answer.text);
-                answer.json()
-            })
-        })
-        .await
+            if let Ok(answer) = Self::send(request).await {
+                let is_for_now = matches!(answer.status, 502..=504)
+                    || answer.status == 409 && answer.text.contains("idempotency_key_in_progress");
+                if !is_for_now {
+                    assert!(matches!(answer.status, 200..=202), "{path}: {}", answer.text);
+                    return answer.json();
+                }
+            }
+            assert!(Instant::now() < deadline, "waited in vain for an answer to {key}");
+            pause(Duration::from_millis(10)).await;
+        }
     }
 
     /// POST of any text as JSON.

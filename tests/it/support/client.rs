@@ -179,28 +179,24 @@ impl Client {
         topics: &str,
         cursor: Option<&str>,
     ) -> Option<(Self, Value)> {
-        let link = match transport {
-            Transport::Sse => Link::Sse(open_stream(api, topics, "", cursor).await?),
-            Transport::SseBatches => {
-                Link::Sse(open_stream(api, topics, "&batch_ms=20&batch_max=7", cursor).await?)
-            }
-            Transport::WebSocket => Link::WebSocket(open_websocket(api, topics, "", cursor).await?, false),
-            Transport::WebSocketBatches => {
-                let connection = open_websocket(api, topics, "&batch_ms=20&batch_max=7", cursor).await?;
-                Link::WebSocket(connection, false)
-            }
-            Transport::Poll => {
-                let resumed = cursor.map(str::to_owned);
-                Link::Poll(Polls { poller: Poller::new(api, topics, cursor), resumed, state: State::New })
-            }
-        };
+        Self::begin(transport, api, topics, cursor).await.ok()
+    }
+
+    /// The same; the error is what it is told where it is told to come back, and None where nobody answers.
+    pub async fn begin(
+        transport: Transport,
+        api: &Api,
+        topics: &str,
+        cursor: Option<&str>,
+    ) -> Result<(Self, Value), Option<Value>> {
+        let link = open(transport, api, topics, cursor).await.ok_or(None)?;
         let mut client = Client { link, arrived: VecDeque::new(), cursor: None };
-        match client.next().await? {
+        match client.next().await.ok_or(None)? {
             Frame::Ready(ready) => {
                 assert_eq!(ready["position"].as_str(), client.cursor());
-                Some((client, ready))
+                Ok((client, ready))
             }
-            Frame::Close(_) => None,
+            Frame::Close(close) => Err(Some(close)),
             other => panic!("ready comes first, not {other:?}"),
         }
     }
@@ -247,6 +243,24 @@ impl Client {
             }
         }
     }
+}
+
+async fn open(transport: Transport, api: &Api, topics: &str, cursor: Option<&str>) -> Option<Link> {
+    Some(match transport {
+        Transport::Sse => Link::Sse(open_stream(api, topics, "", cursor).await?),
+        Transport::SseBatches => {
+            Link::Sse(open_stream(api, topics, "&batch_ms=20&batch_max=7", cursor).await?)
+        }
+        Transport::WebSocket => Link::WebSocket(open_websocket(api, topics, "", cursor).await?, false),
+        Transport::WebSocketBatches => {
+            let connection = open_websocket(api, topics, "&batch_ms=20&batch_max=7", cursor).await?;
+            Link::WebSocket(connection, false)
+        }
+        Transport::Poll => {
+            let resumed = cursor.map(str::to_owned);
+            Link::Poll(Polls { poller: Poller::new(api, topics, cursor), resumed, state: State::New })
+        }
+    })
 }
 
 async fn open_stream(api: &Api, topics: &str, more: &str, cursor: Option<&str>) -> Option<Sse> {

@@ -1,8 +1,10 @@
 //! Somebody who listens on, whatever becomes of the node that it listens at.
 
+use std::time::{Duration, Instant};
+
 use serde_json::Value;
 
-use super::{Api, Client, Frame, Sse, Transport, eventually};
+use super::{Api, Client, Frame, PATIENCE, Sse, Transport, pause};
 
 /// How somebody listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,7 +70,15 @@ impl Follower {
 
 /// Connects as soon as somebody lets it in; whoever was there before misses nothing.
 async fn connect(api: &Api, way: &Way, cursor: Option<&str>) -> Link {
-    let (link, recovered) = eventually("a node", async || try_connect(api, way, cursor).await).await;
+    let deadline = Instant::now() + PATIENCE;
+    // not `eventually`, whose future cannot be given to another thread
+    let (link, recovered) = loop {
+        if let Some(connected) = try_connect(api, way, cursor).await {
+            break connected;
+        }
+        assert!(Instant::now() < deadline, "waited in vain for a node");
+        pause(Duration::from_millis(10)).await;
+    };
     assert_eq!(recovered, cursor.map_or(Value::Null, |_| Value::Bool(true)), "{way:?} from {cursor:?}");
     link
 }

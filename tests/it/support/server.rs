@@ -22,6 +22,8 @@ pub struct ServerOptions {
     pub data_dir: Option<PathBuf>,
     /// A program to run the server under, with its arguments (`faketime`, …).
     pub under: Vec<String>,
+    /// Another binary than the one under test.
+    pub program: Option<PathBuf>,
     /// What it stands on, where that is not the backend of the test.
     pub backend: Option<Backend>,
     /// How many nodes a cluster has; by default two.
@@ -62,6 +64,12 @@ impl ServerOptions {
         names.fold(self, |own, name| own.set(&format!("limits.{name}"), 0))
     }
 
+    /// By another binary, such as that of another release.
+    pub fn program(mut self, path: impl Into<PathBuf>) -> Self {
+        self.program = Some(path.into());
+        self
+    }
+
     /// One more variable of the environment.
     pub fn env(mut self, name: &str, value: impl ToString) -> Self {
         self.env.push((name.to_owned(), value.to_string()));
@@ -91,6 +99,12 @@ pub struct Server {
 /// The binary under test.
 pub fn binary() -> &'static str {
     env!("CARGO_BIN_EXE_bongsu")
+}
+
+/// The binary of what the next release could be: see `src/bridge/release.rs`.
+pub fn next_release() -> PathBuf {
+    let path = std::env::var_os("BONGSU_TEST_NEXT_RELEASE");
+    path.expect("BONGSU_TEST_NEXT_RELEASE, as ./test sets it").into()
 }
 
 /// Runs a command of the binary to its end: status, standard output, standard error.
@@ -180,8 +194,8 @@ impl Server {
         data_dir: &Path,
         bind: &str,
     ) -> Result<(Child, Arc<Mutex<String>>, Value), String> {
-        let mut words = options.under.clone();
-        words.push(binary().to_owned());
+        let program = options.program.clone().unwrap_or_else(|| binary().into());
+        let words: Vec<_> = options.under.iter().map(Into::into).chain([program.into_os_string()]).collect();
         let mut command = clean(Command::new(&words[0]));
         command.args(&words[1..]).args(["serve", "--json", "--bind", bind, "--data-dir"]).arg(data_dir);
         command.args(&options.args).envs(options.env.iter().cloned());
@@ -392,14 +406,25 @@ impl Node {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        for node in &mut self.nodes {
-            // one that has ended already needs no killing
-            let _ = node.child.kill();
-            let _ = node.child.wait();
-            if std::thread::panicking() {
-                let said = node.stderr.lock().unwrap();
-                eprintln!("--- {} said ---\n{}{said}", node.address, node.former_stderr);
-            }
+        // none goes on while others end
+        self.nodes.iter_mut().for_each(Node::end);
+    }
+}
+
+impl Node {
+    fn end(&mut self) {
+        // one that has ended already needs no killing
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.end();
+        if std::thread::panicking() {
+            let said = self.stderr.lock().unwrap();
+            eprintln!("--- {} said ---\n{}{said}", self.address, self.former_stderr);
         }
     }
 }

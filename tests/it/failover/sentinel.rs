@@ -1,0 +1,138 @@
+use std::time::{Duration, Instant};
+
+use super::{FLEET, Stage, TOPIC};
+use crate::support::load::{Copying, Publishing, Reports};
+use crate::support::redis::{GroupOptions, Sentinels};
+use crate::support::{Api, Server, ServerOptions, eventually};
+
+#[tokio::test]
+async fn a_master_that_is_killed_while_publishing_is_followed_by_another_one() {
+    let mut redis = Sentinels::start().await;
+    let stage = Stage::on(redis.url()).await;
+    let old = redis.master().await;
+    let fault = Instant::now();
+    redis.kill(old);
+    redis.new_master(old).await;
+    stage.goes_on().await;
+    let played = stage.end().await;
+    played.assert_told(1);
+    assert!(played.published.refused > 0, "the fault has happened");
+    played.report("sentinel, master killed", fault);
+}
+
+#[tokio::test]
+async fn a_failover_and_the_way_back_are_two_runs_of_the_log() {
+    let redis = Sentinels::start().await;
+    let stage = Stage::on(redis.url()).await;
+    let first = redis.master().await;
+    let fault = Instant::now();
+    let mut master = redis.failover().await;
+    stage.goes_on().await;
+    let mut times = 1;
+    while master != first {
+        redis.settled().await;
+        master = redis.failover().await;
+        stage.goes_on().await;
+        times += 1;
+    }
+    let played = stage.end().await;
+    played.assert_told(times);
+    played.report("sentinel, handed over", fault);
+}
+
+#[tokio::test]
+async fn what_a_successor_has_not_got_is_told() {
+    let mut redis = Sentinels::start().await;
+    let stage = Stage::on(redis.url()).await;
+    let old = redis.master().await;
+    redis.lag(old);
+    stage.goes_on().await;
+    let fault = Instant::now();
+    redis.kill(old);
+    redis.new_master(old).await;
+    stage.goes_on().await;
+    let played = stage.end().await;
+    played.assert_told(1);
+    played.report("sentinel, master killed, replicas behind", fault);
+}
+
+/// Commands are safe whatever the old master still takes; publishes where it is told to take none without replicas.
+#[tokio::test]
+async fn a_master_that_is_cut_off_and_goes_on_answering_takes_nothing_that_is_lost() {
+    let options = GroupOptions::default()
+        .timeout(Duration::from_secs(4))
+        .set("min-replicas-to-write 1")
+        .set("min-replicas-max-lag 1");
+    let mut redis = Sentinels::with(options).await;
+    let stage = Stage::on(redis.url()).await;
+    let old = redis.master().await;
+    let fault = Instant::now();
+    redis.isolate(old);
+    redis.new_master(old).await;
+    stage.goes_on().await;
+    redis.heal(old);
+    redis.settled().await;
+    stage.goes_on().await;
+    let played = stage.end().await;
+    played.assert_told(1);
+    played.report("sentinel, master cut off", fault);
+}
+
+#[tokio::test]
+async fn a_master_that_hands_over_without_noticing_takes_nothing_that_is_lost() {
+    let mut redis = Sentinels::start().await;
+    let stage = Stage::on(redis.url()).await;
+    let old = redis.master().await;
+    let fault = Instant::now();
+    redis.isolate(old);
+    redis.new_master(old).await;
+    stage.goes_on().await;
+    redis.heal(old);
+    redis.settled().await;
+    stage.goes_on().await;
+    let played = stage.end().await;
+    played.assert_told(1);
+    played.report("sentinel, master cut off, takes writes alone", fault);
+}
+
+/// The node that leads reaches the old master alone, and the others the new one, but all of them the database.
+#[tokio::test]
+async fn a_leader_that_is_left_with_the_old_master_keeps_no_command_from_the_others() {
+    let mut redis = Sentinels::start().await;
+    let old = redis.master().await;
+    let options = ServerOptions::default().cluster(3).unlimited().env("REDIS_URL", redis.url());
+    let mut server = Server::with(options);
+    for node in [1, 2] {
+        server.kill_node(node);
+    }
+    server.kill_node(0);
+    let old_alone = format!("redis://{}", redis.address(old));
+    server.start_node_with(0, |options| options.env("REDIS_URL", old_alone));
+    let (api, operator) = (server.api(), server.operator().at(0));
+    leads(&operator).await;
+    for node in [1, 2] {
+        server.start_node(node);
+    }
+    let mut copies = Vec::new();
+    for node in [1, 2] {
+        copies.push(Copying::start(api.at(node), FLEET, TOPIC).await);
+    }
+    let reports = Reports::start(api.at(1), FLEET);
+    let publishing = Publishing::start(api.at(2), TOPIC);
+    reports.reaches(20).await;
+    assert_eq!(operator.metric("bongsu_leader").await, 1.0);
+    redis.isolate(old);
+    redis.new_master(old).await;
+    reports.reaches(reports.count() + 50).await;
+    publishing.goes_on().await;
+    let (version, published) = (reports.stop().await, publishing.stop().await);
+    for copy in &copies {
+        assert_eq!(copy.reaches(version, &published).await.told.len(), 1);
+    }
+    assert_eq!(operator.metric("bongsu_leader").await, 0.0, "it has let go");
+}
+
+async fn leads(operator: &Api) {
+    let leads = async || (operator.metric("bongsu_leader").await == 1.0).then_some(());
+    eventually("the node to lead", leads).await;
+}
