@@ -140,3 +140,20 @@ async fn a_node_that_says_nothing_in_time_is_504() {
     let nginx = Nginx::with(&[silent.local_addr().expect("an address"); 3], hurried).await;
     assert_is_problem(nginx.api("a-key").get("/v2/fleets").await, 504);
 }
+
+#[tokio::test]
+async fn nodes_that_are_back_get_streams_at_once_though_none_ends() {
+    let (mut server, nginx) = cluster(ServerOptions::default()).await;
+    let api = nginx.api(server.key());
+    server.kill();
+    for _ in 0..6 {
+        assert_comes_back(&mut event_source(&api, "/v2/realtime/stream?topics=topic:news").await).await;
+    }
+    server.restart(|options| options);
+    let mut streams = Vec::new();
+    for _ in 0..12 {
+        let mut stream = api.listen("topic:news", None).await;
+        stream.ready().await;
+        streams.push(stream);
+    }
+}

@@ -41,8 +41,6 @@ async fn breaking() -> (Nginx, impl Fn() -> Vec<String>) {
 /// The same with a change to the shipped file.
 pub(super) async fn breaking_behind(change: impl Fn(&str) -> String) -> (Nginx, impl Fn() -> Vec<String>) {
     let nodes = [Breaking::start().await, Breaking::start().await, Breaking::start().await];
-    // every request fails at every node: they are asked all the same
-    let change = |text: &str| change(text).replace("max_fails=2", "max_fails=0");
     let nginx = Nginx::with(&nodes.each_ref().map(|node| node.address), change).await;
     let taken =
         move || nodes.iter().flat_map(|node| std::mem::take(&mut *node.taken.lock().unwrap())).collect();
