@@ -20,6 +20,7 @@ mod figures;
 mod follower;
 mod following;
 mod hearing;
+mod holds;
 mod ingest;
 mod interop;
 #[cfg(test)]
@@ -34,6 +35,7 @@ mod recent;
 mod redis_bridge_actor;
 mod release;
 mod reply;
+mod rows;
 mod runs;
 mod servers;
 mod store;

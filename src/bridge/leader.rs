@@ -10,14 +10,16 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::error::BridgeError;
-use super::lanes::{BATCH_BYTES, count};
+use super::holds::Holds;
+use super::lanes::count;
 use super::lease::{Lease, LeaseKeeper};
-use super::runs::Runs;
+use super::rows::{Row, Sorted};
+use super::runs::{Run, Runs};
 use super::store::{Request, Store};
 use super::trimmer::Grown;
 use crate::clock::jittered;
 use crate::domain::TenantId;
-use crate::log::{Joined, Joining, NodeNotice, Outgoing, TenantLogs, watch_outbox};
+use crate::log::{Joining, NodeNotice, Outgoing, TenantLogs, watch_outbox};
 use crate::storage::{Database, OutboxRow, StoreError};
 use crate::telemetry::{Metrics, crash_point};
 
@@ -26,26 +28,8 @@ const SPACING: Duration = Duration::from_millis(5);
 /// How long a listener waits before it listens again.
 const RELISTEN: Duration = Duration::from_millis(250);
 
-/// How long a tenant whose log refuses is left alone, and one whose log is away or on its way.
-const HOLD: Duration = Duration::from_secs(1);
-const AWAY: Duration = Duration::from_millis(200);
-/// A leader that has not reached some master for this long lets others try.
-const UNREACHED: Duration = Duration::from_secs(10);
-
 /// What other services are told whole is waited for so long by the rows that go out with it.
 const WHOLE_WITHIN: Duration = Duration::from_millis(100);
-
-type Lane = Vec<Row>;
-/// Rows that can never be published, and why.
-type Dead = (Vec<i64>, &'static str);
-
-/// What goes out for one or more rows.
-struct Row {
-    /// The row that it is numbered by, and those that are told with it.
-    id: i64,
-    earlier: Vec<i64>,
-    outgoing: Outgoing,
-}
 
 /// Ends this node's part in publishing the outbox.
 pub(super) struct Leadership(mpsc::Sender<oneshot::Sender<()>>);
@@ -75,11 +59,8 @@ pub(super) struct Leader {
     fence: u64,
     /// Outbox ids whose rows are gone and which the log still remembers.
     marked: HashMap<TenantId, Vec<i64>>,
-    /// Whose log refuses what it is given, and until when it is left alone: the others go on.
-    held: HashMap<TenantId, Instant>,
+    holds: Holds,
     joining: Joining,
-    /// Since when there is a master with rows waiting for it and no link to it.
-    unreached: Option<Instant>,
     /// Whose log has been asked what an earlier leader left it to remember.
     checked: HashSet<TenantId>,
 }
@@ -105,9 +86,8 @@ impl Leader {
             lease: lease.clone(),
             fence: 0,
             marked: HashMap::new(),
-            held: HashMap::new(),
+            holds: Holds::default(),
             joining,
-            unreached: None,
             checked: HashSet::new(),
         };
         tokio::spawn(own.run(stops));
@@ -177,12 +157,10 @@ impl Leader {
             self.checked.clear();
         }
         if self.store.commands.is_linked_everywhere() {
-            self.unreached = None;
+            self.holds.all_reached();
         }
         let limit = self.logs.options().relay_batch() as i64;
-        let now = Instant::now();
-        self.held.retain(|_, until| *until > now);
-        let held: Vec<String> = self.held.keys().map(|tenant| tenant.as_str().to_owned()).collect();
+        let (now, held) = (Instant::now(), self.holds.names());
         let read = |db: Database| async move {
             crate::read!(db, |conn, q| Ok::<_, StoreError>(q::outbox::waiting(conn, &held, limit).await?))
         };
@@ -200,7 +178,8 @@ impl Leader {
         let is_full = rows.len() as i64 == limit;
         let rows = self.not_remembered(rows).await;
         let (joined, due) = self.joining.take(rows, now.into_std(), may_wait && !is_full);
-        let (lanes, dead, is_cut) = self.sort(joined);
+        let most = self.logs.options().most_message_bytes();
+        let Sorted { lanes, dead, is_cut } = Sorted::of(joined, most, self.logs.clock().now());
         for (ids, reason) in dead {
             for id in ids {
                 self.bury(id, reason).await;
@@ -208,9 +187,8 @@ impl Leader {
         }
         let appends = lanes.into_iter().map(|(tenant, lane)| self.publish(tenant, lane, lease));
         let outcomes: Vec<_> = join_all(appends).await;
-        let (mut all_well, mut is_useless) = (true, false);
+        let mut all_well = true;
         for (tenant, outcome) in outcomes {
-            is_useless |= matches!(outcome, Err(BridgeError::Superseded | BridgeError::Unwilling(_)));
             match outcome {
                 Ok(ids) => {
                     self.marked.insert(tenant, ids);
@@ -218,13 +196,13 @@ impl Leader {
                 Err(error) => {
                     // what of it was appended all the same is asked before it is tried again
                     self.checked.remove(&tenant);
-                    all_well &= self.hold(&tenant, &error);
+                    let is_linked = self.store.is_linked_for(&tenant);
+                    all_well &= self.holds.hold(&tenant, &error, is_linked);
                 }
             }
         }
-        if is_useless || self.unreached.is_some_and(|since| since.elapsed() >= UNREACHED) {
-            // others may reach a better master
-            self.unreached = None;
+        if self.holds.take_useless() {
+            tracing::info!("a master that others may have a better one for takes no outbox rows");
             self.keeper.step_aside().await;
             return None;
         }
@@ -234,89 +212,56 @@ impl Leader {
         }
     }
 
-    /// Rows by tenant, in the order of their commits, as many of each as one call carries; those that can never
-    /// be published; whether some were left for the next time.
-    fn sort(&self, joined: Vec<Joined>) -> (HashMap<TenantId, Lane>, Vec<Dead>, bool) {
-        let (mut lanes, mut dead): (HashMap<_, Lane>, _) = (HashMap::new(), Vec::new());
-        let (mut bytes, mut is_cut) = (HashMap::<TenantId, usize>::new(), false);
-        // rows are stamped by the wall clock of the node that wrote them
-        let (most, now) = (self.logs.options().most_message_bytes(), self.logs.clock().now());
-        for own in joined {
-            match Outgoing::read(&own.row, most, now) {
-                Ok(outgoing) => {
-                    let taken = bytes.entry(outgoing.tenant.clone()).or_default();
-                    let is_first = *taken == 0;
-                    *taken += outgoing.event.bytes().max(1);
-                    if is_first || *taken <= BATCH_BYTES {
-                        let Joined { row, earlier } = own;
-                        let row = Row { id: row.id, earlier, outgoing };
-                        lanes.entry(row.outgoing.tenant.clone()).or_default().push(row);
-                    } else {
-                        is_cut = true;
-                    }
-                }
-                Err(reason) => dead.push((own.ids().collect(), reason)),
-            }
-        }
-        (lanes, dead, is_cut)
-    }
-
-    /// Leaves a tenant alone for a while whose log refuses what it is given, or is away; whether the others may go on at once.
-    fn hold(&mut self, tenant: &TenantId, error: &BridgeError) -> bool {
-        let time = match error {
-            BridgeError::Refused(_) | BridgeError::Unexpected(_) => {
-                tracing::error!(%error, %tenant, "the log refuses what the outbox holds for it");
-                HOLD
-            }
-            BridgeError::Moving(_) | BridgeError::Unwilling(_) => {
-                tracing::warn!(%error, %tenant, "the outbox waits for the log");
-                AWAY
-            }
-            _ if !self.store.is_linked_for(tenant) => {
-                self.unreached.get_or_insert_with(Instant::now);
-                AWAY
-            }
-            _ => {
-                tracing::debug!(%error, %tenant, "the outbox could not be published");
-                return false;
-            }
-        };
-        self.held.insert(tenant.clone(), Instant::now() + time);
-        true
-    }
-
     /// Those rows that are not published yet: the others, which the log remembers, are marked, so that nothing is
-    /// joined to them.
+    /// joined to them; where it cannot be asked the tenant's wait.
     async fn not_remembered(&mut self, mut rows: Vec<OutboxRow>) -> Vec<OutboxRow> {
         let tenants: HashSet<TenantId> =
             rows.iter().filter_map(|row| TenantId::parse(&row.tenant).ok()).collect();
-        let unchecked = tenants.iter().filter(|tenant| !self.checked.contains(*tenant));
-        let (own, all) = (&*self, &rows);
-        let asks = unchecked.map(|tenant| async move { (tenant, own.remembered(tenant, all).await) });
-        for (tenant, answer) in join_all(asks).await {
-            match answer {
-                Ok(remembered) => {
-                    rows.retain(|row| !remembered.contains(&row.id));
-                    self.marked.insert(tenant.clone(), remembered);
+        let unchecked: Vec<&TenantId> =
+            tenants.iter().filter(|tenant| !self.checked.contains(*tenant)).collect();
+        let asked = join_all(unchecked.iter().map(|tenant| self.store.relayed(tenant))).await;
+        for (tenant, answer) in unchecked.into_iter().zip(asked) {
+            let outcome = match answer {
+                Ok((run, ids)) => {
+                    let (known, others): (Vec<_>, Vec<_>) = rows
+                        .into_iter()
+                        .partition(|row| row.tenant == tenant.as_str() && ids.contains(&row.id));
+                    rows = others;
+                    self.settle(tenant, run, ids, &known).await
+                }
+                Err(error) => {
+                    rows.retain(|row| row.tenant != tenant.as_str());
+                    Err(error)
+                }
+            };
+            match outcome {
+                Ok(ids) => {
+                    self.marked.insert(tenant.clone(), ids);
                     self.checked.insert(tenant.clone());
                 }
                 // they are remembered a little longer, and met again
                 Err(error) => {
-                    tracing::debug!(%error, %tenant, "what the log remembers could not be marked");
+                    let is_linked = self.store.is_linked_for(tenant);
+                    self.holds.hold(tenant, &error, is_linked);
                 }
             }
         }
         rows
     }
 
-    /// The ids that the log remembers; their rows are gone, or dead.
-    async fn remembered(&self, tenant: &TenantId, rows: &[OutboxRow]) -> Result<Vec<i64>, BridgeError> {
-        let (run, ids) = self.store.relayed(tenant).await?;
+    /// The rows of these ids, which the log remembers, are marked, or dead; `known` are those that still wait.
+    async fn settle(
+        &self,
+        tenant: &TenantId,
+        run: Run,
+        ids: Vec<i64>,
+        known: &[OutboxRow],
+    ) -> Result<Vec<i64>, BridgeError> {
         if ids.is_empty() {
             return Ok(ids);
         }
         let (most, now) = (self.logs.options().most_message_bytes(), self.logs.clock().now());
-        for row in rows.iter().filter(|row| row.tenant == tenant.as_str() && ids.contains(&row.id)) {
+        for row in known {
             // what was told in its place is in the log
             if let Ok(Outgoing { dead: Some(reason), .. }) = Outgoing::read(row, most, now) {
                 self.bury(row.id, reason).await;
@@ -327,7 +272,7 @@ impl Leader {
     }
 
     /// What other services are told of these rows in the place of their events, as far as that is known in time.
-    async fn mirrored(&self, tenant: &TenantId, rows: &Lane) -> HashMap<i64, String> {
+    async fn mirrored(&self, tenant: &TenantId, rows: &[Row]) -> HashMap<i64, String> {
         let mut found = HashMap::new();
         if !self.store.mirrors() {
             return found;
@@ -352,7 +297,7 @@ impl Leader {
     async fn publish(
         &self,
         tenant: TenantId,
-        rows: Lane,
+        rows: Vec<Row>,
         lease: Lease,
     ) -> (TenantId, Result<Vec<i64>, BridgeError>) {
         let (mut ids, mut dead, mut requests) = (Vec::new(), Vec::new(), Vec::new());
