@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,6 +37,8 @@ pub(super) struct Listener {
     server: Server,
     /// What is followed here, with the number of the order that asked for it.
     wanted: HashMap<String, u64>,
+    /// What of it the server ended and did not take up again: its slot is another one's, or was for a moment.
+    unheard: HashSet<String>,
     orders: mpsc::Receiver<Order>,
 }
 
@@ -49,7 +51,7 @@ impl Listener {
         bridge: Port<RedisBridgeActor>,
     ) -> mpsc::Sender<Order> {
         let (sender, orders) = mpsc::channel(ORDERS);
-        let own = Listener { means: means.clone(), server, wanted, orders };
+        let own = Listener { means: means.clone(), server, wanted, unheard: HashSet::new(), orders };
         tokio::spawn(own.run(bridge));
         sender
     }
@@ -122,6 +124,7 @@ impl Listener {
         let mut probe = interval(PROBE);
         probe.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut heard_at = Instant::now();
+        self.unheard.clear();
         loop {
             tokio::select! {
                 heard = ear.next() => {
@@ -137,8 +140,11 @@ impl Listener {
                         }
                         Some(Heard::Ended { channel }) if channel == own => return,
                         Some(Heard::Ended { channel }) => {
-                            if self.wanted.contains_key(&channel) && !self.hear_again(&channel, &ear, bridge).await {
-                                return;
+                            if self.wanted.contains_key(&channel) {
+                                self.unheard.insert(channel);
+                                if !self.hear_again(&ear, bridge).await {
+                                    return;
+                                }
                             }
                         }
                     }
@@ -154,6 +160,9 @@ impl Listener {
                         tracing::warn!(server = %self.server, "the subscription is open and brings nothing");
                         return;
                     }
+                    if !self.hear_again(&ear, bridge).await {
+                        return;
+                    }
                     let (commands, channel) = (self.means.commands.clone(), own.to_owned());
                     tokio::spawn(async move {
                         let publish = redis::cmd(commands.publish()).arg(&channel).arg("").clone();
@@ -165,20 +174,23 @@ impl Listener {
         }
     }
 
-    /// The server ended a subscription, as its slot is another one's by now, or was for a moment; whether the link is good.
-    async fn hear_again(&self, channel: &str, ear: &Ear, bridge: &Port<RedisBridgeActor>) -> bool {
-        self.means.commands.lookout.look_again();
-        let again = ear.order(self.verb("SUBSCRIBE"), [channel]);
-        match timeout(self.means.connector.patience(), again).await {
-            Ok(Ok(())) => {
-                // a bridge that is busy looks at every log's top by itself
-                let _ = bridge.tell(Linked);
-                true
+    /// Subscribes again to what the server has ended, as far as it takes that; whether the link is good.
+    async fn hear_again(&mut self, ear: &Ear, bridge: &Port<RedisBridgeActor>) -> bool {
+        for channel in self.unheard.clone() {
+            self.means.commands.lookout.look_again();
+            let again = ear.order(self.verb("SUBSCRIBE"), [channel.as_str()]);
+            match timeout(self.means.connector.patience(), again).await {
+                Ok(Ok(())) => {
+                    self.unheard.remove(&channel);
+                    // a bridge that is busy looks at every log's top by itself
+                    let _ = bridge.tell(Linked);
+                }
+                // whoever has it is told so once that is known
+                Ok(Err(error)) if error.is_answer() => {}
+                _ => return false,
             }
-            // whoever has it is told so once that is known
-            Ok(Err(error)) => error.is_answer(),
-            Err(_) => false,
         }
+        true
     }
 
     fn want(&mut self, channel: String, number: u64) {
@@ -189,6 +201,9 @@ impl Listener {
     /// Whether it is not followed any more: a later order may have asked for it.
     fn unwant(&mut self, channel: &str, number: u64) -> bool {
         let is_last = self.wanted.get(channel).is_some_and(|latest| *latest < number);
+        if is_last {
+            self.unheard.remove(channel);
+        }
         is_last && self.wanted.remove(channel).is_some()
     }
 

@@ -37,8 +37,11 @@ pub(super) struct Runs {
 /// Of a tenant.
 #[derive(Default)]
 struct Met {
-    /// The run that was the newest when this node met it.
+    /// The run that was the newest when this node met it, and whether nothing has spoken against that since.
     newest: Option<Epoch>,
+    is_sure: bool,
+    /// The last one that was not the newest: going over to it says nothing of which is later.
+    older: Option<Epoch>,
     /// Those before it, of which nothing is to be had any more; the last few.
     left: VecDeque<Epoch>,
 }
@@ -53,31 +56,32 @@ impl Runs {
     pub async fn meet(&self, tenant: &TenantId, run: Run) -> Result<bool, BridgeError> {
         let former = {
             let met = self.met.lock().expect("no panic while held");
-            let own = met.get(tenant);
-            if own.is_some_and(|own| own.left.contains(&run.epoch)) {
-                return Err(BridgeError::Superseded);
+            match met.get(tenant) {
+                Some(own) if own.left.contains(&run.epoch) => return Err(BridgeError::Superseded),
+                Some(own) if own.is_sure && own.newest == Some(run.epoch) => return Ok(true),
+                Some(own) if own.older != Some(run.epoch) => own.newest.filter(|own| *own != run.epoch),
+                _ => None,
             }
-            own.and_then(|own| own.newest)
         };
-        if former == Some(run.epoch) {
-            return Ok(true);
-        }
         let own = tenant.clone();
         let (epochs, span) = ((run.epoch, former), (run.born, run.now.plus(SKEW)));
         let meet = move |db: Database| async move { db.meet_run(&own, epochs, span).await };
         let late = |_| BridgeError::Away("no answer of the database in time".into());
         let is_newest = timeout(WITHIN, self.database.run(meet)).await.map_err(late)??;
-        if is_newest {
-            let mut met = self.met.lock().expect("no panic while held");
-            let own = met.entry(tenant.clone()).or_default();
-            if let Some(former) = own.newest.replace(run.epoch).filter(|former| *former != run.epoch) {
-                own.left.push_back(former);
-                if own.left.len() > LEFT {
-                    own.left.pop_front();
-                }
+        let mut met = self.met.lock().expect("no panic while held");
+        let own = met.entry(tenant.clone()).or_default();
+        if !is_newest {
+            own.older = Some(run.epoch);
+            return Ok(false);
+        }
+        own.is_sure = true;
+        if let Some(former) = own.newest.replace(run.epoch).filter(|former| *former != run.epoch) {
+            own.left.push_back(former);
+            if own.left.len() > LEFT {
+                own.left.pop_front();
             }
         }
-        Ok(is_newest)
+        Ok(true)
     }
 
     /// Marks outbox rows that a run has taken; fails where a later run is known.
@@ -88,9 +92,9 @@ impl Runs {
         if is_newest && self.database.run(mark).await? {
             return Ok(());
         }
-        // whichever it is by now: it is met anew
+        // the database is asked anew which one is
         if let Some(own) = self.met.lock().expect("no panic while held").get_mut(tenant) {
-            own.newest = None;
+            own.is_sure = false;
         }
         Err(BridgeError::Superseded)
     }
