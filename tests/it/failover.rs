@@ -4,6 +4,8 @@
 
 mod cluster;
 mod releases;
+mod rolling;
+mod scenarios;
 mod sentinel;
 mod starts;
 mod tenants;

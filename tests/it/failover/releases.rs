@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::{FLEET, Stage, TOPIC};
+use super::{FLEET, Stage, TOPIC, scenarios};
 use crate::cluster::leader;
 use crate::support::load::{Publishing, Reports};
 use crate::support::redis::{self, RedisCluster};
@@ -284,16 +284,9 @@ async fn either_release_takes_in_what_other_services_publish() {
 
 #[tokio::test]
 async fn nodes_of_two_releases_go_over_to_another_master_together() {
-    let mut redis = RedisCluster::start().await;
+    let redis = RedisCluster::start().await;
     let stage = Stage::of(of_two_releases(nodes(3).env("REDIS_URL", redis.url()))).await;
-    let old = redis.owner(redis.slot("{default}"));
-    let fault = Instant::now();
-    redis.kill(old);
-    redis.failover_by_itself(old).await;
-    stage.goes_on().await;
-    let played = stage.end().await;
-    played.assert_told(1);
-    played.report("cluster, nodes of two releases, master killed", fault);
+    scenarios::killed_on(stage, "cluster, nodes of two releases", redis).await;
 }
 
 /// Replaces a node in order.

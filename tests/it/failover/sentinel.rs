@@ -1,98 +1,39 @@
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::{FLEET, Stage, TOPIC};
+use super::{FLEET, TOPIC, scenarios};
 use crate::support::load::{Copying, Publishing, Reports};
 use crate::support::redis::{GroupOptions, Sentinels};
 use crate::support::{Api, Server, ServerOptions, eventually};
 
 #[tokio::test]
 async fn a_master_that_is_killed_while_publishing_is_followed_by_another_one() {
-    let mut redis = Sentinels::start().await;
-    let stage = Stage::on(redis.url()).await;
-    let old = redis.master().await;
-    let fault = Instant::now();
-    redis.kill(old);
-    redis.new_master(old).await;
-    stage.goes_on().await;
-    let played = stage.end().await;
-    played.assert_told(1);
-    assert!(played.published.refused > 0, "the fault has happened");
-    played.report("sentinel, master killed", fault);
+    scenarios::killed("sentinel", Sentinels::start().await).await;
 }
 
 #[tokio::test]
 async fn a_failover_and_the_way_back_are_two_runs_of_the_log() {
-    let redis = Sentinels::start().await;
-    let stage = Stage::on(redis.url()).await;
-    let first = redis.master().await;
-    let fault = Instant::now();
-    let mut master = redis.failover().await;
-    stage.goes_on().await;
-    let mut times = 1;
-    while master != first {
-        redis.settled().await;
-        master = redis.failover().await;
-        stage.goes_on().await;
-        times += 1;
-    }
-    let played = stage.end().await;
-    played.assert_told(times);
-    played.report("sentinel, handed over", fault);
+    scenarios::handed_over_there_and_back("sentinel", Sentinels::start().await).await;
 }
 
 #[tokio::test]
 async fn what_a_successor_has_not_got_is_told() {
-    let mut redis = Sentinels::start().await;
-    let stage = Stage::on(redis.url()).await;
-    let old = redis.master().await;
-    redis.lag(old);
-    stage.goes_on().await;
-    let fault = Instant::now();
-    redis.kill(old);
-    redis.new_master(old).await;
-    stage.goes_on().await;
-    let played = stage.end().await;
-    played.assert_told(1);
-    played.report("sentinel, master killed, replicas behind", fault);
+    scenarios::killed_before_its_replicas_have_it_all("sentinel", Sentinels::start().await).await;
 }
 
-/// Commands are safe whatever the old master still takes; publishes where it is told to take none without replicas.
+/// It takes nothing more before it has a successor.
 #[tokio::test]
 async fn a_master_that_is_cut_off_and_goes_on_answering_takes_nothing_that_is_lost() {
     let options = GroupOptions::default()
         .timeout(Duration::from_secs(4))
         .set("min-replicas-to-write 1")
         .set("min-replicas-max-lag 1");
-    let mut redis = Sentinels::with(options).await;
-    let stage = Stage::on(redis.url()).await;
-    let old = redis.master().await;
-    let fault = Instant::now();
-    redis.isolate(old);
-    redis.new_master(old).await;
-    stage.goes_on().await;
-    redis.heal(old);
-    redis.settled().await;
-    stage.goes_on().await;
-    let played = stage.end().await;
-    played.assert_told(1);
-    played.report("sentinel, master cut off", fault);
+    scenarios::cut_off("sentinel, replicas needed", Sentinels::with(options).await).await;
 }
 
+/// Both take appends for a while.
 #[tokio::test]
 async fn a_master_that_hands_over_without_noticing_takes_nothing_that_is_lost() {
-    let mut redis = Sentinels::start().await;
-    let stage = Stage::on(redis.url()).await;
-    let old = redis.master().await;
-    let fault = Instant::now();
-    redis.isolate(old);
-    redis.new_master(old).await;
-    stage.goes_on().await;
-    redis.heal(old);
-    redis.settled().await;
-    stage.goes_on().await;
-    let played = stage.end().await;
-    played.assert_told(1);
-    played.report("sentinel, master cut off, takes writes alone", fault);
+    scenarios::cut_off("sentinel", Sentinels::start().await).await;
 }
 
 /// The node that leads reaches the old master alone, and the others the new one, but all of them the database.

@@ -1,0 +1,149 @@
+//! What becomes of a master, whatever kind of Redis it is one of.
+
+use std::time::Instant;
+
+use super::Stage;
+use crate::support::redis::{RedisCluster, Sentinels};
+
+/// A Redis whose masters have successors, as far as the tenant is concerned that everything happens in.
+pub(super) trait Masters {
+    fn url(&self) -> String;
+    /// Who has the tenant's log.
+    async fn master(&self) -> usize;
+    /// Waits until another one has it, all by itself.
+    async fn succeeded(&self, master: usize);
+    /// Has another one take it over in order; that one.
+    async fn hand_over(&self) -> usize;
+    /// Waits until all that are there are as they should be.
+    async fn settled(&self);
+    fn kill(&mut self, n: usize);
+    /// Its replicas fall behind, and stay so when it is killed.
+    fn lag(&self, n: usize);
+    /// Cuts it off from the others, but not from its clients.
+    fn isolate(&mut self, n: usize);
+    fn heal(&mut self, n: usize);
+}
+
+impl Masters for Sentinels {
+    fn url(&self) -> String {
+        self.url()
+    }
+    async fn master(&self) -> usize {
+        self.master().await
+    }
+    async fn succeeded(&self, master: usize) {
+        self.new_master(master).await;
+    }
+    async fn hand_over(&self) -> usize {
+        self.failover().await
+    }
+    async fn settled(&self) {
+        self.settled().await;
+    }
+    fn kill(&mut self, n: usize) {
+        (**self).kill(n);
+    }
+    fn lag(&self, n: usize) {
+        self.lag(n);
+    }
+    fn isolate(&mut self, n: usize) {
+        (**self).isolate(n);
+    }
+    fn heal(&mut self, n: usize) {
+        (**self).heal(n);
+    }
+}
+
+impl Masters for RedisCluster {
+    fn url(&self) -> String {
+        self.url()
+    }
+    async fn master(&self) -> usize {
+        self.owner(self.slot("{default}"))
+    }
+    async fn succeeded(&self, master: usize) {
+        self.failover_by_itself(master).await;
+    }
+    async fn hand_over(&self) -> usize {
+        self.failover(self.owner(self.slot("{default}"))).await
+    }
+    async fn settled(&self) {
+        self.settled().await;
+    }
+    fn kill(&mut self, n: usize) {
+        (**self).kill(n);
+    }
+    fn lag(&self, n: usize) {
+        self.lag(n);
+    }
+    fn isolate(&mut self, n: usize) {
+        (**self).isolate(n);
+    }
+    fn heal(&mut self, n: usize) {
+        (**self).heal(n);
+    }
+}
+
+/// Killed with -9 while publishing.
+pub(super) async fn killed(what: &str, redis: impl Masters) {
+    killed_on(Stage::on(redis.url()).await, what, redis).await;
+}
+
+/// The same, on a stage that stands.
+pub(super) async fn killed_on(stage: Stage, what: &str, mut redis: impl Masters) {
+    let (old, fault) = (redis.master().await, Instant::now());
+    redis.kill(old);
+    redis.succeeded(old).await;
+    stage.goes_on().await;
+    let played = stage.end().await;
+    played.assert_told(1);
+    assert!(played.published.refused > 0, "the fault has happened");
+    played.report(&format!("{what}, master killed"), fault);
+}
+
+/// Killed with -9 when its replicas do not have what it took last.
+pub(super) async fn killed_before_its_replicas_have_it_all(what: &str, mut redis: impl Masters) {
+    let stage = Stage::on(redis.url()).await;
+    let old = redis.master().await;
+    redis.lag(old);
+    stage.goes_on().await;
+    let fault = Instant::now();
+    redis.kill(old);
+    redis.succeeded(old).await;
+    stage.goes_on().await;
+    let played = stage.end().await;
+    played.assert_told(1);
+    played.report(&format!("{what}, master killed, replicas behind"), fault);
+}
+
+/// Hands over in order, until the first one is the master again.
+pub(super) async fn handed_over_there_and_back(what: &str, redis: impl Masters) {
+    let stage = Stage::on(redis.url()).await;
+    let (first, fault) = (redis.master().await, Instant::now());
+    let (mut master, mut times) = (redis.hand_over().await, 1);
+    stage.goes_on().await;
+    while master != first {
+        redis.settled().await;
+        master = redis.hand_over().await;
+        stage.goes_on().await;
+        times += 1;
+    }
+    let played = stage.end().await;
+    played.assert_told(times);
+    played.report(&format!("{what}, handed over"), fault);
+}
+
+/// Cut off from the others while it goes on answering its clients, and back later on.
+pub(super) async fn cut_off(what: &str, mut redis: impl Masters) {
+    let stage = Stage::on(redis.url()).await;
+    let (old, fault) = (redis.master().await, Instant::now());
+    redis.isolate(old);
+    redis.succeeded(old).await;
+    stage.goes_on().await;
+    redis.heal(old);
+    redis.settled().await;
+    stage.goes_on().await;
+    let played = stage.end().await;
+    played.assert_told(1);
+    played.report(&format!("{what}, master cut off"), fault);
+}
