@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{entries, leader, versions, with_own_redis};
 use crate::support::proxy::When;
-use crate::support::{Proxy, Server, ServerOptions, eventually, pause};
+use crate::support::{Proxy, Server, ServerOptions, eventually, pause, postgres};
 
 #[tokio::test]
 async fn a_leader_that_is_killed_is_replaced_within_two_seconds() {
@@ -170,4 +170,22 @@ async fn a_database_that_has_forgotten_how_far_the_fence_had_risen_does_not_stop
     });
     heard.await;
     assert!(server.operator().metric("bongsu_fenced_total").await >= 1.0);
+}
+
+#[tokio::test]
+async fn a_run_that_the_database_knows_and_that_is_long_gone_keeps_nothing_from_being_published() {
+    let server = Server::with(ServerOptions::default().cluster(2));
+    let (api, operator) = (server.api(), server.operator());
+    let mut stream = api.listen("fleet:FLT-A01", None).await;
+    stream.ready().await;
+    api.update_ei("FLT-A01", 1.0).await;
+    // as after a database that has lost what it had last
+    let gone = "UPDATE log_runs SET epoch = 'ffffffffffffffff', born_us = 1 WHERE tenant = 'default' RETURNING tenant";
+    assert_eq!(postgres::sql(server.database_url(), gone), "default");
+    api.update_ei("FLT-A01", 2.0).await;
+    assert_eq!(versions(&stream.take(2).await), [1, 2], "each once");
+    eventually("the outbox to be empty", async || {
+        (operator.metric("bongsu_outbox_waiting").await == 0.0).then_some(())
+    })
+    .await;
 }

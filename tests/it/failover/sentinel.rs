@@ -36,10 +36,20 @@ async fn a_master_that_hands_over_without_noticing_takes_nothing_that_is_lost() 
     scenarios::cut_off("sentinel", Sentinels::start().await).await;
 }
 
-/// The node that leads reaches the old master alone, and the others the new one, but all of them the database.
 #[tokio::test]
 async fn a_leader_that_is_left_with_the_old_master_keeps_no_command_from_the_others() {
-    let mut redis = Sentinels::start().await;
+    left_with_the_old_master(GroupOptions::default()).await;
+}
+
+#[tokio::test]
+async fn a_leader_whose_master_takes_no_writes_any_more_keeps_no_command_from_the_others() {
+    let options = GroupOptions::default().set("min-replicas-to-write 1").set("min-replicas-max-lag 1");
+    left_with_the_old_master(options).await;
+}
+
+/// The node that leads reaches the old master alone, and the others the new one, but all of them the database.
+async fn left_with_the_old_master(options: GroupOptions) {
+    let mut redis = Sentinels::with(options).await;
     let old = redis.master().await;
     let options = ServerOptions::default().cluster(3).unlimited().env("REDIS_URL", redis.url());
     let mut server = Server::with(options);

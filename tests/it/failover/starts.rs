@@ -170,22 +170,34 @@ async fn what_cannot_be_found_is_named() {
 }
 
 #[tokio::test]
-async fn a_node_starts_while_one_of_the_masters_is_away() {
-    let mut redis = RedisCluster::start().await;
+async fn a_node_starts_while_one_of_the_masters_is_away_and_says_so() {
+    // what the others have is served
+    let options = GroupOptions::default().set("cluster-require-full-coverage no");
+    let mut redis = RedisCluster::with(options).await;
     let mut server = Server::with(at(redis.url()));
-    let owner = redis.owner(redis.slot("{default}"));
-    let other = (0..3).find(|n| *n != owner).expect("there are three");
-    let replica = redis.replica_of(other);
+    let owner = |tenant: &str| redis.owner(redis.slot(&format!("{{{tenant}}}")));
+    let away = owner("default");
+    let tenant = (0..99).map(|n| format!("t{n}")).find(|name| owner(name) != away).expect("one of many");
+    let replica = redis.replica_of(away);
     redis.kill(replica);
-    redis.kill(other);
-    // what the others have is served, where they are told to
-    for n in redis.reachable() {
-        redis.cli(n, &["CONFIG", "SET", "cluster-require-full-coverage", "no"]);
-    }
+    redis.kill(away);
     server.kill_node(1);
     server.start_node(1);
-    back(&server).await;
-    serves(&server).await;
+    let (api, operator) = (server.api_of(&tenant, "publish,subscribe").at(1), server.operator().at(1));
+    let mut stream = api.listen("topic:a", None).await;
+    stream.ready().await;
+    api.publish("topic:a", "tick", json!({})).await;
+    assert_eq!(stream.take(1).await[0].event, "tick");
+    let event = json!({"topic": "topic:a", "type": "tick", "data": {}});
+    assert_eq!(server.api().at(1).post("/v2/events", &event).await.problem(503), "log_unavailable");
+    for (name, value) in [("bongsu_redis_masters", 3.0), ("bongsu_redis_linked{link=\"commands\"}", 2.0)] {
+        assert_eq!(operator.metric(name).await, value, "{name}");
+    }
+    // logs that cannot be reached cannot start afresh
+    server.kill_node(0);
+    let options = ServerOptions { args: vec!["--new-epoch".into()], ..server.options().clone() };
+    let said = Server::refuse(options, "127.0.0.1:0");
+    assert!(said.contains("a master is away") && said.contains("--new-epoch"), "{said}");
 }
 
 #[tokio::test]
