@@ -1,9 +1,13 @@
 //! What becomes of a master, whatever kind of Redis it is one of.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tokio::time::timeout;
 
 use super::Stage;
 use crate::support::redis::{RedisCluster, Sentinels};
+use crate::support::{Server, ServerOptions, eventually};
 
 /// A Redis whose masters have successors, as far as the tenant is concerned that everything happens in.
 pub(super) trait Masters {
@@ -146,4 +150,23 @@ pub(super) async fn cut_off(what: &str, mut redis: impl Masters) {
     let played = stage.end().await;
     played.assert_told(1);
     played.report(&format!("{what}, master cut off"), fault);
+}
+
+/// Killed with -9 while nobody says anything: only who listens can notice that its master has a successor.
+pub(super) async fn killed_in_silence(mut redis: impl Masters) {
+    let options = ServerOptions::default().cluster(2).unlimited().env("REDIS_URL", redis.url());
+    let server = Server::with(options);
+    let mut stream = server.api().at(0).listen("topic:v", None).await;
+    stream.ready().await;
+    let old = redis.master().await;
+    redis.kill(old);
+    redis.succeeded(old).await;
+    // what is not logged is brought by nothing but the subscription itself
+    let event = json!({"topic": "topic:v", "type": "v", "class": "volatile", "data": {}});
+    eventually("an event from the successor", async || {
+        server.api().at(1).post("/v2/events", &event).await;
+        let heard = timeout(Duration::from_millis(200), stream.next()).await;
+        heard.is_ok_and(|event| event.expect("the stream stays open").event == "v").then_some(())
+    })
+    .await;
 }

@@ -11,6 +11,11 @@ async fn a_master_that_is_killed_while_publishing_is_followed_by_another_one() {
 }
 
 #[tokio::test]
+async fn a_master_that_is_killed_in_silence_is_missed_by_who_listens() {
+    scenarios::killed_in_silence(Sentinels::start().await).await;
+}
+
+#[tokio::test]
 async fn a_failover_and_the_way_back_are_two_runs_of_the_log() {
     scenarios::handed_over_there_and_back("sentinel", Sentinels::start().await).await;
 }
