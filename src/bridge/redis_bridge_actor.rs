@@ -26,8 +26,6 @@ const MAILBOX: usize = 4096;
 const TOP_CHECK: Duration = Duration::from_secs(1);
 /// A log that nobody here needs is followed this much longer.
 const LINGER: Duration = Duration::from_secs(60);
-/// How often it is tried to write down a new run of a log before it begins all the same.
-const MEETINGS: usize = 4;
 /// What is fetched at once of what the bus has not brought.
 const FILL: PageLimit = PageLimit { events: 1000, bytes: 4 << 20 };
 
@@ -106,17 +104,7 @@ impl RedisBridgeActor {
         let asked = self.runtime.spawn(async move {
             before.await;
             let top = store.top(&own).await?;
-            for _ in 0..MEETINGS {
-                match runs.meet(&own, top.run).await {
-                    Ok(_) => return Ok(top),
-                    // of a master that has a successor this node knows
-                    Err(error @ BridgeError::Superseded) => return Err(error),
-                    Err(error) => {
-                        tracing::debug!(%error, tenant = %own, "the run of the log could not be written down");
-                    }
-                }
-            }
-            // without the database nobody marks anything, either
+            runs.meet_in_time(&own, top.run).await?;
             Ok(top)
         });
         let asked =

@@ -207,13 +207,15 @@ mod tests {
         let text = "a1 10.0.0.1:6379@16379,one myself,master - 0 0 7 connected 0-5 9 [93-<-b2]\n\
                     b2 :7000@17000 master,fail? - 0 0 8 connected 6-8\n\
                     c3 10.0.0.3:0@0 master,noaddr,fail - 0 0 2 disconnected\n\
-                    d4 10.0.0.4:6379@16379 slave a1 0 0 7 connected\n";
+                    d4 10.0.0.4:6379@16379 slave a1 0 0 7 connected\n\
+                    e5 2001:db8::5:6379@16379,five master - 0 0 9 connected\n";
         let endpoints = [("b2".to_owned(), Server { host: "two".into(), port: 7001 })].into();
         let asked = Server { host: "seed".into(), port: 1 };
         let claims = read_claims(text, &endpoints, &asked);
         let shown: Vec<_> = claims.iter().map(|own| own.server.as_ref().map(Server::to_string)).collect();
         let own = |text: &str| Some(text.to_owned());
-        assert_eq!(shown, [own("10.0.0.1:6379"), own("two:7001"), None, own("10.0.0.4:6379")]);
+        let fifth = own("[2001:db8::5]:6379");
+        assert_eq!(shown, [own("10.0.0.1:6379"), own("two:7001"), None, own("10.0.0.4:6379"), fifth]);
         assert_eq!((claims[0].epoch, claims[0].slots.as_slice()), (7, &[(0, 5), (9, 9)][..]));
         assert!(claims[0].is_own && claims[1].is_master && !claims[3].is_master);
         let claims = read_claims(text, &BTreeMap::new(), &asked);

@@ -12,17 +12,19 @@ fn at(url: impl ToString) -> ServerOptions {
     ServerOptions::default().cluster(2).unlimited().env("REDIS_URL", url)
 }
 
-/// An event of a command and one that was published, at one node, come to whoever listens at the other.
+/// An event of a command and those that were published, at one node, come to whoever listens at the other.
 async fn serves(server: &Server) {
     let api = server.api();
-    let mut stream = api.at(0).listen("fleet:FLT-A01,topic:a", None).await;
+    // a topic of its own: a successor tells once more what was published in the second before it took over
+    let topic = format!("topic:{:016x}", bongsu::clock::random_u64());
+    let mut stream = api.at(0).listen(&format!("fleet:FLT-A01,{topic}"), None).await;
     stream.ready().await;
     api.at(1).update_ei("FLT-A01", 1.0).await;
     assert_eq!(stream.take(1).await[0].event, "ei_updated");
-    api.at(1).publish("topic:a", "tick", json!({})).await;
+    api.at(1).publish(&topic, "tick", json!({})).await;
     assert_eq!(stream.take(1).await[0].event, "tick");
     api.at(1)
-        .post("/v2/events", &json!({"topic": "topic:a", "type": "t", "class": "volatile", "data": {}}))
+        .post("/v2/events", &json!({"topic": topic, "type": "t", "class": "volatile", "data": {}}))
         .await
         .expect(202);
     assert_eq!(stream.take(1).await[0].event, "t");
@@ -84,6 +86,26 @@ async fn a_cluster_with_users_is_spoken_to_over_tls() {
     let options =
         at(redis.url()).set("redis.tls_ca", redis.authority().display()).set("redis.require_tls", true);
     let server = Server::with(options);
+    serves(&server).await;
+    redis.failover(redis.owner(redis.slot("{default}"))).await;
+    back(&server).await;
+    serves(&server).await;
+}
+
+#[tokio::test]
+async fn sentinels_and_servers_that_are_called_by_names_are_found_by_them() {
+    let redis = Sentinels::with(GroupOptions::default().named()).await;
+    let server = Server::with(at(redis.url()));
+    serves(&server).await;
+    redis.failover().await;
+    back(&server).await;
+    serves(&server).await;
+}
+
+#[tokio::test]
+async fn a_cluster_whose_servers_are_called_by_names_is_spoken_to_by_them() {
+    let redis = RedisCluster::with(GroupOptions::default().named()).await;
+    let server = Server::with(at(redis.url()));
     serves(&server).await;
     redis.failover(redis.owner(redis.slot("{default}"))).await;
     back(&server).await;

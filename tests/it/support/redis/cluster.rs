@@ -87,6 +87,10 @@ impl RedisCluster {
                 format!("cluster-port {bus}"),
             ]);
             lines.extend(self.access().authority.is_some().then(|| "tls-cluster yes".to_owned()));
+            if self.is_named() {
+                lines.push(format!("cluster-announce-hostname {}", self.host(n)));
+                lines.push("cluster-preferred-endpoint-type hostname".to_owned());
+            }
             self.write(n, "redis.conf", &lines);
             self.write(n, "nodes.conf", &self.nodes(n));
             if !self.launch(n).await {
@@ -114,7 +118,7 @@ impl RedisCluster {
 
     /// Its URL, by all nodes.
     pub fn url(&self) -> String {
-        self.access().url("cluster", (0..NODES).map(|n| self.address(n)))
+        self.access().url("cluster", (0..NODES).map(|n| self.host_and_port(n)))
     }
 
     /// A key's slot.

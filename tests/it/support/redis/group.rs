@@ -18,12 +18,14 @@ pub struct GroupOptions {
     timeout: Duration,
     user: Option<(String, String)>,
     is_tls: bool,
+    is_named: bool,
     lines: Vec<String>,
 }
 
 impl Default for GroupOptions {
     fn default() -> Self {
-        GroupOptions { timeout: Duration::from_secs(1), user: None, is_tls: false, lines: Vec::new() }
+        let timeout = Duration::from_secs(1);
+        GroupOptions { timeout, user: None, is_tls: false, is_named: false, lines: Vec::new() }
     }
 }
 
@@ -50,6 +52,22 @@ impl GroupOptions {
     pub fn tls(mut self) -> Self {
         self.is_tls = true;
         self
+    }
+
+    /// Its servers are called by names, not by addresses, and call each other so. (Not over TLS: a name that needs no
+    /// resolver but the system's is none that a certificate may hold.)
+    pub fn named(mut self) -> Self {
+        self.is_named = true;
+        self
+    }
+
+    /// By what a server is called.
+    fn host(&self, ip: IpAddr) -> String {
+        match ip {
+            // not an address to anybody but the system's resolver, and so a name that needs no other one
+            IpAddr::V4(ip) if self.is_named => format!("0x{:08x}", ip.to_bits()),
+            _ => ip.to_string(),
+        }
     }
 }
 
@@ -145,7 +163,7 @@ impl Group {
         let fixed =
             ["save \"\"", "appendonly no", "maxmemory-policy noeviction", "repl-diskless-sync-delay 0"];
         lines.extend(fixed.map(str::to_owned));
-        lines.push(format!("replica-announce-ip {}", self.members[n].address.ip()));
+        lines.push(format!("replica-announce-ip {}", self.host(n)));
         if let Some((name, password)) = &self.access.user {
             lines.extend([format!("masteruser {name}"), format!("masterauth {password}")]);
         }
@@ -178,9 +196,24 @@ impl Group {
         self.members[n].address
     }
 
-    /// Who is at an address of a group's own.
-    pub fn at(&self, ip: &str) -> Option<usize> {
-        self.members.iter().position(|member| member.address.ip().to_string() == ip)
+    /// By what clients, and the others, call it: its name or its address.
+    pub fn host(&self, n: usize) -> String {
+        self.options.host(self.address(n).ip())
+    }
+
+    /// The same with the port.
+    pub fn host_and_port(&self, n: usize) -> String {
+        format!("{}:{}", self.host(n), self.address(n).port())
+    }
+
+    /// Whether it is called by a name.
+    pub fn is_named(&self) -> bool {
+        self.options.is_named
+    }
+
+    /// Who is called so.
+    pub fn at(&self, host: &str) -> Option<usize> {
+        (0..self.count()).find(|n| self.host(*n) == host)
     }
 
     /// Carries out a command, as a client of this one; what was printed.

@@ -31,10 +31,10 @@ impl Access {
     }
 
     /// The URL of a group of servers, without what follows the addresses.
-    pub fn url(&self, kind: &str, addresses: impl IntoIterator<Item = SocketAddr>) -> String {
+    pub fn url(&self, kind: &str, addresses: impl IntoIterator<Item = String>) -> String {
         let scheme = if self.authority.is_some() { "rediss" } else { "redis" };
         let user = self.user.as_ref().map(|(user, password)| format!("{user}:{password}@"));
-        let addresses: Vec<String> = addresses.into_iter().map(|address| address.to_string()).collect();
+        let addresses: Vec<String> = addresses.into_iter().collect();
         format!("{scheme}+{kind}://{}{}", user.unwrap_or_default(), addresses.join(","))
     }
 }

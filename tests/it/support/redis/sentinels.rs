@@ -59,7 +59,7 @@ impl Sentinels {
         let master = self.address(0);
         for n in SERVERS {
             let mut lines = self.data(n);
-            lines.extend((n > 0).then(|| format!("replicaof {} {}", master.ip(), master.port())));
+            lines.extend((n > 0).then(|| format!("replicaof {} {}", self.host(0), master.port())));
             self.write(n, "redis.conf", &lines);
             if !self.launch(n).await {
                 return false;
@@ -80,11 +80,14 @@ impl Sentinels {
 
     fn sentinel(&self, n: usize) -> Vec<String> {
         let (own, master) = (self.address(n), self.address(0));
+        let words = if self.is_named() { "yes" } else { "no" };
         let mut lines = self.common(n);
         lines.extend([
-            format!("sentinel announce-ip {}", own.ip()),
+            format!("sentinel resolve-hostnames {words}"),
+            format!("sentinel announce-hostnames {words}"),
+            format!("sentinel announce-ip {}", self.host(n)),
             format!("sentinel announce-port {}", own.port()),
-            format!("sentinel monitor {SERVICE} {} {} 2", master.ip(), master.port()),
+            format!("sentinel monitor {SERVICE} {} {} 2", self.host(0), master.port()),
             format!("sentinel down-after-milliseconds {SERVICE} {}", self.timeout().as_millis()),
             // also half of how long a sentinel waits before it tries what has failed once more
             format!("sentinel failover-timeout {SERVICE} 2000"),
@@ -113,7 +116,7 @@ impl Sentinels {
 
     /// The URL of the service, by its sentinels.
     pub fn url(&self) -> String {
-        let sentinels = SENTINELS.map(|n| self.address(n));
+        let sentinels = SENTINELS.map(|n| self.host_and_port(n));
         format!("{}/{SERVICE}", self.access().url("sentinel", sentinels))
     }
 
@@ -159,9 +162,9 @@ impl Sentinels {
     fn is_settled(&self) -> bool {
         let Some(master) = self.named() else { return false };
         let (servers, sentinels) = (self.servers().len(), self.sentinels());
-        let ip = self.address(master).ip().to_string();
+        let host = self.host(master);
         let replica = |known: &BTreeMap<String, String>| {
-            known["flags"] == "slave" && known["master-link-status"] == "ok" && known["master-host"] == ip
+            known["flags"] == "slave" && known["master-link-status"] == "ok" && known["master-host"] == host
         };
         self.is_master(master)
             && self.replicas_of(master) == servers - 1
