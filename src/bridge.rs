@@ -31,6 +31,7 @@ mod leader;
 mod lease;
 mod listener;
 mod mirror;
+mod options;
 mod recent;
 mod redis_bridge_actor;
 mod release;
@@ -42,8 +43,9 @@ mod store;
 mod subscriber;
 mod trimmer;
 
-pub use clustered::{BridgeOptions, Clustered, IngestOptions, MirrorOptions};
+pub use clustered::Clustered;
 pub use error::BridgeError;
 pub use interop::{Interop, Unfit};
+pub use options::{BridgeOptions, IngestOptions, MirrorOptions};
 pub use redis_bridge_actor::{BridgeThread, RedisBridgeActor};
 pub use servers::Access;

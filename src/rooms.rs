@@ -10,6 +10,8 @@ mod registry;
 mod renewal;
 mod room;
 mod room_registry_actor;
+mod tenant;
+mod upkeep;
 mod workers;
 
 pub use attach::{

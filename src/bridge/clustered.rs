@@ -1,4 +1,3 @@
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,15 +17,16 @@ use super::lanes::Lanes;
 use super::leader::{Leader, Leadership};
 use super::listener::Means;
 use super::mirror::Mirror;
+use super::options::BridgeOptions;
 use super::redis_bridge_actor::{Await, BridgeThread, Linked, Open, RedisBridgeActor};
 use super::runs::Runs;
-use super::servers::{Access, Connector, Lookout};
+use super::servers::{Connector, Lookout};
 use super::store::{Request, Store};
 use super::subscriber::Subscriber;
 use super::trimmer::{Grown, Trimmer};
 use crate::actor_kit::Port;
 use crate::clock::random_u64;
-use crate::domain::{Cursor, Epoch, Position, Selector, TenantId, Topic};
+use crate::domain::{Cursor, Epoch, Position, Selector, TenantId};
 use crate::log::{
     AppendRequest, Appended, Load, LogError, LogHome, NewEvent, NodeNotice, Outgoing, PageLimit, Source,
     StoredPage, TenantLog, TenantLogs,
@@ -46,43 +46,6 @@ const READS: usize = 4;
 const FLOORS_GOOD: Duration = Duration::from_secs(1);
 /// How often the log's clock is compared with the one of Redis.
 const STEERING: Duration = Duration::from_secs(5);
-
-/// What the log of a cluster is kept by.
-#[derive(Clone, Debug)]
-pub struct BridgeOptions {
-    /// How Redis is reached.
-    pub access: Access,
-    /// What every key and channel begins with.
-    pub prefix: String,
-    /// Names this node in the cluster.
-    pub server_id: Arc<str>,
-    /// Whether every log starts afresh, as after PostgreSQL was restored.
-    pub new_epoch: bool,
-    /// What other services publish, if it is taken in.
-    pub ingest: Option<IngestOptions>,
-    /// How this cluster's own events are published for other services; None: they are not.
-    pub mirror: Option<MirrorOptions>,
-}
-
-/// What other services hear of this cluster's own events.
-#[derive(Clone, Debug)]
-pub struct MirrorOptions {
-    /// Which events of users, beside those of entities; a star at the end stands for any ending.
-    pub user_events: Vec<String>,
-    /// Whether rankings of all bids are published on one more channel.
-    pub all_rankings: bool,
-}
-
-/// What is taken in of other services.
-#[derive(Clone, Debug)]
-pub struct IngestOptions {
-    /// Into whose log.
-    pub tenant: TenantId,
-    /// Channels of this installation, and where their messages go.
-    pub channels: HashMap<String, Topic>,
-    /// How deep a message may be nested.
-    pub depth: usize,
-}
 
 /// The log of a cluster: kept by Redis, filled from the outbox by whichever node leads.
 pub struct Clustered {

@@ -138,7 +138,7 @@ impl Lanes {
             crash_point("append.after_commit");
             match appended {
                 Ok((run, answers)) => {
-                    self.metrics.log_committed(started.elapsed().as_secs_f64());
+                    self.metrics.log().committed(started.elapsed().as_secs_f64());
                     self.grown.add(&tenant);
                     count(&self.metrics, &requests, &answers);
                     if let Some(server) = server.filter(|_| self.store.commands.lookout.may_change()) {
@@ -159,7 +159,7 @@ impl Lanes {
                 }
                 Err(error) => {
                     tracing::warn!(%error, %tenant, "the event log could not be written");
-                    self.metrics.log_refused("unavailable");
+                    self.metrics.log().refused("unavailable");
                     let error = match error {
                         // it was asked, and may do it yet
                         BridgeError::Away(_) if was_linked => LogError::InDoubt,

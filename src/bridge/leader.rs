@@ -334,7 +334,7 @@ impl Leader {
         }
         let published: Vec<i64> =
             ids.iter().copied().filter(|id| dead.iter().all(|(own, _)| own != id)).collect();
-        self.metrics.outbox_published(published.len() as u64);
+        self.metrics.log().outbox_published(published.len() as u64);
         let marked = self.runs.mark(&tenant, run, published).await;
         (tenant, marked.map(|()| ids))
     }
@@ -357,7 +357,7 @@ impl Leader {
             crate::write_tx!(db, |conn, q| Ok(q::outbox::mark_dead(conn, id, reason).await?))
         };
         match self.database.run(mark).await {
-            Ok(()) => self.metrics.outbox_dead(),
+            Ok(()) => self.metrics.log().outbox_dead(),
             // it is met again
             Err(error) => tracing::debug!(%error, "a dead row could not be marked"),
         }

@@ -110,7 +110,7 @@ impl Trimmer {
         // a backlog goes in small pieces, so that appends are not held up
         while let Some(lease) = self.leads() {
             let trimmed = self.store.trim(tenant, lease.fence, self.logs.options(), BATCH).await?;
-            self.metrics.log_trimmed(trimmed.count);
+            self.metrics.log().trimmed(trimmed.count);
             if !trimmed.more {
                 return self.store.trim_at(tenant, trimmed.due).await;
             }

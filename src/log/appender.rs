@@ -272,12 +272,12 @@ impl Appender {
             Ok(committed) => committed,
             Err(error) => {
                 self.in_doubt = true;
-                self.logs.metrics.log_refused("unavailable");
+                self.logs.metrics.log().refused("unavailable");
                 tracing::error!(%error, "the event log could not be written");
                 return Err(error);
             }
         };
-        self.logs.metrics.log_committed(started.elapsed().as_secs_f64());
+        self.logs.metrics.log().committed(started.elapsed().as_secs_f64());
         crash_point("append.after_commit");
         let relay_again = committed.relay_again;
         let answers = self.show(committed);
@@ -334,9 +334,9 @@ impl Appender {
                 self.logs.send_volatile(&log, event, source);
             }
         }
-        self.logs.metrics.outbox_published(committed.relayed);
+        self.logs.metrics.log().outbox_published(committed.relayed);
         for _ in 0..committed.dead {
-            self.logs.metrics.outbox_dead();
+            self.logs.metrics.log().outbox_dead();
         }
         committed.answers
     }

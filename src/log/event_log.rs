@@ -207,7 +207,7 @@ impl EventLog {
         (after, up_to): (u64, u64),
         limit: PageLimit,
     ) -> Result<Page, LogError> {
-        self.logs.metrics.log_store_read();
+        self.logs.metrics.log().store_read();
         let stored = self.home.read(log, selectors, (after, up_to), limit).await?;
         // trimming raises the floors first, so looking afterwards misses nothing that went meanwhile
         if log.is_evicted(selectors, after, self.logs.clock.steady()) {

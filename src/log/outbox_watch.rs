@@ -47,6 +47,6 @@ async fn backlog(logs: &TenantLogs) -> i64 {
     };
     // rows are stamped by the wall clock of the node that wrote them
     let lag = oldest.map_or(0, |oldest| (logs.clock.now().micros() - oldest).max(0));
-    logs.metrics.outbox(waiting, lag as f64 / 1e6);
+    logs.metrics.log().outbox(waiting, lag as f64 / 1e6);
     waiting
 }

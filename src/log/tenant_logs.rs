@@ -302,7 +302,7 @@ impl TenantLogs {
             events.iter().filter(|event| event.is_internal()).for_each(|event| tell(log.tenant(), event));
         }
         log.push(events, &self.options.window, self.clock.steady());
-        self.metrics.log_head(log.tenant().as_str(), log.head().seq);
+        self.metrics.log().head(log.tenant().as_str(), log.head().seq);
         self.keep_total();
         self.observer.advanced(log);
     }
@@ -321,7 +321,7 @@ impl TenantLogs {
 
     /// What a request is told that finds no room.
     pub fn overloaded(&self) -> LogError {
-        self.metrics.log_refused("overloaded");
+        self.metrics.log().refused("overloaded");
         LogError::Overloaded
     }
 
@@ -335,7 +335,7 @@ impl TenantLogs {
                 .iter()
                 .map(|log| log.window_size())
                 .fold((0, 0), |sum, own| (sum.0 + own.0, sum.1 + own.1));
-            metrics.window(sizes.0, sizes.1);
+            metrics.log().window(sizes.0, sizes.1);
         }));
     }
 

@@ -90,7 +90,7 @@ impl Appender {
         self.writer.transaction(work).await?;
         log.trimmed(trim.up_to as u64);
         Arc::make_mut(&mut self.tenants).insert(tenant.clone(), next);
-        self.logs.metrics.log_trimmed(trim.count);
+        self.logs.metrics.log().trimmed(trim.count);
         Ok(trim.count == TRIM_BATCH as u64)
     }
 }

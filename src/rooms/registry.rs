@@ -1,105 +1,51 @@
 use std::collections::{HashMap, HashSet, VecDeque, hash_map};
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use bytes::Bytes;
 use indexmap::IndexMap;
 
 use super::attach::{
     Attach, Attached, Connection, ConnectionId, Joined, Notice, RegistryOptions, SessionHandle, Standing,
     Widened,
 };
-use super::room::Rooms as TenantTopics;
+use super::room::Rooms;
+use super::tenant::{ADVANCE_BATCH, Tenant, top_up};
 use crate::clock::{Clock, jittered};
 use crate::domain::{TenantId, Topic};
-use crate::identity::{Credentials, Revoked};
+use crate::identity::Credentials;
 use crate::log::{Recovery, TenantLog};
-use crate::sessions::{About, Grant, Pushed, SendQueue, audience_of, is_shown};
+use crate::sessions::{About, Grant, SendQueue, is_shown};
 use crate::telemetry::Metrics;
-use crate::wire::{CloseCode, Dialect, Event};
-
-/// Events fetched from the log at once when the worker moves on.
-const ADVANCE_BATCH: usize = 256;
+use crate::wire::{CloseCode, Event};
 
 pub(super) struct Entry {
     pub(super) tenant: TenantId,
     pub(super) grants: Arc<[Grant]>,
     pub(super) queue: Rc<SendQueue>,
     pub(super) handle: Box<dyn SessionHandle>,
-    credentials: Credentials,
+    pub(super) credentials: Credentials,
     pub(super) about: Rc<About>,
     /// Whether its client is told when it has caught up; who was only judged again was never behind for it.
     pub(super) tells_end: bool,
-    heartbeat_at: Instant,
-    expires_at: Instant,
+    pub(super) heartbeat_at: Instant,
+    pub(super) expires_at: Instant,
     /// When its token runs out, whatever the machine's clock does meanwhile.
-    credentials_end_at: Option<Instant>,
-}
-
-pub(super) struct Tenant {
-    pub(super) log: Arc<TenantLog>,
-    /// Everything up to here has been handed to the rooms.
-    pub(super) delivered: u64,
-    pub(super) topics: TenantTopics,
-    sessions: usize,
-    /// Who is not live but catching up, and where they stand.
-    pub(super) behind: HashMap<ConnectionId, u64>,
-    /// Who has not been told yet that the log has started afresh, and until when all are.
-    pub(super) untold: VecDeque<ConnectionId>,
-    pub(super) tell_by: Instant,
-}
-
-impl Tenant {
-    pub(super) fn fan_out(&self, event: &Arc<Event>, overflowed: &mut Vec<ConnectionId>) {
-        let origin = event.origin();
-        let span = tracing::debug_span!(
-            "fan_out",
-            tenant = %self.log.tenant(),
-            event_id = event.position().map(tracing::field::display),
-            request_id = origin.map(|origin| &*origin.request_id),
-            trace_id = origin.map(|origin| tracing::field::display(origin.trace.trace_id())),
-        );
-        let _within = span.enter();
-        let sessions = self.topics.deliver(event, overflowed);
-        if sessions > 0 {
-            tracing::debug!(sessions, "fanned out");
-        }
-    }
-
-    /// Takes those who hear of an entity that has come into being out of its rooms, until they are judged again.
-    fn hold(&mut self, sessions: &mut IndexMap<ConnectionId, Entry>, created: &Event) {
-        let after = created.seq();
-        for (id, entry) in sessions {
-            let is_live = entry.tenant == *self.log.tenant() && !self.behind.contains_key(id);
-            if is_live && hears(&entry.grants, created.topic()) {
-                self.topics.leave(*id, &entry.grants);
-                self.behind.insert(*id, after);
-                entry.tells_end = false;
-                entry.handle.notify(Notice::Created { after });
-            }
-        }
-    }
-}
-
-/// Whether any of these grants is about what happens in a topic's room.
-fn hears(grants: &[Grant], topic: &Topic) -> bool {
-    grants.iter().any(|grant| grant.selector.room().as_ref() == Some(topic))
+    pub(super) credentials_end_at: Option<Instant>,
 }
 
 /// The sessions and rooms of one worker thread.
 pub struct Registry {
     pub(super) options: RegistryOptions,
-    clock: Clock,
+    pub(super) clock: Clock,
     pub(super) metrics: Arc<Metrics>,
     pub(super) tenants: HashMap<TenantId, Tenant>,
     pub(super) sessions: IndexMap<ConnectionId, Entry>,
     /// What every connection is told about the node: its id, largest message in bytes, most topics.
     pub(super) node: Option<(Arc<str>, usize, usize)>,
     /// Queues that are sending their last frames, and until when they may.
-    finishing: Vec<(Instant, Rc<SendQueue>)>,
-    drain_by: Option<Instant>,
+    pub(super) finishing: Vec<(Instant, Rc<SendQueue>)>,
+    pub(super) drain_by: Option<Instant>,
 }
 
 impl Registry {
@@ -306,67 +252,6 @@ impl Registry {
         self.cut_slow(overflowed);
     }
 
-    /// Looks after every session: heartbeats, stalls, maximum age, a drain under way.
-    pub fn sweep(&mut self, now: Instant) {
-        let mut ends = Vec::new();
-        let mut heartbeats: HashMap<(TenantId, u64, Dialect), Bytes> = HashMap::new();
-        let wall = self.clock.now();
-        let server_id = self.node.as_ref().map_or("", |(server_id, ..)| server_id);
-        for (id, entry) in &mut self.sessions {
-            if entry.queue.has_left() {
-                ends.push((*id, None));
-            } else if entry.queue.stalled_for(now) >= self.options.stall {
-                ends.push((*id, Some(CloseCode::SlowConsumer)));
-            } else if entry.credentials_end_at.is_some_and(|at| at <= now) {
-                ends.push((*id, Some(CloseCode::Unauthenticated)));
-            } else if entry.expires_at <= now {
-                ends.push((*id, Some(CloseCode::MaximumAge)));
-            } else if entry.heartbeat_at <= now
-                && let Some(own) = self.tenants.get(&entry.tenant)
-                && own.untold.is_empty()
-            {
-                entry.heartbeat_at = now + self.options.heartbeat_of(&entry.queue);
-                let behind = own.behind.get(id).copied();
-                let seq = behind.unwrap_or(own.delivered);
-                let dialect = entry.queue.dialect();
-                let beat = heartbeats
-                    .entry((entry.tenant.clone(), seq, dialect))
-                    .or_insert_with(|| dialect.heartbeat(own.log.position(seq), wall, server_id));
-                // while it catches up, the queue may hold events beyond its last whole page
-                if behind.is_none() || !entry.queue.is_beyond(own.log.position(seq)) {
-                    entry.queue.push_heartbeat(beat.clone());
-                }
-            }
-        }
-        for (id, code) in ends {
-            match code {
-                Some(CloseCode::SlowConsumer) => self.cut(id, CloseCode::SlowConsumer),
-                Some(code) => self.finish(id, code, code.default_retry()),
-                None => drop(self.remove(id)),
-            }
-        }
-        // a reader that takes its last frames drop by drop does not keep them for ever
-        self.finishing.retain(|(until, queue)| {
-            let over = queue.has_left() || *until <= now;
-            if over {
-                queue.leave();
-            }
-            !over
-        });
-        self.tell_renewed(now);
-        self.drain_some(now);
-    }
-
-    /// Ends every session that lives by any of this.
-    pub fn revoke(&mut self, revoked: &Revoked) {
-        let end = |entry: &Entry| revoked.end_of(&entry.tenant, &entry.credentials);
-        let ends = self.sessions.iter().filter_map(|(id, entry)| Some((*id, end(entry)?)));
-        for (id, code) in ends.collect::<Vec<_>>() {
-            // what waits for somebody who may no longer see it is thrown away
-            self.cut(id, code);
-        }
-    }
-
     /// A session lives by newer credentials from now on.
     pub fn renew(&mut self, id: ConnectionId, credentials: Credentials, now: Instant) {
         let end_at = self.end_of(&credentials, now);
@@ -389,14 +274,6 @@ impl Registry {
         }
     }
 
-    /// Ends every session from an address that may not connect any more.
-    pub fn end_blocked(&mut self, is_blocked: impl Fn(IpAddr) -> bool) {
-        let blocked = self.sessions.iter().filter(|(_, entry)| is_blocked(entry.about.peer));
-        for id in blocked.map(|(id, _)| *id).collect::<Vec<_>>() {
-            self.cut(id, CloseCode::Forbidden);
-        }
-    }
-
     /// The first `limit` sessions of a tenant after a connection's number, by number.
     pub fn connections(&self, tenant: &TenantId, after: ConnectionId, limit: usize) -> Vec<Connection> {
         let own = self.sessions.iter().filter(|(id, entry)| **id > after && entry.tenant == *tenant);
@@ -414,28 +291,6 @@ impl Registry {
             age: entry.about.opened.elapsed(),
         };
         own.into_iter().map(shown).collect()
-    }
-
-    /// Ends other sessions of a ticket that has a newer connection, here or on another worker.
-    pub fn replace_ticket(&mut self, ticket_id: &str, newer: ConnectionId) {
-        let older = self
-            .sessions
-            .iter()
-            .filter(|(id, entry)| **id < newer && entry.credentials.ticket_id.as_deref() == Some(ticket_id));
-        for id in older.map(|(id, _)| *id).collect::<Vec<_>>() {
-            self.finish(id, CloseCode::Replaced, CloseCode::Replaced.default_retry());
-        }
-    }
-
-    /// Ends all sessions at an even pace, so that the last is told by `by`.
-    pub fn drain(&mut self, by: Instant) {
-        self.drain_by = Some(by);
-    }
-
-    /// Whether its sessions are being ended.
-    #[cfg(test)]
-    pub fn is_draining(&self) -> bool {
-        self.drain_by.is_some()
     }
 
     fn end_of(&self, credentials: &Credentials, now: Instant) -> Option<Instant> {
@@ -459,7 +314,7 @@ impl Registry {
         let own = self.tenants.entry(tenant.clone()).or_insert_with(|| Tenant {
             log: attach.log.clone(),
             delivered: attach.log.head().seq,
-            topics: TenantTopics::default(),
+            topics: Rooms::default(),
             sessions: 0,
             behind: HashMap::new(),
             untold: VecDeque::new(),
@@ -495,7 +350,7 @@ impl Registry {
         };
         let after = own.delivered;
         own.delivered = own.log.head().seq;
-        own.topics = TenantTopics::default();
+        own.topics = Rooms::default();
         for (id, entry) in self.sessions.iter().filter(|(_, entry)| entry.tenant == *tenant) {
             if let hash_map::Entry::Vacant(live) = own.behind.entry(*id) {
                 live.insert(after);
@@ -504,44 +359,7 @@ impl Registry {
         }
     }
 
-    pub(super) fn cut_slow(&mut self, ids: Vec<ConnectionId>) {
-        for id in ids {
-            self.cut(id, CloseCode::SlowConsumer);
-        }
-    }
-
-    /// Ends a session, throwing away what waits.
-    fn cut(&mut self, id: ConnectionId, code: CloseCode) {
-        if let Some(entry) = self.remove(id) {
-            entry.queue.cut(code);
-            entry.handle.notify(Notice::Closed(code));
-        }
-    }
-
-    /// Ends a session after what waits.
-    pub(super) fn finish(&mut self, id: ConnectionId, code: CloseCode, retry: Duration) {
-        if let Some(entry) = self.remove(id) {
-            entry.queue.finish(code, retry);
-            entry.handle.notify(Notice::Closed(code));
-            self.finishing.push((Instant::now() + self.options.stall, entry.queue));
-        }
-    }
-
-    /// Ends as many sessions as the time left to the end of the drain asks for.
-    fn drain_some(&mut self, now: Instant) {
-        let Some(by) = self.drain_by else { return };
-        let left = by.saturating_duration_since(now).as_millis().max(1) as usize;
-        let count =
-            (self.sessions.len() * DRAIN_STEP.as_millis() as usize).div_ceil(left).min(self.sessions.len());
-        let ids: Vec<_> = self.sessions.keys().rev().take(count).copied().collect();
-        for id in ids {
-            let retry =
-                self.options.retry_spread.mul_f64(crate::clock::random_u64() as f64 / u64::MAX as f64);
-            self.finish(id, CloseCode::Draining, retry);
-        }
-    }
-
-    fn remove(&mut self, id: ConnectionId) -> Option<Entry> {
+    pub(super) fn remove(&mut self, id: ConnectionId) -> Option<Entry> {
         let entry = self.sessions.swap_remove(&id)?;
         if let Some(own) = self.tenants.get_mut(&entry.tenant) {
             own.topics.leave(id, &entry.grants);
@@ -554,39 +372,6 @@ impl Registry {
         Some(entry)
     }
 }
-
-/// Hands a session the few events between where it stands and where the worker does, so that it gets live
-/// however fast others publish; the error is how far it got when they are too many or do not fit.
-fn top_up(
-    (queue, grants, request): (&SendQueue, &[Grant], Option<u64>),
-    own: &Tenant,
-    after: u64,
-    metrics: &Metrics,
-) -> Result<(), u64> {
-    let events =
-        own.log.after(after, ADVANCE_BATCH).filter(|events| after + events.len() as u64 >= own.delivered);
-    let mut reached = after;
-    for event in events.ok_or(after)?.iter().take_while(|event| event.seq() <= own.delivered) {
-        if event.is_internal() && hears(grants, event.topic()) {
-            // it has to be judged again: it finds this in its next page
-            return Err(reached);
-        }
-        if is_shown(grants, event) {
-            let audience = audience_of(grants, event);
-            if !queue.has_room_for(event, audience) {
-                return Err(reached);
-            }
-            if queue.push_past(event, audience, request) == Pushed::Taken {
-                metrics.replayed(1);
-            }
-        }
-        reached = event.seq();
-    }
-    Ok(())
-}
-
-/// How often a registry that drains is swept.
-pub const DRAIN_STEP: Duration = Duration::from_millis(20);
 
 impl Drop for Registry {
     fn drop(&mut self) {

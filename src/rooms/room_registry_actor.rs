@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use actix::{Actor, AsyncContext, Context, Handler, Message, MessageResult};
 
-use super::registry::DRAIN_STEP;
+use super::upkeep::DRAIN_STEP;
 use super::{Attach, Attached, Connection, ConnectionId, Joined, Registry, Standing, Widened};
 use crate::actor_kit::{Counted, Guarded, Handles, Port, PortError, Probe, SingleFlight};
 use crate::domain::{TenantId, Topic};

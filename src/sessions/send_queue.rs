@@ -5,15 +5,13 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::histogram::Histogram;
 use tracing::Level;
 
 use super::About;
+use super::outgoing::{Kind, Outgoing, Pushed};
+use super::queue_metrics::QueueMetrics;
 use super::waiting::{Item, Waiting, Way};
-use crate::clock::Clock;
 use crate::domain::Position;
-use crate::telemetry::Metrics;
 use crate::wire::{Audience, CloseCode, Dialect, Event, Framing};
 
 /// What may wait in one queue.
@@ -23,66 +21,6 @@ pub struct QueueLimits {
     pub bytes: usize,
     /// Most frames.
     pub items: usize,
-}
-
-/// Counters that all queues of a worker share.
-#[derive(Debug)]
-pub struct QueueMetrics {
-    delivered: Counter,
-    seconds: Histogram,
-    pub(super) volatile_dropped: Counter,
-    pub(super) conflated: Counter,
-    expired: Counter,
-    pub(super) discarded: Counter,
-    clock: Clock,
-}
-
-impl QueueMetrics {
-    /// Handles into an engine's metrics.
-    pub fn new(metrics: &Metrics, clock: Clock) -> Self {
-        QueueMetrics {
-            delivered: metrics.delivered(),
-            seconds: metrics.delivery_seconds(),
-            volatile_dropped: metrics.dropped("volatile_queue_full"),
-            conflated: metrics.dropped("conflated"),
-            expired: metrics.dropped("expired"),
-            discarded: metrics.dropped("connection_cut"),
-            clock,
-        }
-    }
-}
-
-/// What became of an event offered to a queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pushed {
-    /// It waits, or has replaced an older value.
-    Taken,
-    /// It was volatile and there was no room.
-    Dropped,
-    /// It was not for this queue any more: seen before, or the connection is ending.
-    Ignored,
-    /// It does not fit and must not be lost: the connection has to be cut.
-    Overflow,
-}
-
-/// What a frame on its way to the socket is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// One of the stream's own.
-    Control,
-    /// An event, with the position to which it moves the cursor, if it does.
-    Event(Option<Position>),
-}
-
-/// A frame on its way to the socket.
-#[derive(Debug)]
-pub struct Outgoing {
-    /// The frame.
-    pub frame: Bytes,
-    /// What it is.
-    pub kind: Kind,
-    /// After this time it is no longer worth sending.
-    pub lives_for: Option<Duration>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -413,13 +351,11 @@ impl SendQueue {
         }
         let conflated = self.rewrite(|waiting| waiting.conflate(self.framing.events));
         self.metrics.conflated.inc_by(conflated as u64);
-        match self.fits(item.len()) {
-            true => {
-                self.append(item);
-                Pushed::Taken
-            }
-            false => Pushed::Overflow,
+        if !self.fits(item.len()) {
+            return Pushed::Overflow;
         }
+        self.append(item);
+        Pushed::Taken
     }
 
     /// Changes what waits, and counts its bytes again.

@@ -4,7 +4,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use super::send_queue::{Pushed, QueueLimits, QueueMetrics, SendQueue};
+use super::outgoing::Pushed;
+use super::queue_metrics::QueueMetrics;
+use super::send_queue::{QueueLimits, SendQueue};
 use crate::clock::Clock;
 use crate::domain::{Class, Epoch, EventName, Position, Timestamp, Topic};
 use crate::telemetry::Metrics;

@@ -1,4 +1,3 @@
-use std::future::poll_fn;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,14 +13,14 @@ use super::about::About;
 use super::late::Late;
 use super::notices::{Handle, Notices};
 use super::requests::Refused;
-use super::session::{Session, Step};
+use super::session::Session;
 use super::{Capabilities, Grant, SendQueue};
 use crate::actor_kit::{Counted, Handles, Port};
-use crate::domain::{Cursor, Origin, Selector, TenantId};
+use crate::domain::{Cursor, Origin, TenantId};
 use crate::identity::{Principal, Revocations};
 use crate::limits::{Admission, Blocks};
-use crate::log::{EventLog, LogError, Page, PageLimit, TenantLog};
-use crate::rooms::{Attach, Attached, ConnectionId, Hello, Joined, Rooms};
+use crate::log::{EventLog, PageLimit, TenantLog};
+use crate::rooms::{Attach, Attached, ConnectionId, Hello, Rooms};
 use crate::telemetry::{MailboxMetrics, Metrics};
 use crate::wire::CloseCode;
 
@@ -212,99 +211,6 @@ impl SessionActor {
         }
     }
 
-    fn take(&mut self, step: Step, context: &mut Context<Self>) {
-        match step {
-            Step::Read { after } => self.read(after, context),
-            Step::Drain { room } => self.drain(room, context, |actor, context| {
-                let step = actor.session.drained(&actor.queue);
-                actor.take(step, context);
-            }),
-            Step::Join { after } => match self.context.rooms.join(self.about.id, after) {
-                Ok(Joined::Live) => {
-                    self.context.metrics.replayed(self.session.take_replayed());
-                    self.went_live(context);
-                }
-                Ok(Joined::Behind { after }) => self.read(after, context),
-                Err(code) => self.end(code, context),
-            },
-            Step::Close(code) => self.leave(code, context),
-        }
-    }
-
-    fn read(&mut self, after: u64, context: &mut Context<Self>) {
-        self.page(self.session.selectors(), after, context, |actor, page, context| {
-            let step = match page {
-                Ok(page) => actor.session.page(page, &actor.queue),
-                Err(code) => Step::Close(code),
-            };
-            actor.take(step, context);
-        });
-    }
-
-    /// Reads a page of the log, then goes on.
-    pub(super) fn page(
-        &mut self,
-        selectors: Arc<[Selector]>,
-        after: u64,
-        context: &mut Context<Self>,
-        go_on: impl FnOnce(&mut Self, Result<Page, CloseCode>, &mut Context<Self>) + 'static,
-    ) {
-        let Some(tenant_log) = self.log.clone() else { return };
-        let (log, limit) = (self.context.log.clone(), self.context.page);
-        let run = tenant_log.clone();
-        let page = async move { log.read(&tenant_log, &selectors, after, limit).await };
-        context.spawn(page.into_actor(self).map(move |page, actor, context| {
-            if !actor.reads(&run) {
-                return;
-            }
-            let page = page.map_err(|error| match error {
-                LogError::Unavailable(_) | LogError::InDoubt | LogError::Overloaded => CloseCode::GoingAway,
-                _ => CloseCode::InsufficientState,
-            });
-            match &page {
-                Ok(Page::Events { events, .. }) if events.iter().any(|event| event.is_internal()) => {
-                    actor.judge(context, |actor, context| go_on(actor, page, context));
-                }
-                _ => go_on(actor, page, context),
-            }
-        }));
-    }
-
-    /// Waits until most of the queue has been sent and `room` bytes fit, then goes on.
-    pub(super) fn drain(
-        &mut self,
-        room: usize,
-        context: &mut Context<Self>,
-        go_on: impl FnOnce(&mut Self, &mut Context<Self>) + 'static,
-    ) {
-        let (queue, Some(run)) = (self.queue.clone(), self.log.clone()) else { return };
-        let drained = async move { poll_fn(|context| queue.poll_drained(context, room)).await };
-        context.spawn(drained.into_actor(self).map(move |(), actor, context| {
-            if !actor.queue.has_left() && actor.reads(&run) {
-                go_on(actor, context);
-            }
-        }));
-    }
-
-    /// Judges what the principal may hear by what the store says now, then goes on.
-    fn judge(
-        &mut self,
-        context: &mut Context<Self>,
-        go_on: impl FnOnce(&mut Self, &mut Context<Self>) + 'static,
-    ) {
-        let renewed = self.context.capabilities.renew(&self.who, &self.heard());
-        let run = self.log.clone();
-        context.spawn(renewed.into_actor(self).map(move |renewed, actor, context| match renewed {
-            Ok(()) => {
-                actor.recheck();
-                if run.is_none_or(|run| actor.reads(&run)) {
-                    go_on(actor, context);
-                }
-            }
-            Err(_) => actor.leave(CloseCode::GoingAway, context),
-        }));
-    }
-
     /// Does what the registry has said since this was last called.
     fn heed(&mut self, context: &mut Context<Self>) {
         if let Some(code) = self.notices.closed.take() {
@@ -336,12 +242,7 @@ impl SessionActor {
         }
     }
 
-    /// Whether this is still the run of the log that it is given; the past of another one is of no use.
-    pub(super) fn reads(&self, run: &Arc<TenantLog>) -> bool {
-        self.log.as_ref().is_some_and(|own| Arc::ptr_eq(own, run))
-    }
-
-    fn went_live(&mut self, context: &mut Context<Self>) {
+    pub(super) fn went_live(&mut self, context: &mut Context<Self>) {
         self.is_live = true;
         self.tell_hearing(true);
         self.go_on_late(context);
@@ -354,7 +255,7 @@ impl SessionActor {
     }
 
     /// Ends a session that its registry does not hold (any more).
-    fn end(&mut self, code: CloseCode, context: &mut Context<Self>) {
+    pub(super) fn end(&mut self, code: CloseCode, context: &mut Context<Self>) {
         self.queue.finish_with(code);
         self.closed.get_or_insert(code);
         context.stop();

@@ -16,6 +16,7 @@ use super::figures::{Counts, FigureBoard};
 use super::interop_metrics::InteropMetrics;
 use super::job_metrics::JobMetrics;
 use super::limit_metrics::LimitMetrics;
+use super::log_metrics::LogMetrics;
 use super::mailbox_metrics::{MailboxFamilies, MailboxMetrics};
 use super::pool_metrics::{PoolFamilies, PoolMetrics};
 use super::process_metrics::ProcessMetrics;
@@ -48,8 +49,6 @@ labels!(Route { route: String, method: String, status: u16 });
 const CLASSES: [&str; 3] = ["durable", "latest", "volatile"];
 /// Why a frame did not reach its client that should have.
 const LOST: [&str; 3] = ["volatile_queue_full", "connection_cut", "worker_busy"];
-/// Why an append was refused.
-const REFUSED: [&str; 2] = ["unavailable", "overloaded"];
 
 /// The metrics of one engine; engines in one process do not share them.
 #[derive(Debug)]
@@ -65,19 +64,8 @@ pub struct Metrics {
     delivery_seconds: Histogram,
     recoveries: Family<Outcome, Counter>,
     replayed: Counter,
-    log_head: Family<Tenant, Gauge>,
-    log_commits: Counter,
-    log_commit_seconds: Histogram,
-    log_refused: Family<Reason, Counter>,
-    log_trimmed: Counter,
-    log_store_reads: Counter,
     acks: Counter,
-    window_events: Gauge,
-    window_bytes: Gauge,
-    outbox_waiting: Gauge,
-    outbox_lag_seconds: GaugeF64,
-    outbox_published: Counter,
-    outbox_dead: Counter,
+    log: LogMetrics,
     mailboxes: MailboxFamilies,
     pools: PoolFamilies,
     actor_panics: Counter,
@@ -140,43 +128,8 @@ impl Default for Metrics {
                 "Events replayed to reconnecting clients",
                 Counter::default()
             ),
-            log_head: register!(
-                "log_head",
-                "Number of the newest event of a tenant's log",
-                Family::default()
-            ),
-            log_commits: register!("log_commits", "Transactions of the log", Counter::default()),
-            log_commit_seconds: register!("log_commit_seconds", "Duration of a log transaction", latency()),
-            log_refused: register!("log_refused", "Appends refused", Family::default()),
-            log_trimmed: register!("log_trimmed", "Events trimmed from the log", Counter::default()),
-            log_store_reads: register!(
-                "log_store_reads",
-                "Pages read from the database for a replay",
-                Counter::default()
-            ),
             acks: register!("acks", "Events that clients acknowledged as shown", Counter::default()),
-            window_events: register!("window_events", "Events in the local windows", Gauge::default()),
-            window_bytes: register!("window_bytes", "Bytes in the local windows", Gauge::default()),
-            outbox_waiting: register!(
-                "outbox_waiting",
-                "Outbox rows that wait for the log",
-                Gauge::default()
-            ),
-            outbox_lag_seconds: register!(
-                "outbox_lag_seconds",
-                "Age of the oldest waiting outbox row",
-                GaugeF64::default()
-            ),
-            outbox_published: register!(
-                "outbox_published",
-                "Outbox rows appended to the log",
-                Counter::default()
-            ),
-            outbox_dead: register!(
-                "outbox_dead",
-                "Outbox rows that the log refused for good",
-                Counter::default()
-            ),
+            log: LogMetrics::new(&mut registry),
             mailboxes: MailboxFamilies::new(&mut registry),
             pools: PoolFamilies::new(&mut registry),
             actor_panics: register!("actor_panics", "Panics caught in actors", Counter::default()),
@@ -236,9 +189,6 @@ impl Metrics {
         for outcome in ["ok", "failed"] {
             self.jwks_fetches.get_or_create_owned(&Outcome { outcome });
         }
-        for reason in REFUSED {
-            self.log_refused.get_or_create_owned(&Reason { reason });
-        }
         self.ignored_fields("accounts", 0);
         for transport in ["sse", "poll", "websocket"] {
             self.connects.get_or_create_owned(&Transport { transport });
@@ -249,13 +199,12 @@ impl Metrics {
     pub fn counts(&self) -> Counts {
         let count = |class| self.published.get_or_create(&ClassLabel { class }).get();
         let lost = |reason| self.dropped.get_or_create(&Reason { reason }).get();
-        let refused = |reason| self.log_refused.get_or_create(&Reason { reason }).get();
         Counts {
             connections: self.figures.open_connections(),
             published: CLASSES.map(count).iter().sum(),
             delivered: self.delivery_seconds.count(),
             waited_us: (self.delivery_seconds.sum() * 1e6) as u64,
-            failed: LOST.map(lost).iter().chain(&REFUSED.map(refused)).sum(),
+            failed: LOST.map(lost).iter().sum::<u64>() + self.log.refusals(),
         }
     }
 
@@ -282,6 +231,11 @@ impl Metrics {
     /// Those of jobs.
     pub fn jobs(&self) -> &JobMetrics {
         &self.jobs
+    }
+
+    /// Those of the logs and of the outbox.
+    pub fn log(&self) -> &LogMetrics {
+        &self.log
     }
 
     /// Those of the limits.
@@ -352,58 +306,9 @@ impl Metrics {
         self.replayed.inc_by(count);
     }
 
-    /// A tenant's log has a new head.
-    pub fn log_head(&self, tenant: &str, head: u64) {
-        let head = i64::try_from(head).unwrap_or(i64::MAX);
-        self.log_head.get_or_create(&Tenant { tenant: tenant.to_owned() }).set(head);
-    }
-
-    /// A log transaction took this many seconds.
-    pub fn log_committed(&self, seconds: f64) {
-        self.log_commits.inc();
-        self.log_commit_seconds.observe(seconds);
-    }
-
-    /// An append was refused.
-    pub fn log_refused(&self, reason: &'static str) {
-        self.log_refused.get_or_create(&Reason { reason }).inc();
-    }
-
-    /// Events left the log.
-    pub fn log_trimmed(&self, count: u64) {
-        self.log_trimmed.inc_by(count);
-    }
-
     /// Clients have shown this many events.
     pub fn acked(&self, count: u64) {
         self.acks.inc_by(count);
-    }
-
-    /// A page of a replay came from the database.
-    pub fn log_store_read(&self) {
-        self.log_store_reads.inc();
-    }
-
-    /// Sizes of the local windows.
-    pub fn window(&self, events: usize, bytes: usize) {
-        self.window_events.set(events as i64);
-        self.window_bytes.set(bytes as i64);
-    }
-
-    /// How the outbox stands.
-    pub fn outbox(&self, waiting: i64, lag_seconds: f64) {
-        self.outbox_waiting.set(waiting);
-        self.outbox_lag_seconds.set(lag_seconds);
-    }
-
-    /// Outbox rows were appended.
-    pub fn outbox_published(&self, count: u64) {
-        self.outbox_published.inc_by(count);
-    }
-
-    /// An outbox row went dead.
-    pub fn outbox_dead(&self) {
-        self.outbox_dead.inc();
     }
 
     /// Those of one kind of actor.

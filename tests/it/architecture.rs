@@ -34,7 +34,7 @@ const PURE: &[&str] = &[
     "rooms/registry.rs",
     "rooms/room.rs",
     "sessions/session.rs",
-    "sessions/send_queue.rs",
+    "sessions/queue_metrics.rs",
     "sessions/requests.rs",
     "sessions/assembly.rs",
     "sessions/batch.rs",
@@ -99,7 +99,7 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("redis", &["bridge"]),
     ("reqwest", &["cli", "identity/jwks.rs"]),
     ("jsonwebtoken", &["identity"]),
-    ("prometheus_client", &["telemetry", "sessions/send_queue.rs"]),
+    ("prometheus_client", &["telemetry", "sessions/queue_metrics.rs"]),
     ("tracing_appender", &["telemetry"]),
     ("clap", &["cli", "main.rs", "bench"]),
 ];
@@ -122,7 +122,7 @@ fn sources() -> Vec<Source> {
             {
                 let text = fs::read_to_string(&path).expect("text");
                 // tests at a file's end may use what its logic may not
-                let text = text.split("#[cfg(test)]").next().unwrap_or_default().to_owned();
+                let text = text.split("\n#[cfg(test)]\nmod tests {").next().unwrap_or_default().to_owned();
                 let path = path.strip_prefix(&root).expect("below").to_string_lossy().into_owned();
                 found.push(Source { path, text });
             }
@@ -221,7 +221,7 @@ fn files_are_named_for_what_they_hold_and_stay_short() {
         let telling =
             !["mod.rs", "utils.rs", "common.rs", "helpers.rs", "types.rs", "misc.rs"].contains(&name);
         assert!(telling, "{}", source.path);
-        assert!(source.text.lines().count() <= 450, "{} is long", source.path);
+        assert!(source.text.lines().count() <= 400, "{} is long", source.path);
     }
 }
 
