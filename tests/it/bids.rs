@@ -1,6 +1,7 @@
 //! Bids: their life, their proposals, who sees what of them, and that ranks are exact whoever is asked.
 
 mod changes;
+mod copies;
 mod crash;
 mod damage;
 mod ears;

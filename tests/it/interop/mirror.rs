@@ -3,7 +3,9 @@
 use serde_json::{Value, json};
 
 use super::{AT, end, is_heard_by, listen_everywhere, on, start, until_end};
-use crate::support::{Program, Redis, Server, eventually, in_package};
+use crate::cluster::leader;
+use crate::support::postgres::sql;
+use crate::support::{Api, Holding, Program, Redis, Server, eventually, in_package};
 
 async fn subscriber(redis: &Redis, channel: &str) -> Program {
     let script = in_package("tests/clients/redis_subscriber.py");
@@ -105,6 +107,19 @@ async fn a_subscriber_of_the_replaced_system_reads_our_bids_as_far_as_everybody_
     );
 }
 
+/// A bid that is called B and open.
+async fn open_bid(api: &Api) {
+    let draft = json!({"bid_id": "B", "title": "t", "origin": 1, "destination": 2, "cargo": 3, "visibility": "open",
+        "criteria": [{"field": "price", "weight": 1, "direction": "asc", "reference": 1}]});
+    api.post("/v2/bids", &draft).await.expect(201);
+    api.post("/v2/bids/B/open", &json!({})).await.expect(200);
+}
+
+/// One that is worse than those with lower numbers.
+fn proposal(number: usize) -> Value {
+    json!({"carrier_id": format!("c{number}"), "price": number, "ei": 1, "lead_time_hours": 1})
+}
+
 #[tokio::test]
 async fn a_subscriber_of_the_replaced_system_reads_whole_rankings() {
     let redis = Redis::start().await;
@@ -115,14 +130,9 @@ async fn a_subscriber_of_the_replaced_system_reads_whole_rankings() {
     let mut rankings = subscriber(&redis, "channel:bid:B:proposal_ranking").await;
     let mut all = subscriber(&redis, "channel:proposal:ranking").await;
     let api = server.api();
-    let draft = json!({"bid_id": "B", "title": "t", "origin": 1, "destination": 2, "cargo": 3, "visibility": "open",
-        "criteria": [{"field": "price", "weight": 1, "direction": "asc", "reference": 1}]});
-    api.post("/v2/bids", &draft).await.expect(201);
-    api.post("/v2/bids/B/open", &json!({})).await.expect(200);
+    open_bid(&api).await;
     for total in 1..=5 {
-        let proposal =
-            json!({"carrier_id": format!("c{total}"), "price": total, "ei": 1, "lead_time_hours": 1});
-        let accepted = api.post("/v2/bids/B/proposals", &proposal).await.expect(201);
+        let accepted = api.post("/v2/bids/B/proposals", &proposal(total)).await.expect(201);
         let message = heard(&mut rankings).await["message"].clone();
         assert_eq!(heard(&mut all).await["message"], message);
         let rows = message["ranked_proposals"].as_array().expect("rows");
@@ -131,6 +141,57 @@ async fn a_subscriber_of_the_replaced_system_reads_whole_rankings() {
         assert_eq!((&message["total"], &message["timestamp"]), (&json!(total), &accepted["timestamp"]));
         assert_eq!(message["_src"], "mine:");
     }
+}
+
+#[tokio::test]
+async fn a_ranking_that_cannot_be_looked_at_in_time_is_read_by_its_window() {
+    let redis = Redis::start().await;
+    let options = on(&redis, 2).set("redis.mirror", true).set("ranking.window", 2).set("ranking.frame_ms", 0);
+    // however long the locks below take on a busy machine, the change waits for them
+    let options = options.set("storage.wait_ms", 30_000).set("storage.statement_timeout_ms", 30_000);
+    let server = start(&redis, options).await;
+    let mut rankings = subscriber(&redis, "channel:bid:B:proposal_ranking").await;
+    // a leader that was asked itself would know without looking
+    let leader = leader(&server.operator(), 0..2).await;
+    let (api, url) = (server.api().at(1 - leader), server.database_url().to_owned());
+    open_bid(&api).await;
+    for total in 1..=3 {
+        api.post("/v2/bids/B/proposals", &proposal(total)).await.expect(201);
+        assert_eq!(shown(&mut rankings).await, (total, total, false));
+    }
+    // the change waits for the bid's row, and whoever looks at bids after it waits for somebody else
+    let row = Holding::open(&url, "SELECT 1 FROM bids FOR UPDATE");
+    let change = tokio::spawn(async move { api.post("/v2/bids/B/proposals", &proposal(4)).await });
+    let waits = |what: &str| {
+        let text = format!(
+            "SELECT count(*) > 0 FROM pg_locks JOIN pg_stat_activity USING (pid) \
+             WHERE datname = current_database() AND NOT granted AND {what}"
+        );
+        let (url, what) = (url.clone(), format!("{what} to wait"));
+        async move {
+            eventually(&what, async || (sql(&url, &text) == "t").then_some(())).await;
+        }
+    };
+    waits("locktype = 'transactionid'").await;
+    let (locking, text) = (url.clone(), "LOCK TABLE bids IN ACCESS EXCLUSIVE MODE");
+    let table = tokio::task::spawn_blocking(move || Holding::open(&locking, text));
+    waits("mode = 'AccessExclusiveLock'").await;
+    drop(row);
+    let told = shown(&mut rankings).await;
+    drop(table.await.expect("locked"));
+    assert_eq!(told, (2, 4, true));
+    change.await.expect("no panic").expect(201);
+    // the next one is whole again
+    let api = server.api().at(1 - leader);
+    api.post("/v2/bids/B/proposals", &proposal(5)).await.expect(201);
+    assert_eq!(shown(&mut rankings).await, (5, 5, false));
+}
+
+/// The next ranking that is told: rows, how many there are in all, and whether some are left out.
+async fn shown(rankings: &mut Program) -> (usize, usize, bool) {
+    let message = heard(rankings).await["message"].clone();
+    let rows = message["ranked_proposals"].as_array().expect("rows").len();
+    (rows, message["total"].as_u64().expect("a number") as usize, message["truncated"] == true)
 }
 
 #[tokio::test]
