@@ -1,6 +1,5 @@
 //! Nodes that end, in order or not: their clients go on elsewhere and miss nothing.
 
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -10,18 +9,13 @@ use serde_json::{Value, json};
 
 use super::leader;
 use crate::support::nginx::Nginx;
-use crate::support::{Api, PATIENCE, Server, ServerOptions, Sse, eventually, eventually_counts, pause};
+use crate::support::{
+    Api, PATIENCE, Server, ServerOptions, Sse, allow_sockets, eventually, eventually_counts, pause,
+};
 
 const CLIENTS: usize = 5000;
 const TOPICS: usize = 50;
 const EVENTS: u64 = 20;
-
-/// Lets this process and those it starts hold many sockets.
-fn allow_sockets() {
-    let pid = std::process::id().to_string();
-    let raised = Command::new("prlimit").args(["--nofile=16384:", "--pid", &pid]).status();
-    assert!(raised.expect("prlimit runs").success());
-}
 
 /// What has become of the clients so far.
 #[derive(Default)]

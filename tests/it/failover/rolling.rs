@@ -1,6 +1,5 @@
 //! Three nodes are replaced one after the other under load: whoever listens does as the protocol says, and misses nothing.
 
-use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -11,7 +10,8 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, block_in_place};
 
 use crate::support::{
-    Api, Client, Frame, Nginx, Server, ServerOptions, Transport, eventually, eventually_counts, pause, redis,
+    Api, Client, Frame, Nginx, Server, ServerOptions, Transport, allow_sockets, eventually,
+    eventually_counts, pause, redis,
 };
 
 const CLIENTS: usize = 3000;
@@ -23,13 +23,6 @@ const TOPICS: usize = 17;
 const PACE: Duration = Duration::from_secs(2);
 /// How much longer than it was told to wait a client may wait.
 const MOST_LATE: Duration = Duration::from_secs(1);
-
-/// Lets this process and those it starts hold many sockets.
-fn allow_sockets() {
-    let pid = std::process::id().to_string();
-    let raised = Command::new("prlimit").args(["--nofile=16384:", "--pid", &pid]).status();
-    assert!(raised.expect("prlimit runs").success());
-}
 
 /// What has become of the clients so far.
 #[derive(Default)]

@@ -1,16 +1,17 @@
 //! What becomes of a master, whatever kind of Redis it is one of.
 
+use std::ops::DerefMut;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tokio::time::timeout;
 
 use super::Stage;
-use crate::support::redis::{RedisCluster, Sentinels};
+use crate::support::redis::{Group, RedisCluster, Sentinels};
 use crate::support::{Server, ServerOptions, eventually};
 
 /// A Redis whose masters have successors, as far as the tenant is concerned that everything happens in.
-pub(super) trait Masters {
+pub(super) trait Masters: DerefMut<Target = Group> {
     fn url(&self) -> String;
     /// Who has the tenant's log.
     async fn master(&self) -> usize;
@@ -20,12 +21,8 @@ pub(super) trait Masters {
     async fn hand_over(&self) -> usize;
     /// Waits until all that are there are as they should be.
     async fn settled(&self);
-    fn kill(&mut self, n: usize);
     /// Its replicas fall behind, and stay so when it is killed.
     fn lag(&self, n: usize);
-    /// Cuts it off from the others, but not from its clients.
-    fn isolate(&mut self, n: usize);
-    fn heal(&mut self, n: usize);
 }
 
 impl Masters for Sentinels {
@@ -44,17 +41,8 @@ impl Masters for Sentinels {
     async fn settled(&self) {
         self.settled().await;
     }
-    fn kill(&mut self, n: usize) {
-        (**self).kill(n);
-    }
     fn lag(&self, n: usize) {
         self.lag(n);
-    }
-    fn isolate(&mut self, n: usize) {
-        (**self).isolate(n);
-    }
-    fn heal(&mut self, n: usize) {
-        (**self).heal(n);
     }
 }
 
@@ -74,17 +62,8 @@ impl Masters for RedisCluster {
     async fn settled(&self) {
         self.settled().await;
     }
-    fn kill(&mut self, n: usize) {
-        (**self).kill(n);
-    }
     fn lag(&self, n: usize) {
         self.lag(n);
-    }
-    fn isolate(&mut self, n: usize) {
-        (**self).isolate(n);
-    }
-    fn heal(&mut self, n: usize) {
-        (**self).heal(n);
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use bongsu::wire::{SseDecoder, SseMessage};
@@ -10,7 +9,9 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::{Burst, PATIENCE, Server, ServerOptions, assert_kept, counts, eventually};
+use crate::support::{
+    Burst, PATIENCE, Server, ServerOptions, allow_sockets, assert_kept, counts, eventually,
+};
 
 const STREAMS: usize = 2000;
 
@@ -50,13 +51,6 @@ impl Small {
         };
         tokio::time::timeout(PATIENCE, read).await.expect("in time")
     }
-}
-
-/// Lets this process and those it starts hold many sockets.
-fn allow_sockets() {
-    let pid = std::process::id().to_string();
-    let raised = Command::new("prlimit").args(["--nofile=8192:", "--pid", &pid]).status();
-    assert!(raised.expect("prlimit runs").success());
 }
 
 #[tokio::test]

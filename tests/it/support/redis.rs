@@ -12,7 +12,7 @@ use std::process::Command;
 use tempfile::TempDir;
 
 pub use cluster::RedisCluster;
-pub use group::GroupOptions;
+pub use group::{Group, GroupOptions};
 use process::{Access, Process};
 pub use sentinels::Sentinels;
 
