@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use futures_util::future::join_all;
+
 use crate::support::load::{Published, Publishing, assert_dense};
 use crate::support::redis::{GroupOptions, RedisCluster};
 use crate::support::{Api, Server, ServerOptions, Sse};
@@ -48,10 +50,10 @@ async fn of_many_tenants_only_those_of_the_dead_master_notice_anything() {
     let mut redis = RedisCluster::with(options).await;
     let options = ServerOptions::default().cluster(3).unlimited().env("REDIS_URL", redis.url());
     let server = Server::with(options);
+    let names = (0..TENANTS).map(|n| format!("tenant-{n}"));
+    let keys: Vec<_> = names.map(|name| (server.api_of(&name, "publish,subscribe"), name)).collect();
     let mut tenants = Vec::new();
-    for n in 0..TENANTS {
-        let name = format!("tenant-{n}");
-        let api = server.api_of(&name, "publish,subscribe");
+    for (n, (api, name)) in keys.into_iter().enumerate() {
         tenants.push(Tenant::start(name, api, n % 3).await);
     }
     let owner = |name: &str| redis.owner(redis.slot(&format!("{{{name}}}")));
@@ -64,12 +66,10 @@ async fn of_many_tenants_only_those_of_the_dead_master_notice_anything() {
     }
     redis.kill(dead);
     redis.failover_by_itself(dead).await;
-    for tenant in &tenants {
-        tenant.publishing.goes_on().await;
-    }
-    for (tenant, is_hit) in tenants.into_iter().zip(is_hit) {
-        let Tenant { name, publishing, mut stream } = tenant;
-        let published = publishing.stop().await;
+    join_all(tenants.iter().map(|tenant| tenant.publishing.goes_on())).await;
+    let end = |tenant: Tenant| async move { (tenant.name, tenant.publishing.stop().await, tenant.stream) };
+    let ended = join_all(tenants.into_iter().map(end)).await;
+    for ((name, published, mut stream), is_hit) in ended.into_iter().zip(is_hit) {
         if is_hit {
             let [before, after] = halves(&mut stream, &published).await;
             for half in [&before, &after] {
