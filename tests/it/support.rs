@@ -55,7 +55,7 @@ pub use redis::Redis;
 pub use server::{Server, ServerOptions, binary, next_release, run_cli, run_cli_with};
 pub use sockets::allow_sockets;
 pub use sse::{Sse, SseEvent};
-pub use wait::{PATIENCE, eventually, eventually_counts, pause};
+pub use wait::{PATIENCE, eventually, eventually_counts, eventually_or, pause};
 pub use ws::{Closed, Ws};
 
 /// A file of the package under test: where the runner says it is, as another checkout may have built this.

@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::client::seq;
-use super::{Api, PATIENCE, Sse, counted, eventually, pause};
+use super::{Api, PATIENCE, Sse, counted, eventually_counts, eventually_or, pause};
 
 /// Reports a fleet's intensity again and again, each time answered; how often, at the end.
 pub struct Reports {
@@ -63,7 +63,7 @@ impl Reports {
 
     /// Waits until so many are answered.
     pub async fn reaches(&self, count: i64) {
-        eventually("reports that are answered", async || (self.count() >= count).then_some(())).await;
+        eventually_counts("reports that are answered", count as u64, || self.count() as u64).await;
     }
 
     /// Ends it; the last version.
@@ -141,8 +141,7 @@ impl Publishing {
 
     /// Waits until so many are answered.
     pub async fn reaches(&self, count: u64) {
-        eventually("publishes that are answered", async || (*self.answered.borrow() >= count).then_some(()))
-            .await;
+        eventually_counts("publishes that are answered", count, || *self.answered.borrow()).await;
     }
 
     /// Waits until more are answered.
@@ -188,7 +187,7 @@ pub struct Seen {
     pub told: Vec<Instant>,
     /// Every position that came, in order.
     pub positions: Vec<String>,
-    /// Every count that came since it was last told to load again.
+    /// Every count that came.
     pub counts: HashSet<u64>,
 }
 
@@ -209,7 +208,6 @@ impl Copying {
                         tell.send_modify(|own| {
                             own.told.push(told);
                             own.version = version;
-                            own.counts.clear();
                         });
                     }
                     "close" => panic!("{event:?}"),
@@ -227,19 +225,25 @@ impl Copying {
         let complete = async || {
             assert!(!self.task.is_finished(), "a copy went wrong");
             let seen = self.seen.borrow();
-            (seen.version >= version && seen.has_all(published)).then(|| seen.clone())
+            (seen.version >= version && seen.lacks(published).is_empty()).then(|| seen.clone())
         };
-        let seen = eventually("a copy that has everything", complete).await;
+        let what = || {
+            let seen = self.seen.borrow();
+            format!("version {version} after {}, and counts {:?}", seen.version, seen.lacks(published))
+        };
+        let seen = eventually_or(what, complete).await;
         assert_eq!(seen.version, version);
         seen
     }
 }
 
 impl Seen {
-    fn has_all(&self, published: &Published) -> bool {
+    /// What was answered after it was last told to load again, and did not come, neither then nor before: an answer may take
+    /// longer than its event.
+    fn lacks(&self, published: &Published) -> Vec<u64> {
         let since = self.told.last();
         let later = (0..).zip(&published.answers).filter(|(_, (at, _))| since.is_none_or(|told| at > told));
-        later.into_iter().all(|(count, _)| self.counts.contains(&count))
+        later.map(|(count, _)| count).filter(|count| !self.counts.contains(count)).collect()
     }
 
     fn take(&mut self, event: &super::SseEvent) {

@@ -6,13 +6,18 @@ use std::time::Duration;
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Asks until the answer is something, or fails saying what was waited for.
-pub async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+pub async fn eventually<T>(what: &str, ask: impl AsyncFnMut() -> Option<T>) -> T {
+    eventually_or(|| what.to_owned(), ask).await
+}
+
+/// The same, saying what is known once it fails.
+pub async fn eventually_or<T>(what: impl Fn() -> String, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = tokio::time::Instant::now() + PATIENCE;
     loop {
         if let Some(answer) = ask().await {
             return answer;
         }
-        assert!(tokio::time::Instant::now() < deadline, "waited in vain for: {what}");
+        assert!(tokio::time::Instant::now() < deadline, "waited in vain for: {}", what());
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
