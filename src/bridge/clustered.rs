@@ -96,6 +96,7 @@ impl Clustered {
             nodes: keys.nodes(),
         });
         let runs = Arc::new(Runs::new(database.clone()));
+        runtime.spawn(runs.clone().confirm());
         let means = (store.clone(), subscriptions, runs.clone());
         let (bridge, heard) =
             RedisBridgeActor::start(thread, means, logs.clone(), runtime.clone(), metrics.clone());
@@ -121,6 +122,7 @@ impl Clustered {
                 metrics: metrics.clone(),
                 keeper: keeper.clone(),
                 lease: lease.clone(),
+                recent: lanes.recent(),
                 interop,
                 tenant: own.tenant,
                 probe: keys.ingest_probe(&own_name),

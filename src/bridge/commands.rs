@@ -174,7 +174,8 @@ impl Commands {
 
     fn link(&self, key: &str) -> Result<(Server, MultiplexedConnection), BridgeError> {
         let links = self.links.borrow();
-        let server = links.layout.of(key).ok_or_else(|| BridgeError::Away("no server has the key".into()))?;
+        let server =
+            links.layout.of(key).ok_or_else(|| BridgeError::Unlinked("no server has the key".into()))?;
         let link = links.to.get(server).ok_or_else(not_connected)?;
         Ok((server.clone(), link.clone()))
     }
@@ -298,7 +299,7 @@ impl Drop for Keeper {
 }
 
 fn not_connected() -> BridgeError {
-    BridgeError::Away("not connected".into())
+    BridgeError::Unlinked("not connected".into())
 }
 
 /// Whether the server itself has said no, rather than nothing at all.

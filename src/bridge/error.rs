@@ -12,6 +12,9 @@ pub enum BridgeError {
     /// It cannot be reached, or not in time; whether the command was carried out is unknown.
     #[error("Redis cannot be reached: {0}")]
     Away(String),
+    /// There is no link to whoever should be asked: nothing was.
+    #[error("Redis cannot be reached: {0}")]
+    Unlinked(String),
     /// It refused: read-only, out of memory, a wrong password, keys of somebody else.
     #[error("{0}")]
     Refused(String),
@@ -68,9 +71,15 @@ impl From<ParsingError> for BridgeError {
 }
 
 impl BridgeError {
-    /// Whether Redis has answered that it did not carry out what it was asked.
-    pub(super) fn is_answer(&self) -> bool {
-        matches!(self, BridgeError::Refused(_) | BridgeError::Unwilling(_) | BridgeError::Moving(_))
+    /// Whether it is known that what was to be done was not.
+    pub(super) fn is_known(&self) -> bool {
+        matches!(
+            self,
+            BridgeError::Unlinked(_)
+                | BridgeError::Refused(_)
+                | BridgeError::Unwilling(_)
+                | BridgeError::Moving(_)
+        )
     }
 }
 

@@ -11,6 +11,9 @@ const REFUSED: Duration = Duration::from_secs(1);
 const AWAY: Duration = Duration::from_millis(200);
 /// A leader that has not reached some master for this long lets others try.
 const UNREACHED: Duration = Duration::from_secs(10);
+/// How long after it has let others try a node leads on all the same: at first, and, where that is of no use again and
+/// again, at most. The master that takes nothing may be everybody's.
+const AGAIN: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
 
 /// Tenants whose log takes nothing at present: they are left alone for a while, and the others go on.
 #[derive(Debug, Default)]
@@ -20,6 +23,8 @@ pub(super) struct Holds {
     unreached: Option<Instant>,
     /// Whether another node may reach a better master.
     is_useless: bool,
+    /// Until when this node leads on all the same, and how long that is the next time.
+    leads_on: Option<(Instant, Duration)>,
 }
 
 impl Holds {
@@ -43,8 +48,8 @@ impl Holds {
                 tracing::error!(%error, %tenant, "the log refuses what the outbox holds for it");
                 REFUSED
             }
-            BridgeError::Moving(_) | BridgeError::Unwilling(_) => AWAY,
-            _ if !is_linked => {
+            BridgeError::Moving(_) | BridgeError::Unwilling(_) | BridgeError::Superseded => AWAY,
+            _ if !is_linked || matches!(error, BridgeError::Unlinked(_)) => {
                 self.unreached.get_or_insert_with(Instant::now);
                 AWAY
             }
@@ -61,8 +66,19 @@ impl Holds {
 
     /// Whether another node had better lead, as far as is known since this was last asked.
     pub fn take_useless(&mut self) -> bool {
+        let now = Instant::now();
         let is_late = self.unreached.take_if(|since| since.elapsed() >= UNREACHED).is_some();
-        std::mem::take(&mut self.is_useless) || is_late
+        if !(std::mem::take(&mut self.is_useless) || is_late) {
+            return false;
+        }
+        let (first, most) = AGAIN;
+        let time = match self.leads_on {
+            Some((until, _)) if now < until => return false,
+            Some((until, time)) if now < until + most => (time * 2).min(most),
+            _ => first,
+        };
+        self.leads_on = Some((now + time, time));
+        true
     }
 }
 
@@ -89,12 +105,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_leader_whose_master_is_no_good_lets_others_lead() {
-        let (mut holds, tenant) = (Holds::default(), TenantId::default_tenant());
+        let tenant = TenantId::default_tenant();
         for error in [BridgeError::Superseded, BridgeError::Unwilling("replica".into())] {
-            holds.hold(&tenant, &error, true);
+            let mut holds = Holds::default();
+            assert!(holds.hold(&tenant, &error, true), "others go on");
             assert!(holds.take_useless() && !holds.take_useless(), "{error}");
         }
-        let away = BridgeError::Away("gone".into());
+        let (mut holds, away) = (Holds::default(), BridgeError::Away("gone".into()));
         holds.hold(&tenant, &away, false);
         tokio::time::advance(UNREACHED).await;
         holds.all_reached();
@@ -103,5 +120,26 @@ mod tests {
         assert!(!holds.take_useless());
         tokio::time::advance(UNREACHED).await;
         assert!(holds.take_useless() && !holds.take_useless());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn where_no_node_has_a_better_master_the_lead_stays_longer_and_longer() {
+        let (mut holds, tenant) = (Holds::default(), TenantId::default_tenant());
+        let unwilling = BridgeError::Unwilling("no replicas".into());
+        let began = Instant::now();
+        let mut times = Vec::new();
+        for _ in 0..300_000 / 100 {
+            holds.hold(&tenant, &unwilling, true);
+            times.extend(holds.take_useless().then(|| began.elapsed().as_secs()));
+            tokio::time::advance(Duration::from_millis(100)).await;
+        }
+        assert_eq!(times, [0, 2, 6, 14, 30, 62, 122, 182, 242]);
+        // and begins anew once it was of use
+        tokio::time::advance(AGAIN.1 * 2).await;
+        holds.hold(&tenant, &unwilling, true);
+        assert!(holds.take_useless());
+        tokio::time::advance(AGAIN.0).await;
+        holds.hold(&tenant, &unwilling, true);
+        assert!(holds.take_useless());
     }
 }

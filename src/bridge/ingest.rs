@@ -10,6 +10,7 @@ use super::hearing::Hearing;
 use super::interop::{Interop, Unfit};
 use super::lanes::count;
 use super::lease::{Lease, LeaseKeeper};
+use super::recent::Recent;
 use super::servers::Connector;
 use super::store::{Answer, Request, Store};
 use super::trimmer::Grown;
@@ -71,6 +72,7 @@ pub(super) struct Ingest {
     pub metrics: Arc<Metrics>,
     pub keeper: Arc<LeaseKeeper>,
     pub lease: watch::Receiver<Option<Lease>>,
+    pub recent: Arc<Recent>,
     pub interop: Interop,
     pub tenant: TenantId,
     /// The channel on which this node hears itself.
@@ -242,10 +244,12 @@ impl Ingest {
                 sleep(BACKOFF.0).await;
                 continue;
             }
-            let asked = Instant::now();
+            let (asked, server) = (Instant::now(), self.store.server_of(&self.tenant));
             let append = self.store.append(&self.tenant, (Some(fence), &[]), self.logs.options(), request);
             match append.await {
-                Ok((_, answers)) => {
+                Ok((run, answers)) => {
+                    let taken = (&self.tenant, server);
+                    self.recent.took(&self.store, taken, run, request.iter().cloned(), &answers);
                     self.grown.add(&self.tenant);
                     count(&self.metrics, request, &answers);
                     self.count(&answers);
@@ -255,7 +259,7 @@ impl Ingest {
                     tracing::debug!(%error, "what other services published could not be appended");
                     match error {
                         BridgeError::Fenced(stored) => self.fenced(stored).await,
-                        error if error.is_answer() => {}
+                        error if error.is_known() => {}
                         _ => drop(unknown_since.get_or_insert(asked)),
                     }
                     sleep(jittered(wait, 0.5)).await;

@@ -1,9 +1,10 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::error::BridgeError;
 use super::recent::Recent;
@@ -15,6 +16,8 @@ use crate::telemetry::{Metrics, crash_point};
 
 /// Requests that one call carries, at most.
 const BATCH: usize = 512;
+/// How soon what a former master took is brought to its successor where that failed.
+const AGAIN: Duration = Duration::from_secs(1);
 /// Bytes that one call carries, unless a single request has more.
 pub(super) const BATCH_BYTES: usize = 4 << 20;
 
@@ -81,9 +84,11 @@ impl Lanes {
     /// Has what a former master took brought to its successor, whether somebody publishes there or not.
     async fn follow_masters(self) {
         let mut links = self.store.commands.watch();
-        // one lane that looks is enough for the next look to find nothing
-        while links.changed().await.is_ok() {
-            self.recent.tenants().into_iter().for_each(|tenant| self.enter(tenant, None));
+        // a lane that could not bring it is sent again
+        while !matches!(timeout(AGAIN, links.changed()).await, Ok(Err(_))) {
+            for tenant in self.recent.elsewhere(|tenant| self.store.server_of(tenant)) {
+                self.enter(tenant, None);
+            }
         }
     }
 
@@ -119,6 +124,11 @@ impl Lanes {
         Ok(())
     }
 
+    /// What this node has appended lately for those who publish.
+    pub fn recent(&self) -> Arc<Recent> {
+        self.recent.clone()
+    }
+
     /// Whether nothing waits and nothing is under way.
     pub fn is_idle(&self) -> bool {
         self.busy.lock().expect("no panic while held").is_empty()
@@ -133,7 +143,7 @@ impl Lanes {
             let (requests, replies): (Vec<_>, Vec<_>) =
                 batch.into_iter().map(|own| (own.request, (own.reply, own._load))).unzip();
             let started = Instant::now();
-            let (was_linked, server) = (self.store.is_linked_for(&tenant), self.store.server_of(&tenant));
+            let server = self.store.server_of(&tenant);
             let appended = self.store.append(&tenant, (None, &[]), self.logs.options(), &requests).await;
             crash_point("append.after_commit");
             match appended {
@@ -141,16 +151,7 @@ impl Lanes {
                     self.metrics.log().committed(started.elapsed().as_secs_f64());
                     self.grown.add(&tenant);
                     count(&self.metrics, &requests, &answers);
-                    if let Some(server) = server.filter(|_| self.store.commands.lookout.may_change()) {
-                        let is_new = |answer: &Answer| {
-                            let outcomes = answer.iter().flatten();
-                            outcomes
-                                .into_iter()
-                                .any(|own| matches!(own, Appended::At { duplicate: false, .. }))
-                        };
-                        let new = requests.into_iter().zip(&answers).filter(|(_, answer)| is_new(answer));
-                        self.recent.keep(&tenant, &server, run, new.map(|(request, _)| request));
-                    }
+                    self.recent.took(&self.store, (&tenant, server), run, requests, &answers);
                     for ((reply, load), answer) in replies.into_iter().zip(answers) {
                         // whoever publishes again when answered finds the room
                         drop(load);
@@ -161,8 +162,8 @@ impl Lanes {
                     tracing::warn!(%error, %tenant, "the event log could not be written");
                     self.metrics.log().refused("unavailable");
                     let error = match error {
-                        // it was asked, and may do it yet
-                        BridgeError::Away(_) if was_linked => LogError::InDoubt,
+                        // it was asked, and may do it yet, or has done it
+                        BridgeError::Away(_) | BridgeError::Unexpected(_) => LogError::InDoubt,
                         other => LogError::from(other),
                     };
                     replies.into_iter().for_each(|(reply, _)| drop(reply.send(Err(error.clone()))));

@@ -239,11 +239,8 @@ impl Leader {
                     self.marked.insert(tenant.clone(), ids);
                     self.checked.insert(tenant.clone());
                 }
-                // they are remembered a little longer, and met again
-                Err(error) => {
-                    let is_linked = self.store.is_linked_for(tenant);
-                    self.holds.hold(tenant, &error, is_linked);
-                }
+                // they are remembered a little longer, and met again: a link that has just broken may still seem to be there
+                Err(error) => drop(self.holds.hold(tenant, &error, false)),
             }
         }
         rows

@@ -67,8 +67,10 @@ impl LeaseKeeper {
         let mut next = Instant::now();
         let (mut link, mut linked_at) = (None, Instant::now());
         loop {
-            let aside = *self.aside.borrow();
-            sleep_until(next.max(aside)).await;
+            sleep_until(next.max(self.aside())).await;
+            if Instant::now() < self.aside() {
+                continue;
+            }
             if self.commands.is_linked() {
                 linked_at = Instant::now();
             } else if linked_at.elapsed() >= UNLINKED {
@@ -91,9 +93,18 @@ impl LeaseKeeper {
                     former.filter(Lease::is_good)
                 }
             };
+            if Instant::now() < self.aside() {
+                // asked for before it stepped aside
+                self.give_back().await;
+                continue;
+            }
             self.tell(former, lease);
             next = Instant::now() + if lease.is_some() { RENEWAL } else { jittered(ATTEMPT, 0.4) };
         }
+    }
+
+    fn aside(&self) -> Instant {
+        *self.aside.borrow()
     }
 
     async fn take(&self, link: &mut Option<LeaseLink>) -> Result<Option<u64>, StoreError> {

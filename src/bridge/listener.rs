@@ -186,7 +186,7 @@ impl Listener {
                     let _ = bridge.tell(Linked);
                 }
                 // whoever has it is told so once that is known
-                Ok(Err(error)) if error.is_answer() => {}
+                Ok(Err(error)) if error.is_known() => {}
                 _ => return false,
             }
         }
@@ -226,7 +226,7 @@ impl Listener {
                 }
                 let left = timeout(within, ear.order(self.verb("UNSUBSCRIBE"), [channel.as_str()])).await;
                 // of another server's channel nothing is heard here anyway
-                left.is_ok_and(|left| left.map_or_else(|error| error.is_answer(), |()| true))
+                left.is_ok_and(|left| left.map_or_else(|error| error.is_known(), |()| true))
             }
         }
     }

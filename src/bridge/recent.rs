@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use super::runs::Run;
 use super::servers::Server;
-use super::store::Request;
+use super::store::{Answer, Request, Store};
 use crate::clock::random_u64;
 use crate::domain::{Class, Epoch, TenantId, Timestamp};
-use crate::log::Idempotency;
+use crate::log::{Appended, Idempotency};
 
 /// A former master takes appends beside its successor for less than this.
 const KEPT_FOR: Duration = Duration::from_secs(60);
@@ -44,6 +44,24 @@ struct Taken {
 impl Recent {
     pub fn new() -> Self {
         Recent(Mutex::default())
+    }
+
+    /// What of these the master at `server` has newly appended is kept, where masters may have successors.
+    pub fn took(
+        &self,
+        store: &Store,
+        (tenant, server): (&TenantId, Option<Server>),
+        run: Run,
+        requests: impl IntoIterator<Item = Request>,
+        answers: &[Answer],
+    ) {
+        let Some(server) = server.filter(|_| store.commands.lookout.may_change()) else { return };
+        let is_new = |answer: &Answer| {
+            let mut outcomes = answer.iter().flatten();
+            outcomes.any(|own| matches!(own, Appended::At { duplicate: false, .. }))
+        };
+        let new = requests.into_iter().zip(answers).filter(|(_, answer)| is_new(answer));
+        self.keep(tenant, &server, run, new.map(|(request, _)| request));
     }
 
     /// These were carried out.
@@ -86,9 +104,12 @@ impl Recent {
         self.own().of.get(tenant).is_some_and(|(own, _)| own != server)
     }
 
-    /// The tenants of which something is kept.
-    pub fn tenants(&self) -> Vec<TenantId> {
-        self.own().of.keys().cloned().collect()
+    /// The tenants of which something is kept that another server has taken than the one that has them now.
+    pub fn elsewhere(&self, has: impl Fn(&TenantId) -> Option<Server>) -> Vec<TenantId> {
+        let own = self.own();
+        let moved =
+            own.of.iter().filter(|(tenant, (server, _))| has(tenant).is_some_and(|now| now != *server));
+        moved.map(|(tenant, _)| tenant.clone()).collect()
     }
 
     /// What another run than this one took of a tenant's when this one had begun.
@@ -160,7 +181,7 @@ mod tests {
 
     fn run(epoch: u64, born: i64, now: i64) -> Run {
         let at = |seconds: i64| Timestamp::from_micros(seconds * 1_000_000);
-        Run { epoch: Epoch::new(epoch), born: at(born), now: at(now) }
+        Run { epoch: Epoch::new(epoch), config: 0, born: at(born), now: at(now) }
     }
 
     #[test]
@@ -184,7 +205,8 @@ mod tests {
         assert!(
             recent.beside(&tenant, run(2, 110, 114)).is_empty() && !recent.is_elsewhere(&tenant, &server(2))
         );
-        assert_eq!(recent.tenants(), [tenant]);
+        assert!(recent.elsewhere(|_| Some(server(2))).is_empty() && recent.elsewhere(|_| None).is_empty());
+        assert_eq!(recent.elsewhere(|_| Some(server(3))), [tenant], "a third one has it");
     }
 
     #[test]
@@ -193,7 +215,7 @@ mod tests {
         let server = Server { host: "h".into(), port: 1 };
         let of_no_use = [request(Class::Volatile, None, 1), request(Class::Durable, Some(1), 1)];
         recent.keep(&tenant, &server, run(1, 0, 100), of_no_use);
-        assert!(recent.tenants().is_empty());
+        assert!(recent.own().of.is_empty());
         for now in [100, 101, 170] {
             recent.keep(&tenant, &server, run(1, 0, now), [request(Class::Durable, None, 1)]);
         }

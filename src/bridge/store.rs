@@ -137,7 +137,7 @@ impl Store {
     pub async fn top(&self, tenant: &TenantId) -> Result<Top, BridgeError> {
         let call = self.call(&self.functions.head, tenant);
         let reply = self.carry_out(tenant, &call).await?;
-        Ok(Top { run: run(&reply, (2, 4))?, seq: reply.number(1)?, trimmed: reply.number(3)? })
+        Ok(Top { run: self.run(tenant, &reply, (2, 4))?, seq: reply.number(1)?, trimmed: reply.number(3)? })
     }
 
     /// Appends; `fence` is a leader's, and `marked` are outbox ids whose rows are gone.
@@ -168,7 +168,10 @@ impl Store {
         if answers.len() != requests.len() {
             return Err(BridgeError::Unexpected("an answer is missing".into()));
         }
-        Ok((run(&reply, (2, 7))?, answers.iter().map(|text| answer(text)).collect::<Result<_, _>>()?))
+        Ok((
+            self.run(tenant, &reply, (2, 7))?,
+            answers.iter().map(|text| answer(text)).collect::<Result<_, _>>()?,
+        ))
     }
 
     /// The events of the selected topics within a span; all topics where none is selected. None: the log has
@@ -263,7 +266,7 @@ impl Store {
         let reply = Reply::of(self.commands.run_once::<Value>(&own, &head).await?)?;
         let key = &self.keys.all(tenant)[4];
         let ids = self.commands.run_once(key, redis::cmd("SMEMBERS").arg(key)).await?;
-        Ok((run(&reply, (2, 4))?, ids))
+        Ok((self.run(tenant, &reply, (2, 4))?, ids))
     }
 
     /// Tells the other nodes what is no event.
@@ -280,6 +283,13 @@ impl Store {
         }
         call.arg(Epoch::new(random_u64()).to_string());
         call
+    }
+
+    /// The run that answered; where the time is in the answer, and when the run began.
+    fn run(&self, tenant: &TenantId, reply: &Reply, (now, born): (usize, usize)) -> Result<Run, BridgeError> {
+        let time = |index| Ok::<_, BridgeError>(Timestamp::from_micros(reply.number(index)?));
+        let config = self.commands.lookout.layout().config_of(&self.keys.of(tenant));
+        Ok(Run { epoch: reply.epoch(0)?, config, now: time(now)?, born: time(born)? })
     }
 
     async fn carry_out(&self, tenant: &TenantId, call: &ScriptInvocation<'_>) -> Result<Reply, BridgeError> {
@@ -350,12 +360,6 @@ fn object_around(event: &NewEvent) -> (String, String) {
         tail += &format!(",\"version\":{version}");
     }
     (head, tail + "}")
-}
-
-/// The run that answered; where the time is in the answer, and when the run began.
-fn run(reply: &Reply, (now, born): (usize, usize)) -> Result<Run, BridgeError> {
-    let time = |index| Ok::<_, BridgeError>(Timestamp::from_micros(reply.number(index)?));
-    Ok(Run { epoch: reply.epoch(0)?, now: time(now)?, born: time(born)? })
 }
 
 fn answer(text: &str) -> Result<Answer, BridgeError> {

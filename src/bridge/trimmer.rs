@@ -89,7 +89,7 @@ impl Trimmer {
         for tenant in self.store.take_trims(ROUND, again, all).await? {
             match self.trim_one(&tenant).await {
                 // it is looked at again before long; the others' masters may be there
-                Err(error @ BridgeError::Away(_)) => {
+                Err(error @ (BridgeError::Away(_) | BridgeError::Unlinked(_))) => {
                     tracing::debug!(%error, %tenant, "the log could not be trimmed");
                 }
                 Err(BridgeError::Fenced(stored)) => {

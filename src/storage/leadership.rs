@@ -40,18 +40,30 @@ impl Database {
         Ok(postgres::lease::give_back(&mut conn, holder).await?)
     }
 
-    /// Notes a run of a tenant's log that began at `born`, unless a later one is known: whether it is the newest. It is later
-    /// than `former`; one from after `latest`, a time to come, is none.
+    /// Notes a run of a tenant's log that began at `born` under a configuration of Redis, unless a later one is known: whether
+    /// it is the newest. It is later than `former`; one from after `latest`, a time to come, is none, nor is one that nobody
+    /// has confirmed for a minute.
     pub async fn meet_run(
         &self,
         tenant: &TenantId,
         (epoch, former): (Epoch, Option<Epoch>),
-        (born, latest): (Timestamp, Timestamp),
+        (config, born): (u64, Timestamp),
+        latest: Timestamp,
     ) -> Result<bool, StoreError> {
         let mut conn = self.shared()?.connection().await?;
         let (epoch, former) = (epoch.to_string(), former.map(|own| own.to_string()));
-        let (epochs, span) = ((&*epoch, former.as_deref()), (born.micros(), latest.micros()));
-        Ok(postgres::log_runs::meet(&mut conn, tenant.as_str(), epochs, span).await? == epoch)
+        let (epochs, since) = ((&*epoch, former.as_deref()), (config as i64, born.micros()));
+        Ok(postgres::log_runs::meet(&mut conn, tenant.as_str(), epochs, since, latest.micros()).await?
+            == epoch)
+    }
+
+    /// Notes that these runs of logs are there, as far as they are the newest.
+    pub async fn confirm_runs(&self, runs: &[(TenantId, Epoch)]) -> Result<(), StoreError> {
+        let mut conn = self.shared()?.connection().await?;
+        let tenants: Vec<&str> = runs.iter().map(|(tenant, _)| tenant.as_str()).collect();
+        let epochs: Vec<String> = runs.iter().map(|(_, epoch)| epoch.to_string()).collect();
+        postgres::log_runs::confirm(&mut conn, &tenants, &epochs).await?;
+        Ok(())
     }
 
     /// Marks a tenant's outbox rows, which a run of its log has taken, as published; false when another run is known.

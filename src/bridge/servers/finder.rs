@@ -47,7 +47,7 @@ impl Finder {
     /// Who the masters are, as far as anybody says.
     pub async fn find(&mut self) -> Result<Layout, BridgeError> {
         match self.connector.kind().clone() {
-            Kind::Single => Ok(Layout::single(self.connector.seeds()[0].clone())),
+            Kind::Single => Ok(Layout::single(self.connector.seeds()[0].clone(), 0)),
             Kind::Sentinel { service } => self.ask_sentinels(&service).await,
             Kind::Cluster => self.ask_cluster().await,
         }
@@ -79,7 +79,7 @@ impl Finder {
             ));
         }
         self.newest = Some((newest.epoch, Instant::now()));
-        Ok(Layout::single(newest.master))
+        Ok(Layout::single(newest.master, newest.epoch))
     }
 
     async fn ask_cluster(&mut self) -> Result<Layout, BridgeError> {

@@ -26,6 +26,8 @@ impl fmt::Display for Server {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::bridge) struct Layout {
     masters: Vec<Server>,
+    /// The configuration epoch under which each of them is one: the greater of two is later.
+    configs: Vec<u64>,
     /// First slot, last slot, and which master has them; in order.
     ranges: Vec<(u16, u16, usize)>,
     is_cluster: bool,
@@ -45,9 +47,10 @@ pub(super) struct Claim {
 }
 
 impl Layout {
-    /// One master has everything.
-    pub fn single(master: Server) -> Self {
-        Layout { masters: vec![master], ranges: vec![(0, SLOTS - 1, 0)], is_cluster: false }
+    /// One master has everything; 0 where nobody counts configurations.
+    pub fn single(master: Server, config: u64) -> Self {
+        let ranges = vec![(0, SLOTS - 1, 0)];
+        Layout { masters: vec![master], configs: vec![config], ranges, is_cluster: false }
     }
 
     /// What the servers of a cluster say, put together.
@@ -71,8 +74,13 @@ impl Layout {
                 }
             }
         }
-        let masters: BTreeSet<&Server> = owners.iter().flatten().map(|(_, server)| *server).collect();
-        let masters: Vec<Server> = masters.into_iter().cloned().collect();
+        let mut configs = BTreeMap::<&Server, u64>::new();
+        for (epoch, server) in owners.iter().flatten() {
+            let own = configs.entry(server).or_default();
+            *own = (*own).max(*epoch);
+        }
+        let masters: Vec<Server> = configs.keys().map(|own| (*own).clone()).collect();
+        let configs = configs.into_values().collect();
         let numbers: HashMap<&Server, usize> =
             masters.iter().enumerate().map(|(number, server)| (server, number)).collect();
         let mut ranges: Vec<(u16, u16, usize)> = Vec::new();
@@ -83,7 +91,7 @@ impl Layout {
                 _ => ranges.push((slot, slot, *master)),
             }
         }
-        Layout { masters, ranges, is_cluster: true }
+        Layout { masters, configs, ranges, is_cluster: true }
     }
 
     /// All that take writes.
@@ -98,10 +106,19 @@ impl Layout {
 
     /// Who has a key or a channel.
     pub fn of(&self, key: &str) -> Option<&Server> {
+        self.number_of(key).map(|number| &self.masters[number])
+    }
+
+    /// Under which configuration that is so; 0 where nobody knows.
+    pub fn config_of(&self, key: &str) -> u64 {
+        self.number_of(key).map_or(0, |number| self.configs[number])
+    }
+
+    fn number_of(&self, key: &str) -> Option<usize> {
         let slot = slot(key);
         let after = self.ranges.partition_point(|(_, last, _)| *last < slot);
         let (first, _, master) = self.ranges.get(after)?;
-        (*first <= slot).then(|| &self.masters[*master])
+        (*first <= slot).then_some(*master)
     }
 
     /// A hash tag (what stands in braces) whose slot is this master's.
@@ -192,7 +209,9 @@ mod tests {
     fn a_successor_wins_over_the_master_that_was_cut_off() {
         let (old, new) = (claim(1, true, 3, &[(0, 99)]), claim(2, true, 9, &[(0, 99)]));
         for claims in [[old.clone(), new.clone()], [new.clone(), old.clone()]] {
-            assert_eq!(Layout::of_cluster(&claims).masters(), [server(2)]);
+            let layout = Layout::of_cluster(&claims);
+            let key = layout.tag(&server(2)).map(|tag| format!("{{{tag}}}")).expect("it has slots");
+            assert_eq!((layout.masters(), layout.config_of(&key)), (&[server(2)][..], 9));
         }
         // what others say of a server that speaks for itself is of no use
         let hearsay = claim(1, false, 99, &[(0, 99)]);

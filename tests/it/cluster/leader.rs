@@ -179,11 +179,18 @@ async fn a_run_that_the_database_knows_and_that_is_long_gone_keeps_nothing_from_
     let mut stream = api.listen("fleet:FLT-A01", None).await;
     stream.ready().await;
     api.update_ei("FLT-A01", 1.0).await;
-    // as after a database that has lost what it had last
-    let gone = "UPDATE log_runs SET epoch = 'ffffffffffffffff', born_us = 1 WHERE tenant = 'default' RETURNING tenant";
-    assert_eq!(postgres::sql(server.database_url(), gone), "default");
-    api.update_ei("FLT-A01", 2.0).await;
-    assert_eq!(versions(&stream.take(2).await), [1, 2], "each once");
+    let gone = [
+        // as after a database that has lost what it had last
+        "born_us = 1",
+        // as after a Redis that was tried for a while; nobody has said for a minute that it is there
+        "born_us = born_us + 1, met_at = now() - interval '61 seconds'",
+    ];
+    for gone in gone {
+        let statement = format!("UPDATE log_runs SET epoch = 'ffffffffffffffff', {gone} RETURNING tenant");
+        assert_eq!(postgres::sql(server.database_url(), &statement), "default");
+        api.update_ei("FLT-A01", 2.0).await;
+    }
+    assert_eq!(versions(&stream.take(3).await), [1, 2, 3], "each once");
     eventually("the outbox to be empty", async || {
         (operator.metric("bongsu_outbox_waiting").await == 0.0).then_some(())
     })

@@ -1,9 +1,11 @@
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
+use super::scenarios::Listening;
 use super::{Stage, scenarios};
 use crate::support::redis::{GroupOptions, RedisCluster};
+use crate::support::{Server, ServerOptions, eventually};
 
 #[tokio::test]
 async fn a_master_that_is_killed_while_publishing_is_followed_by_its_replica() {
@@ -57,4 +59,52 @@ async fn a_slot_that_moves_while_publishing_begins_a_new_run_and_loses_nothing()
     let played = stage.end().await;
     played.assert_told(2);
     played.report("cluster, slot moved", fault);
+}
+
+#[tokio::test]
+async fn a_slot_that_moves_in_silence_is_missed_by_who_listens() {
+    let redis = RedisCluster::start().await;
+    let listening = Listening::to(redis.url()).await;
+    let slot = redis.slot("{default}");
+    let from = redis.owner(slot);
+    redis.move_slot(slot, (from + 1) % 3).await;
+    listening.goes_on().await;
+}
+
+/// As where its only replica is away: commands for its tenants wait, and those for others do not.
+#[tokio::test]
+async fn a_master_that_takes_no_writes_holds_up_nobody_elses_commands() {
+    let options = GroupOptions::default().set("min-replicas-to-write 1").set("min-replicas-max-lag 1");
+    let mut redis = RedisCluster::with(options.set("cluster-require-full-coverage no")).await;
+    let options = ServerOptions::default().cluster(2).unlimited().env("REDIS_URL", redis.url());
+    // less than what will wait
+    let server = Server::with(options.set("log.relay_batch", 10));
+    let owner = |tenant: &str| redis.owner(redis.slot(&format!("{{{tenant}}}")));
+    let sick = owner("default");
+    let tenant = (0..99).map(|n| format!("t{n}")).find(|name| owner(name) != sick).expect("one of many");
+    let (own, other) = (server.api(), server.api_of(&tenant, "publish,subscribe,manage"));
+    let mut streams = [own.listen("fleet:F", None).await, other.listen("fleet:F", None).await];
+    for stream in &mut streams {
+        stream.ready().await;
+    }
+    let replica = redis.replica_of(sick);
+    redis.kill(replica);
+    let event = json!({"topic": "topic:a", "type": "tick", "data": {}});
+    eventually("its master to refuse", async || {
+        (own.post("/v2/events", &event).await.status == 503).then_some(())
+    })
+    .await;
+    let [waits, goes_on] = &mut streams;
+    for n in 1..=40 {
+        own.update_ei("F", f64::from(n)).await;
+        other.update_ei("F", f64::from(n)).await;
+        let told = goes_on.take(1).await.remove(0);
+        assert_eq!(told.data["data"]["version"], n);
+    }
+    let leaderships = server.operator().metric("bongsu_leaderships_total").await;
+    assert!(leaderships <= 8.0, "the lead changed {leaderships} times");
+    redis.restart(replica).await;
+    let versions: Vec<_> =
+        waits.take(40).await.iter().map(|told| told.data["data"]["version"].clone()).collect();
+    assert_eq!(versions, (1..=40).map(Value::from).collect::<Vec<_>>());
 }

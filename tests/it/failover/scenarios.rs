@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use super::Stage;
 use crate::support::redis::{Group, RedisCluster, Sentinels};
-use crate::support::{Server, ServerOptions, eventually};
+use crate::support::{Server, ServerOptions, Sse, eventually};
 
 /// A Redis whose masters have successors, as far as the tenant is concerned that everything happens in.
 pub(super) trait Masters: DerefMut<Target = Group> {
@@ -131,21 +131,37 @@ pub(super) async fn cut_off(what: &str, mut redis: impl Masters) {
     played.report(&format!("{what}, master cut off"), fault);
 }
 
-/// Killed with -9 while nobody says anything: only who listens can notice that its master has a successor.
+/// Killed with -9 while nobody says anything.
 pub(super) async fn killed_in_silence(mut redis: impl Masters) {
-    let options = ServerOptions::default().cluster(2).unlimited().env("REDIS_URL", redis.url());
-    let server = Server::with(options);
-    let mut stream = server.api().at(0).listen("topic:v", None).await;
-    stream.ready().await;
+    let listening = Listening::to(redis.url()).await;
     let old = redis.master().await;
     redis.kill(old);
     redis.succeeded(old).await;
-    // what is not logged is brought by nothing but the subscription itself
-    let event = json!({"topic": "topic:v", "type": "v", "class": "volatile", "data": {}});
-    eventually("an event from the successor", async || {
-        server.api().at(1).post("/v2/events", &event).await;
-        let heard = timeout(Duration::from_millis(200), stream.next()).await;
-        heard.is_ok_and(|event| event.expect("the stream stays open").event == "v").then_some(())
-    })
-    .await;
+    listening.goes_on().await;
+}
+
+/// Somebody who listens, and nobody who says anything: only who listens can notice that its master has a successor.
+pub(super) struct Listening {
+    server: Server,
+    stream: Sse,
+}
+
+impl Listening {
+    pub async fn to(url: String) -> Self {
+        let server = Server::with(ServerOptions::default().cluster(2).unlimited().env("REDIS_URL", url));
+        let mut stream = server.api().at(0).listen("topic:v", None).await;
+        stream.ready().await;
+        Listening { server, stream }
+    }
+
+    /// Hears what is said at the other node from now on, by the subscription itself: nothing else brings what is not logged.
+    pub async fn goes_on(mut self) {
+        let event = json!({"topic": "topic:v", "type": "v", "class": "volatile", "data": {}});
+        eventually("an event from the successor", async || {
+            self.server.api().at(1).post("/v2/events", &event).await;
+            let heard = timeout(Duration::from_millis(200), self.stream.next()).await;
+            heard.is_ok_and(|event| event.expect("the stream stays open").event == "v").then_some(())
+        })
+        .await;
+    }
 }

@@ -43,17 +43,27 @@ async fn a_master_that_hands_over_without_noticing_takes_nothing_that_is_lost() 
 
 #[tokio::test]
 async fn a_leader_that_is_left_with_the_old_master_keeps_no_command_from_the_others() {
-    left_with_the_old_master(GroupOptions::default()).await;
+    left_with_the_old_master(GroupOptions::default(), async |_, _| {}).await;
 }
 
 #[tokio::test]
 async fn a_leader_whose_master_takes_no_writes_any_more_keeps_no_command_from_the_others() {
     let options = GroupOptions::default().set("min-replicas-to-write 1").set("min-replicas-max-lag 1");
-    left_with_the_old_master(options).await;
+    left_with_the_old_master(options, async |_, _| {}).await;
+}
+
+/// What it begins then is later than what its successor began, by the clock.
+#[tokio::test]
+async fn an_old_master_that_is_restarted_alone_keeps_no_command_from_the_others() {
+    let restart = async |redis: &mut Sentinels, old| {
+        redis.kill(old);
+        redis.restart(old).await;
+    };
+    left_with_the_old_master(GroupOptions::default(), restart).await;
 }
 
 /// The node that leads reaches the old master alone, and the others the new one, but all of them the database.
-async fn left_with_the_old_master(options: GroupOptions) {
+async fn left_with_the_old_master(options: GroupOptions, then: impl AsyncFnOnce(&mut Sentinels, usize)) {
     let mut redis = Sentinels::with(options).await;
     let old = redis.master().await;
     let options = ServerOptions::default().cluster(3).unlimited().env("REDIS_URL", redis.url());
@@ -69,6 +79,9 @@ async fn left_with_the_old_master(options: GroupOptions) {
     for node in [1, 2] {
         server.start_node(node);
     }
+    // somebody listens at that node, too: it follows the log that the old master has
+    let mut left = api.at(0).listen(TOPIC, None).await;
+    left.ready().await;
     let mut copies = Vec::new();
     for node in [1, 2] {
         copies.push(Copying::start(api.at(node), FLEET, TOPIC).await);
@@ -79,6 +92,9 @@ async fn left_with_the_old_master(options: GroupOptions) {
     assert_eq!(operator.metric("bongsu_leader").await, 1.0);
     redis.isolate(old);
     redis.new_master(old).await;
+    reports.reaches(reports.count() + 50).await;
+    publishing.goes_on().await;
+    then(&mut redis, old).await;
     reports.reaches(reports.count() + 50).await;
     publishing.goes_on().await;
     let (version, published) = (reports.stop().await, publishing.stop().await);

@@ -1,0 +1,1 @@
+ALTER TABLE log_runs DROP COLUMN met_at, DROP COLUMN config;
