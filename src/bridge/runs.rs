@@ -34,7 +34,8 @@ pub(super) struct Run {
 /// Two masters may take appends at once for a while: one that was cut off, and its successor. A node writes down the run
 /// that it meets before its sessions are told of it, and outbox rows are marked only as long as the run that took them is
 /// the one written down. So whoever is told of a run reloads what was committed before, and everything committed later
-/// is published in that run, or in a later one.
+/// is published in that run, or in a later one. (Where the database does not answer, sessions are told after a while all the
+/// same.)
 pub(super) struct Runs {
     database: Database,
     met: Mutex<HashMap<TenantId, Met>>,

@@ -11,8 +11,9 @@ struct Newest {
 /// Notes a run of a tenant's log that began at `born_us` under a configuration of Redis, unless a later one is known; the
 /// epoch of the newest.
 ///
-/// It is later than one under a former configuration, whatever clocks say, and than `former`, which whoever asks has met before; one from after `latest_us`, a time to
-/// come, is what a clock that was wrong has left, and one that nobody has confirmed for a minute is gone.
+/// It is later than one under a former configuration, whatever clocks say, and than `former`, which whoever asks has met
+/// before; one from after `latest_us`, a time to come, is what a clock that was wrong has left, and one that nobody has
+/// confirmed for a minute is gone.
 pub async fn meet(
     conn: &mut Conn,
     tenant: &str,
